@@ -1,0 +1,39 @@
+"""The exceptions of the package. All derive from `RefocusError`; each message names the input and the remedy."""
+
+from __future__ import annotations
+
+
+class RefocusError(Exception):
+    """Base of every error that this package raises on purpose."""
+
+
+class InputError(RefocusError, ValueError):
+    """An argument is not usable: an empty question, `num_frames=0`, a range outside the video."""
+
+
+class VideoError(RefocusError):
+    """Something is wrong with a video."""
+
+
+class VideoOpenError(VideoError):
+    """The source cannot be opened: missing, no permission, not a video, no video stream."""
+
+
+class VideoDecodeError(VideoError):
+    """The source opens, but not one picture can be decoded from the part that was asked for."""
+
+
+class UnsupportedVideoError(VideoError):
+    """The chosen backend cannot read this source correctly (unknown codec, known wrong frames)."""
+
+
+class SelectorLoadError(RefocusError):
+    """A selector cannot be loaded: unknown name, missing or gated repository, damaged weights."""
+
+
+class EncodingError(RefocusError):
+    """A saved encoding is damaged, stale, or was made by another selector or from another video."""
+
+
+class MissingDependencyError(RefocusError, ImportError):
+    """An optional package is needed; the message holds the `pip install` line."""

@@ -1,0 +1,262 @@
+"""`Selection`: the answer of a selector: which frames, when they are shown, and everything to use or look at them."""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import tempfile
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from .errors import EncodingError, InputError, VideoOpenError
+
+if TYPE_CHECKING:
+    from PIL import Image
+
+    from .video import Video
+
+
+@dataclass(frozen=True, eq=False)
+class Selection:
+    """K frames of a video chosen for a question, sorted in time.
+
+    Attributes:
+        question: what was asked.
+        selector: who chose.
+        indices: frame numbers in the video, int64 [K], distinct and rising.
+        timestamps: their presentation times in seconds from the first frame, float64 [K].
+        scores: the selector's score of every candidate, float64 [F]; larger is better, -inf for "never".
+        candidate_indices: frame numbers of the candidates, int64 [F].
+        candidate_timestamps: their times in seconds, float64 [F].
+        video: metadata of the video (`source`, `duration`, `width`, `height`, `codec`, …).
+        video_fingerprint: identity of the video's content.
+        strategy: "selected" if the question decided, "spread" if the frames were spread over the video.
+        warnings: what the user should know.
+        origin: the path or open `Video` that full-size frames are read from.
+    """
+
+    question: str
+    selector: str
+    indices: np.ndarray
+    timestamps: np.ndarray
+    scores: np.ndarray
+    candidate_indices: np.ndarray
+    candidate_timestamps: np.ndarray
+    video: Mapping[str, Any]
+    video_fingerprint: str
+    strategy: str = "selected"
+    warnings: tuple[str, ...] = ()
+    origin: Any = field(default=None, repr=False)
+
+    def __len__(self) -> int:
+        """Number of chosen frames K."""
+        return len(self.indices)
+
+    def __repr__(self) -> str:
+        times = ", ".join(f"{t:.2f}" for t in self.timestamps)
+        return f"Selection({self.question!r}, {self.selector!r}, {self.strategy}, seconds=[{times}])"
+
+    @property
+    def picks(self) -> np.ndarray:
+        """Positions of the chosen frames among the candidates, int64 [K]."""
+        return np.searchsorted(self.candidate_indices, self.indices)
+
+    @property
+    def duration(self) -> float:
+        """Length of the video in seconds."""
+        return float(self.video["duration"])
+
+    @cached_property
+    def frames(self) -> np.ndarray:
+        """The chosen frames at full size, uint8 RGB [K, H, W, 3], decoded on first use.
+
+        Raises:
+            VideoOpenError: if the video is gone.
+            EncodingError: if the file is no longer the one that was encoded.
+        """
+        return self.decode(self.indices)
+
+    @property
+    def images(self) -> list[Image.Image]:
+        """The chosen frames as PIL images."""
+        from PIL import Image
+
+        return [Image.fromarray(frame) for frame in self.frames]
+
+    def decode(self, indices: np.ndarray, *, size: tuple[int, int] | None = None) -> np.ndarray:
+        """Decode any frames of the same video.
+
+        Args:
+            indices: frame numbers, [N].
+            size: (height, width) in pixels; the video's own by default.
+
+        Returns:
+            uint8 RGB [N, H, W, 3].
+        """
+        from .video import Video
+
+        if isinstance(self.origin, Video):
+            return self.origin.get_frames(indices, size=size).data
+        with self._reopened() as video:
+            return video.get_frames(indices, size=size).data
+
+    def _reopened(self) -> Video:
+        from .video import open_video
+
+        source = self.origin or self.video.get("source")
+        if not source or not Path(str(source)).exists():
+            raise VideoOpenError(
+                f"the frames cannot be decoded: the video {source!r} is not here any more; "
+                "indices and timestamps are still valid"
+            )
+        video = open_video(source)
+        if video.fingerprint != self.video_fingerprint:
+            video.close()
+            raise EncodingError(f"{source} has changed since it was encoded; encode it again")
+        return video
+
+    # -- for programs -----------------------------------------------------------------------------
+
+    def metadata(self) -> dict[str, Any]:
+        """Video metadata for processors of transformers and vLLM, in milliseconds.
+
+        Every consumer computes `frames_indices / fps`; with `fps=1000` that is the true time of each frame, for
+        variable frame rates too. Pass it with `do_sample_frames=False`.
+        """
+        milliseconds = [round(1000 * float(t)) for t in self.timestamps]
+        return {
+            "total_num_frames": max(round(1000 * self.duration), milliseconds[-1] + 1),
+            "fps": 1000.0,
+            "width": int(self.video["width"]),
+            "height": int(self.video["height"]),
+            "duration": self.duration,
+            "video_backend": str(self.video["backend"]),
+            "frames_indices": milliseconds,
+        }
+
+    def to_dict(self) -> dict[str, Any]:
+        """Everything but the pictures, as plain values (JSON has no infinity: such scores are null)."""
+        return {
+            "video": str(self.video["source"]),
+            "question": self.question,
+            "selector": self.selector,
+            "num_frames": len(self),
+            "indices": self.indices.tolist(),
+            "timestamps": [round(float(t), 6) for t in self.timestamps],
+            "scores": [round(float(s), 6) if math.isfinite(s) else None for s in self.scores],
+            "candidate_indices": self.candidate_indices.tolist(),
+            "candidate_timestamps": [round(float(t), 6) for t in self.candidate_timestamps],
+            "duration": self.duration,
+            "strategy": self.strategy,
+            "warnings": list(self.warnings),
+        }
+
+    def to_json(self, *, indent: int | None = None) -> str:
+        """`to_dict` as JSON text."""
+        return json.dumps(self.to_dict(), indent=indent, ensure_ascii=False, allow_nan=False)
+
+    # -- for people -------------------------------------------------------------------------------
+
+    def save(self, folder: str | os.PathLike[str], *, format: str = "jpg") -> Path:
+        """Write the frames, named by their time, and `selection.json` into a folder.
+
+        The files of an earlier `save` into the same folder are replaced; other files there are left alone.
+
+        Args:
+            folder: made if it does not exist.
+            format: "jpg" or "png".
+
+        Returns:
+            The folder.
+
+        Raises:
+            InputError: if the format is unknown or the folder cannot be written.
+        """
+        if format not in ("jpg", "png"):
+            raise InputError(f"format must be 'jpg' or 'png', not {format!r}")
+        target = Path(folder)
+        names = [f"{t:010.3f}s_frame{i:06d}.{format}" for t, i in zip(self.timestamps, self.indices, strict=True)]
+        images = self.images
+        record = {**self.to_dict(), "files": names}
+        try:
+            target.mkdir(parents=True, exist_ok=True)
+            stale = _files_of_earlier_save(target / "selection.json") - set(names)
+            for name, image in zip(names, images, strict=True):
+                with _replacing(target / name) as temporary:
+                    image.save(temporary, quality=95) if format == "jpg" else image.save(temporary)
+            with _replacing(target / "selection.json") as temporary:
+                temporary.write_text(json.dumps(record, indent=2, ensure_ascii=False, allow_nan=False), "utf-8")
+            for name in stale:
+                (target / name).unlink(missing_ok=True)
+        except OSError as error:
+            raise InputError(f"cannot write to {target}: {error.strerror or error}") from error
+        return target
+
+    def plot(self, path: str | os.PathLike[str]) -> Path:
+        """Draw the scores over time with the chosen frames, and uniform sampling below them for comparison.
+
+        Args:
+            path: a file ending in .png, .jpg, .pdf or .svg.
+        """
+        from .pictures import plot_selection
+
+        return self._draw(path, lambda temporary: plot_selection(self, temporary))
+
+    def contact_sheet(self, path: str | os.PathLike[str], *, columns: int | None = None) -> Path:
+        """Write the chosen frames as one picture, each with its time.
+
+        Args:
+            path: a file ending in .png or .jpg.
+            columns: frames per row (default: a nearly square sheet).
+        """
+        from .pictures import contact_sheet
+
+        return self._draw(path, lambda temporary: contact_sheet(self, columns=columns).save(temporary))
+
+    def _draw(self, path: str | os.PathLike[str], write: Any) -> Path:
+        target = Path(path)
+        if target.suffix.lower() not in (".png", ".jpg", ".jpeg", ".pdf", ".svg"):
+            raise InputError(f"{target}: the name must end in .png, .jpg, .pdf or .svg")
+        try:
+            target.parent.mkdir(parents=True, exist_ok=True)
+            with _replacing(target) as temporary:
+                write(temporary)
+        except OSError as error:
+            raise InputError(f"cannot write {target}: {error.strerror or error}") from error
+        return target
+
+
+class _replacing:
+    """A temporary name beside the target, renamed onto it if the block ends well."""
+
+    def __init__(self, target: Path) -> None:
+        self._target = target
+
+    def __enter__(self) -> Path:
+        handle, name = tempfile.mkstemp(prefix=".refocus-", suffix=self._target.suffix, dir=self._target.parent)
+        os.close(handle)
+        self._temporary = Path(name)
+        return self._temporary
+
+    def __exit__(self, kind: object, *_: object) -> None:
+        if kind is not None:
+            self._temporary.unlink(missing_ok=True)
+            return
+        umask = os.umask(0)
+        os.umask(umask)
+        self._temporary.chmod(0o666 & ~umask)  # mkstemp makes private files; these are ordinary outputs
+        os.replace(self._temporary, self._target)
+
+
+def _files_of_earlier_save(record: Path) -> set[str]:
+    try:
+        files = json.loads(record.read_text("utf-8"))["files"]
+    except (OSError, ValueError, KeyError, TypeError):
+        return set()
+    return {name for name in files if isinstance(name, str) and Path(name).name == name and name.endswith((".jpg", ".png"))}

@@ -1,0 +1,9 @@
+"""Selectors: one interface, several ways to choose."""
+
+from __future__ import annotations
+
+from .base import Choice, FrameSelector, complete_picks
+from .registry import load_selector
+from .uniform import UniformSelector
+
+__all__ = ["Choice", "FrameSelector", "UniformSelector", "complete_picks", "load_selector"]

@@ -1,0 +1,386 @@
+"""`FrameSelector`: the one interface of every selector. Subclasses encode frames and choose; the rest is here."""
+
+from __future__ import annotations
+
+import logging
+import os
+from abc import ABC, abstractmethod
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from typing import TYPE_CHECKING, Any, ClassVar, overload
+
+import numpy as np
+
+from ..encoding import VideoEncoding
+from ..errors import EncodingError, InputError, VideoDecodeError
+from ..selection import Selection
+from ..video import CandidateRule, Frames, Video, open_video, sample_candidates
+
+if TYPE_CHECKING:
+    import torch
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Choice:
+    """What a selector answers for one question.
+
+    Attributes:
+        picks: positions among the candidates, distinct, in any order, int64 [K].
+        scores: one number per candidate for plots and refills, larger is better, float64 [F].
+        strategy: "selected" when the question decided, "spread" when the frames were spread over the video.
+        warnings: what the user should know.
+    """
+
+    picks: np.ndarray
+    scores: np.ndarray
+    strategy: str = "selected"
+    warnings: tuple[str, ...] = ()
+
+
+class FrameSelector(ABC):
+    """Chooses the frames of a video that answer a question.
+
+        selector = FrameSelector.from_pretrained("mini")
+        encoding = selector.encode("match.mp4")              # once per video
+        selector.select(encoding, "Who scores first?", num_frames=8)
+
+    A subclass sets the attributes below and implements `_encode_frames` and `_choose`.
+
+    Attributes:
+        name: for people, e.g. "mini" or "interlive/ReFoCUS-1.3B".
+        fingerprint: identity of weights and configuration; an encoding of another fingerprint is refused.
+        rule: which candidate frames are drawn from a video.
+        frame_size: (height, width) at which candidates are decoded; None for the video's own size.
+        ordered: whether `_encode_frames` needs the frames in order (a recurrence) or in any order (faster).
+        looks: False for selectors that need no picture at all: nothing is decoded.
+        choice_arguments: names of the keyword arguments that `_choose` understands.
+    """
+
+    name: str
+    fingerprint: str
+    rule: CandidateRule
+    frame_size: tuple[int, int] | None = None
+    ordered: ClassVar[bool] = False
+    looks: ClassVar[bool] = True
+    choice_arguments: ClassVar[frozenset[str]] = frozenset()
+
+    @classmethod
+    def from_pretrained(cls, name_or_path: str | os.PathLike[str] = "mini", **kwargs: Any) -> FrameSelector:
+        """Load a selector by name ("mini", "uniform"), from a local folder, or from the Hugging Face Hub.
+
+        Args:
+            name_or_path: a built-in name, a folder, or a Hub id such as "interlive/ReFoCUS-1.3B".
+            **kwargs: `device`, `dtype`; for the Hub also `revision`, `token`, `cache_dir`, `local_files_only`.
+
+        Raises:
+            SelectorLoadError: naming what is missing or damaged, and the remedy.
+        """
+        from .registry import load_selector
+
+        selector = load_selector(name_or_path, **kwargs)
+        if not isinstance(selector, cls):
+            raise InputError(
+                f"{os.fspath(name_or_path)!r} is a {type(selector).__name__}, not a {cls.__name__}; "
+                "load it with FrameSelector.from_pretrained"
+            )
+        return selector
+
+    # -- encoding ---------------------------------------------------------------------------------
+
+    def encode(
+        self,
+        video: Any,
+        *,
+        fps: float | None = None,
+        max_frames: int | None = None,
+        start: float | None = None,
+        end: float | None = None,
+        exact: bool = True,
+        workers: int | None = None,
+        backend: str | None = None,
+        progress: bool | None = None,
+    ) -> VideoEncoding:
+        """Read the candidate frames of a video and keep what later questions need.
+
+        Args:
+            video: anything that `open_video` takes, or an open `Video`.
+            fps: candidates per second at most (default: the selector's own rule).
+            max_frames: candidates in all at most (default: the selector's own rule).
+            start: begin of the part to look at, in seconds.
+            end: end of that part, in seconds.
+            exact: False lets each candidate move to a near keyframe (faster; the true times are reported).
+            workers: decoder threads (default: one per core).
+            backend: "pyav", "torchcodec" or "decord" (default: chosen for you).
+            progress: show a progress bar (default: only on a terminal).
+
+        Returns:
+            The encoding of F candidates; damaged pictures are left out and reported in `warnings`.
+
+        Raises:
+            VideoError: if the video cannot be opened, or not one candidate can be decoded.
+            InputError: if an argument is out of range.
+        """
+        with _opened(video, backend) as source:
+            plan = sample_candidates(source, self.rule, fps=fps, max_frames=max_frames, start=start, end=end)
+            reader = _Reader(plan.indices, progress)
+            per_frame: dict[str, torch.Tensor] = {}
+            per_video: dict[str, torch.Tensor] = {}
+            if self.looks:
+                stream = source.iter_frames(
+                    plan.indices, size=self.frame_size, exact=exact, workers=workers, ordered=self.ordered
+                )
+                per_frame, per_video = self._encode_frames(reader.read(stream), len(plan.indices))
+                positions, indices, timestamps = reader.arrived()
+            else:
+                indices, first = np.unique(plan.indices, return_index=True)
+                positions, timestamps = np.arange(len(indices)), plan.timestamps[first]
+            if not len(positions):
+                raise VideoDecodeError(
+                    f"{source.metadata.source}: not one of the {len(plan.indices)} candidate frames could be decoded; "
+                    "the file is damaged there: choose another range with start= and end=, or repair the file"
+                )
+            order = np.argsort(positions, kind="stable")
+            return VideoEncoding(
+                tensors={**{name: t[order] for name, t in per_frame.items()}, **per_video},
+                indices=indices[order],
+                timestamps=timestamps[order],
+                video=asdict(source.metadata),
+                video_fingerprint=source.fingerprint,
+                selector=self.name,
+                selector_fingerprint=self.fingerprint,
+                warnings=(*source.warnings, *reader.warnings()),
+                origin=os.fspath(video) if _is_path(video) else source,
+            )
+
+    @abstractmethod
+    def _encode_frames(
+        self, frames: Iterator[Frames], total: int
+    ) -> tuple[dict[str, torch.Tensor], dict[str, torch.Tensor]]:
+        """Turn candidate frames into tensors.
+
+        Args:
+            frames: pieces of the candidates, all of them good pictures; in order if `ordered`.
+            total: how many candidates are expected at most.
+
+        Returns:
+            Tensors with one row per frame in the order of arrival, and tensors of the video as a whole.
+        """
+
+    # -- selection --------------------------------------------------------------------------------
+
+    @overload
+    def select(
+        self,
+        video: Any,
+        question: str,
+        *,
+        num_frames: int = ...,
+        options: Sequence[str] | None = ...,
+        **kwargs: Any,
+    ) -> Selection: ...
+    @overload
+    def select(
+        self,
+        video: Any,
+        question: Sequence[str],
+        *,
+        num_frames: int = ...,
+        options: Sequence[Any] | None = ...,
+        **kwargs: Any,
+    ) -> list[Selection]: ...
+    def select(
+        self,
+        video: Any,
+        question: str | Sequence[str],
+        *,
+        num_frames: int = 8,
+        options: Sequence[Any] | None = None,
+        **kwargs: Any,
+    ) -> Selection | list[Selection]:
+        """Choose the frames that answer a question.
+
+        Args:
+            video: an encoding of this selector, or anything that `encode` takes.
+            question: one question, or several (a list gives a list).
+            num_frames: how many frames K; a video with fewer candidates gives all of them and a warning.
+            options: answer options, one list per question; only policies trained to see them use them.
+            **kwargs: arguments of `encode` if `video` is no encoding, and of the selector's choice
+                (for policies: `sample`, `temperature`, `seed`, `num_samples`, `protocol`).
+
+        Returns:
+            Exactly min(num_frames, candidates) distinct frames, sorted in time, per question.
+
+        Raises:
+            InputError: for an empty question or an impossible number of frames.
+            EncodingError: if the encoding was made by another selector.
+            VideoError: see `encode`.
+        """
+        single = isinstance(question, str)
+        questions = [_checked_question(q) for q in ([question] if single else question)]
+        _check_num_frames(num_frames)
+        choices_of: list[Sequence[str] | None] = [None] * len(questions)
+        if options is not None:
+            choices_of = [options] if single else list(options)
+            if len(choices_of) != len(questions):
+                raise InputError(f"{len(questions)} questions but options for {len(choices_of)}; give one list each")
+        unknown = sorted(kwargs.keys() - self.choice_arguments - _ENCODE_ARGUMENTS)
+        if unknown:
+            understood = ", ".join(sorted(_ENCODE_ARGUMENTS | self.choice_arguments))
+            raise InputError(f"{self.name!r} has no argument {', '.join(unknown)}; it understands {understood}")
+        if isinstance(video, VideoEncoding):
+            unused = sorted(_ENCODE_ARGUMENTS & kwargs.keys())
+            if unused:
+                raise InputError(f"{', '.join(unused)}: decided when the video was encoded; encode it again instead")
+            encoding = video
+        else:
+            encoding = self.encode(video, **{k: kwargs.pop(k) for k in list(kwargs) if k in _ENCODE_ARGUMENTS})
+        if encoding.selector_fingerprint != self.fingerprint:
+            raise EncodingError(
+                f"this encoding was made by {encoding.selector!r} ({encoding.selector_fingerprint[:12]}), "
+                f"not by {self.name!r} ({self.fingerprint[:12]}); encode the video again with this selector"
+            )
+        if not questions:
+            return []
+        choices = self._choose(encoding, questions, num_frames, choices_of, **kwargs)
+        selections = [
+            self._selection(encoding, q, choice, num_frames) for q, choice in zip(questions, choices, strict=True)
+        ]
+        return selections[0] if single else selections
+
+    @abstractmethod
+    def _choose(
+        self,
+        encoding: VideoEncoding,
+        questions: list[str],
+        num_frames: int,
+        options: list[Sequence[str] | None],
+        **kwargs: Any,
+    ) -> list[Choice]:
+        """Choose at most min(num_frames, F) candidates for each question; too few are refilled by score."""
+
+    def _selection(self, encoding: VideoEncoding, question: str, choice: Choice, num_frames: int) -> Selection:
+        """Hold the contract: exactly min(K, distinct candidates) distinct frames, sorted."""
+        scores = np.nan_to_num(np.asarray(choice.scores, dtype=np.float64), nan=-np.inf, neginf=-np.inf)
+        picks = complete_picks(np.asarray(choice.picks, dtype=np.int64), scores, encoding.indices, num_frames)
+        warnings = [*encoding.warnings, *choice.warnings]
+        if len(picks) < num_frames:
+            warnings.append(f"{num_frames} frames asked for, but there are only {len(picks)} candidates: all are returned")
+        for warning in choice.warnings:
+            logger.info("%s: %s", encoding.video.get("source"), warning)
+        return Selection(
+            question=question,
+            selector=self.name,
+            indices=encoding.indices[picks],
+            timestamps=encoding.timestamps[picks],
+            scores=scores,
+            candidate_indices=encoding.indices,
+            candidate_timestamps=encoding.timestamps,
+            video=encoding.video,
+            video_fingerprint=encoding.video_fingerprint,
+            strategy=choice.strategy,
+            warnings=tuple(warnings),
+            origin=encoding.origin,
+        )
+
+
+def complete_picks(picks: np.ndarray, scores: np.ndarray, indices: np.ndarray, num_frames: int) -> np.ndarray:
+    """Make picks distinct frames and exactly min(num_frames, distinct frames) of them, sorted in time.
+
+    Args:
+        picks: positions among the candidates, [P], possibly with repeats or too few.
+        scores: [F]; the best unused candidates fill what is missing, earlier ones first at equal scores.
+        indices: frame numbers of the candidates, [F]; two candidates may be the same frame.
+
+    Returns:
+        Sorted positions, int64 [min(num_frames, number of distinct frame numbers)].
+    """
+    refill = np.argsort(-scores, kind="stable")
+    queue = np.concatenate([picks, refill])
+    _, first = np.unique(indices[queue], return_index=True)
+    chosen = queue[np.sort(first)[:num_frames]]
+    return chosen[np.argsort(indices[chosen], kind="stable")]
+
+
+_ENCODE_ARGUMENTS = frozenset({"fps", "max_frames", "start", "end", "exact", "workers", "backend", "progress"})
+
+
+class _Reader:
+    """Passes good pictures on, remembers what arrived, and moves the progress bar."""
+
+    def __init__(self, planned: np.ndarray, progress: bool | None) -> None:
+        self._total = len(planned)
+        self._keep_repeats = len(np.unique(planned)) < len(planned)  # a rule that repeats frames means to
+        self._progress = progress
+        self._seen: set[int] = set()
+        self._arrived: list[tuple[np.ndarray, np.ndarray, np.ndarray]] = []
+        self._damaged: list[float] = []
+
+    def read(self, stream: Iterator[Frames]) -> Iterator[Frames]:
+        from tqdm import tqdm
+
+        disable = None if self._progress is None else not self._progress
+        with tqdm(total=self._total, desc="candidates", unit="frame", disable=disable, leave=False) as bar:
+            for piece in stream:
+                bar.update(len(piece.indices))
+                keep = piece.valid.copy()
+                self._damaged.extend(float(t) for t in piece.timestamps[~keep])
+                if not self._keep_repeats:  # two candidates may have moved to one keyframe
+                    for row, index in enumerate(piece.indices.tolist()):
+                        if keep[row]:
+                            keep[row] = index not in self._seen
+                            self._seen.add(index)
+                if not keep.any():
+                    continue
+                good = piece if keep.all() else piece.take(np.flatnonzero(keep))
+                self._arrived.append((good.positions, good.indices, good.timestamps))
+                yield good
+
+    def arrived(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Positions, frame numbers and times of the pictures passed on, in the order of arrival."""
+        if not self._arrived:
+            return np.zeros(0, np.int64), np.zeros(0, np.int64), np.zeros(0)
+        positions, indices, timestamps = (np.concatenate(part) for part in zip(*self._arrived, strict=True))
+        return positions, indices, timestamps
+
+    def warnings(self) -> tuple[str, ...]:
+        if not self._damaged:
+            return ()
+        first, last = min(self._damaged), max(self._damaged)
+        return (
+            f"{len(self._damaged)} of {self._total} candidate frames are damaged "
+            f"(near {first:.2f} s to {last:.2f} s) and were left out",
+        )
+
+
+@contextmanager
+def _opened(video: Any, backend: str | None) -> Iterator[Video]:
+    """Open what is not open. A path is closed again (it can be reopened for the frames); anything else stays open."""
+    source = video if isinstance(video, Video) else open_video(video, backend=backend)
+    try:
+        yield source
+    finally:
+        if _is_path(video):
+            source.close()
+
+
+def _is_path(video: Any) -> bool:
+    return isinstance(video, str | os.PathLike) and "://" not in str(os.fspath(video))
+
+
+def _checked_question(question: Any) -> str:
+    if not isinstance(question, str):
+        raise InputError(f"a question must be text, not {type(question).__name__}")
+    if not question.strip():
+        raise InputError("the question is empty; ask something, or use selector 'uniform' to sample without a question")
+    return question.strip()
+
+
+def _check_num_frames(num_frames: Any) -> None:
+    if isinstance(num_frames, bool) or not isinstance(num_frames, int | np.integer):
+        raise InputError(f"num_frames must be a whole number, not {num_frames!r}")
+    if num_frames < 1:
+        raise InputError(f"num_frames must be at least 1, not {num_frames}")
+

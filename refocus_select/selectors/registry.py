@@ -1,0 +1,50 @@
+"""From a name, a folder or a Hub id to a selector."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from ..errors import SelectorLoadError
+from .base import FrameSelector
+
+
+def load_selector(name_or_path: str | os.PathLike[str], **kwargs: Any) -> FrameSelector:
+    """Load a selector; see `FrameSelector.from_pretrained`.
+
+    Built-in names come first; write "./mini" for a folder of your own with such a name.
+
+    Raises:
+        SelectorLoadError: if nothing of that name can be loaded.
+    """
+    name = os.fspath(name_or_path)
+    if name in _BUILT_IN:
+        return _BUILT_IN[name](**kwargs)
+    from .policy import PolicySelector
+
+    if not Path(name).exists() and "/" not in name:
+        known = ", ".join(repr(n) for n in _BUILT_IN)
+        raise SelectorLoadError(
+            f"no selector {name!r}: built in are {known}; otherwise give a folder or a Hub id 'owner/name'"
+        )
+    return PolicySelector.from_pretrained(name, **kwargs)
+
+
+def _mini(**kwargs: Any) -> FrameSelector:
+    from .similarity import SimilaritySelector
+
+    return SimilaritySelector.from_pretrained("mini", **kwargs)
+
+
+def _uniform(**kwargs: Any) -> FrameSelector:
+    from .uniform import UniformSelector
+
+    kwargs.pop("device", None)
+    if kwargs:
+        raise SelectorLoadError(f"'uniform' takes no {', '.join(sorted(kwargs))}")
+    return UniformSelector()
+
+
+_BUILT_IN: dict[str, Callable[..., FrameSelector]] = {"mini": _mini, "uniform": _uniform}
