@@ -25,7 +25,17 @@ _HOME = {
     "RefocusError": "errors",
 }
 
-__all__ = [*_HOME, "__version__"]  # noqa: PLE0604
+__all__ = [
+    "CandidateRule",
+    "FrameSelector",
+    "RefocusError",
+    "Selection",
+    "VideoEncoding",
+    "__version__",
+    "open_video",
+    "sample_candidates",
+    "select_frames",
+]
 
 if TYPE_CHECKING:
     from .api import select_frames

@@ -104,7 +104,7 @@ class VideoEncoding:
                 header = file.metadata() or {}
                 body = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
         except (SafetensorError, OSError) as error:
-            raise EncodingError(f"{source} is damaged or no safetensors file ({error}); encode the video again") from error
+            raise EncodingError(f"{source} is damaged or no safetensors file ({error}); encode again") from error
         if header.get("format") != _FORMAT or header.get("version") != _VERSION:
             raise EncodingError(f"{source} is not a video encoding of this version; encode the video again")
         return cls(

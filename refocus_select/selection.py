@@ -259,4 +259,5 @@ def _files_of_earlier_save(record: Path) -> set[str]:
         files = json.loads(record.read_text("utf-8"))["files"]
     except (OSError, ValueError, KeyError, TypeError):
         return set()
-    return {name for name in files if isinstance(name, str) and Path(name).name == name and name.endswith((".jpg", ".png"))}
+    plain = (name for name in files if isinstance(name, str) and Path(name).name == name)
+    return {name for name in plain if name.endswith((".jpg", ".png"))}

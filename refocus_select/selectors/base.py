@@ -7,7 +7,7 @@ import os
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
 from typing import TYPE_CHECKING, Any, ClassVar, overload
 
 import numpy as np
@@ -125,6 +125,7 @@ class FrameSelector(ABC):
         """
         with _opened(video, backend) as source:
             plan = sample_candidates(source, self.rule, fps=fps, max_frames=max_frames, start=start, end=end)
+            unusual = source.warnings  # before reading: damaged pictures are reported by the reader
             reader = _Reader(plan.indices, progress)
             per_frame: dict[str, torch.Tensor] = {}
             per_video: dict[str, torch.Tensor] = {}
@@ -151,7 +152,7 @@ class FrameSelector(ABC):
                 video_fingerprint=source.fingerprint,
                 selector=self.name,
                 selector_fingerprint=self.fingerprint,
-                warnings=(*source.warnings, *reader.warnings()),
+                warnings=(*unusual, *reader.warnings()),
                 origin=os.fspath(video) if _is_path(video) else source,
             )
 
@@ -267,7 +268,7 @@ class FrameSelector(ABC):
         picks = complete_picks(np.asarray(choice.picks, dtype=np.int64), scores, encoding.indices, num_frames)
         warnings = [*encoding.warnings, *choice.warnings]
         if len(picks) < num_frames:
-            warnings.append(f"{num_frames} frames asked for, but there are only {len(picks)} candidates: all are returned")
+            warnings.append(f"{num_frames} frames asked for, only {len(picks)} candidates are there: all are returned")
         for warning in choice.warnings:
             logger.info("%s: %s", encoding.video.get("source"), warning)
         return Selection(
@@ -324,7 +325,7 @@ class _Reader:
         disable = None if self._progress is None else not self._progress
         with tqdm(total=self._total, desc="candidates", unit="frame", disable=disable, leave=False) as bar:
             for piece in stream:
-                bar.update(len(piece.indices))
+                bar.update(len(piece))
                 keep = piece.valid.copy()
                 self._damaged.extend(float(t) for t in piece.timestamps[~keep])
                 if not self._keep_repeats:  # two candidates may have moved to one keyframe
@@ -334,7 +335,7 @@ class _Reader:
                             self._seen.add(index)
                 if not keep.any():
                     continue
-                good = piece if keep.all() else piece.take(np.flatnonzero(keep))
+                good = piece if keep.all() else _rows(piece, keep)
                 self._arrived.append((good.positions, good.indices, good.timestamps))
                 yield good
 
@@ -353,6 +354,10 @@ class _Reader:
             f"{len(self._damaged)} of {self._total} candidate frames are damaged "
             f"(near {first:.2f} s to {last:.2f} s) and were left out",
         )
+
+
+def _rows(piece: Frames, keep: np.ndarray) -> Frames:
+    return Frames(**{field.name: getattr(piece, field.name)[keep] for field in fields(Frames)})
 
 
 @contextmanager
@@ -383,4 +388,3 @@ def _check_num_frames(num_frames: Any) -> None:
         raise InputError(f"num_frames must be a whole number, not {num_frames!r}")
     if num_frames < 1:
         raise InputError(f"num_frames must be at least 1, not {num_frames}")
-

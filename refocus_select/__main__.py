@@ -1,0 +1,7 @@
+"""`python -m refocus_select`."""
+
+import sys
+
+from .cli import main
+
+sys.exit(main())

@@ -1,0 +1,204 @@
+"""The command line: `refocus-select select VIDEO QUESTION`, `refocus-select info VIDEO`."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import logging
+import os
+import re
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from . import __version__
+from .errors import InputError, MissingDependencyError, RefocusError, SelectorLoadError, VideoError
+
+if TYPE_CHECKING:
+    from .selection import Selection
+
+_EXAMPLES = """\
+examples:
+  refocus-select select film.mp4 "When does the bird appear?"
+  refocus-select select film.mp4 "Who wins?" -n 16 --out frames/ --plot why.png
+  refocus-select select film.mp4 "Who wins?" "What is on the table?" --json > answers.jsonl
+  refocus-select select lecture.mp4 "the slide with the formula" --start 10:00 --end 25:30
+
+Several questions read the video once. exit status: 0 done, 2 bad arguments,
+3 the video cannot be read, 4 the selector cannot be loaded, 130 interrupted."""
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command line.
+
+    Returns:
+        The exit status: 0 done, 2 bad arguments, 3 video unreadable, 4 selector not loadable, 1 other errors of ours.
+    """
+    parser = _parser()
+    arguments = parser.parse_args(argv)
+    logging.basicConfig(level=logging.INFO if arguments.verbose else logging.WARNING, format="%(message)s")
+    try:
+        status: int = arguments.run(arguments)
+        sys.stdout.flush()
+        return status
+    except (InputError, MissingDependencyError) as error:
+        return _fail(error, 2)
+    except VideoError as error:
+        return _fail(error, 3)
+    except SelectorLoadError as error:
+        return _fail(error, 4)
+    except RefocusError as error:
+        return _fail(error, 1)
+    except KeyboardInterrupt:
+        print("interrupted", file=sys.stderr)
+        return 130
+    except BrokenPipeError:  # the reader of our output went away (`| head`)
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
+
+
+def _fail(error: Exception, status: int) -> int:
+    print(f"refocus-select: {error}", file=sys.stderr)
+    return status
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="refocus-select",
+        description="Choose the few frames of a video that answer a question, with their true times.",
+        epilog=_EXAMPLES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("--version", action="version", version=f"refocus-select {__version__}")
+    commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
+    common = argparse.ArgumentParser(add_help=False)
+    common.add_argument("--backend", choices=("pyav", "torchcodec", "decord"), help="decoder (default: chosen for you)")
+    common.add_argument("--json", action="store_true", help="JSON on standard output, one object per line")
+    common.add_argument("-v", "--verbose", action="store_true", help="say more on standard error")
+
+    select = commands.add_parser(
+        "select",
+        parents=[common],
+        help="the frames of a video that answer a question",
+        description="Choose the frames of a video that answer one or more questions.",
+        epilog=_EXAMPLES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    select.add_argument("video", metavar="VIDEO", help="a file, a folder of images, or a URL")
+    select.add_argument("questions", metavar="QUESTION", nargs="+", help="what you want to know")
+    select.add_argument("-n", "--num-frames", type=int, default=8, metavar="K", help="frames to choose (default: 8)")
+    select.add_argument("--out", type=Path, metavar="DIR", help="save the frames, named by time, and selection.json")
+    select.add_argument("--plot", type=Path, metavar="FILE", help="draw scores and frames beside uniform sampling")
+    select.add_argument("--sheet", type=Path, metavar="FILE", help="draw the chosen frames as one picture")
+    select.add_argument(
+        "--selector", default="mini", metavar="NAME", help="'mini' (default), 'uniform', a folder, or a Hub id"
+    )
+    select.add_argument("--device", help="where the selector runs, e.g. cuda (default: chosen by the selector)")
+    select.add_argument("--start", type=_seconds, metavar="TIME", help="look from here: seconds, m:ss or h:mm:ss")
+    select.add_argument("--end", type=_seconds, metavar="TIME", help="look up to here")
+    select.add_argument("--fps", type=float, help="candidate frames per second at most")
+    select.add_argument("--max-frames", type=int, metavar="F", help="candidate frames in all at most")
+    select.add_argument("--snap", action="store_true", help="let candidates move to near keyframes: faster, true times")
+    select.add_argument("--workers", type=int, metavar="W", help="decoder threads (default: one per core)")
+    select.set_defaults(run=_select)
+
+    info = commands.add_parser(
+        "info", parents=[common], help="what is known of a video", description="Print the metadata of a video."
+    )
+    info.add_argument("video", metavar="VIDEO", help="a file, a folder of images, or a URL")
+    info.set_defaults(run=_info)
+    return parser
+
+
+def _seconds(text: str) -> float:
+    """Seconds from "90", "1:30", "1:30.5" or "0:01:30"."""
+    try:
+        parts = [float(part) for part in text.split(":")]
+    except ValueError:
+        parts = []
+    if not 1 <= len(parts) <= 3 or any(part < 0 for part in parts):
+        raise argparse.ArgumentTypeError(f"{text!r} is no time; write seconds, m:ss or h:mm:ss")
+    total = 0.0
+    for part in parts:
+        total = total * 60 + part
+    return total
+
+
+def _select(arguments: argparse.Namespace) -> int:
+    from .api import select_frames
+
+    selections = select_frames(
+        arguments.video,
+        arguments.questions,
+        arguments.num_frames,
+        selector=arguments.selector,
+        device=arguments.device,
+        start=arguments.start,
+        end=arguments.end,
+        fps=arguments.fps,
+        max_frames=arguments.max_frames,
+        exact=not arguments.snap,
+        workers=arguments.workers,
+        backend=arguments.backend,
+    )
+    several = len(selections) > 1
+    for number, selection in enumerate(selections, start=1):
+        place = f"{number:02d}-{_slug(selection.question)}" if several else ""
+        outputs = []
+        if arguments.out:
+            outputs.append(selection.save(arguments.out / place))
+        if arguments.plot:
+            outputs.append(selection.plot(_numbered(arguments.plot, place)))
+        if arguments.sheet:
+            outputs.append(selection.contact_sheet(_numbered(arguments.sheet, place)))
+        if arguments.json:
+            print(selection.to_json(), flush=True)
+        else:
+            _print_selection(selection, outputs)
+    return 0
+
+
+def _print_selection(selection: Selection, outputs: Sequence[Path]) -> None:
+    from .pictures import clock
+
+    how = "" if selection.strategy == "selected" else "  (spread over the video)"
+    print(f"{selection.question}{how}")
+    for index, time in zip(selection.indices, selection.timestamps, strict=True):
+        print(f"  {clock(float(time)):>10}  {time:10.3f} s   frame {index}")
+    for warning in selection.warnings:
+        print(f"  note: {warning}")
+    for output in outputs:
+        print(f"  written: {output}")
+
+
+def _numbered(path: Path, place: str) -> Path:
+    return path.with_stem(f"{path.stem}-{place}") if place else path
+
+
+def _slug(question: str) -> str:
+    """A file name of the question's words, safe everywhere."""
+    return re.sub(r"[^a-z0-9]+", "-", question.lower()).strip("-")[:40] or "question"
+
+
+def _info(arguments: argparse.Namespace) -> int:
+    from dataclasses import asdict
+
+    from .video import open_video
+
+    with open_video(arguments.video, backend=arguments.backend) as video:
+        facts = {**asdict(video.metadata), "fingerprint": video.fingerprint, "warnings": list(video.warnings)}
+    if arguments.json:
+        print(json.dumps(facts, ensure_ascii=False))
+        return 0
+    for name, value in facts.items():
+        if name == "warnings":
+            continue
+        print(f"{name.replace('_', ' '):>18}  {round(value, 3) if isinstance(value, float) else value}")
+    for warning in facts["warnings"]:
+        print(f"{'note':>18}  {warning}")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
