@@ -1,0 +1,231 @@
+"""Finding the files of a selector: in a folder, or on the Hugging Face Hub, with errors that tell the way out."""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from .errors import SelectorLoadError
+
+logger = logging.getLogger(__name__)
+
+CONFIG_FILE = "config.json"
+VISION_CONFIG_FILE = "vision_config.json"
+WEIGHTS_FILE = "model.safetensors"
+INDEX_FILE = "model.safetensors.index.json"
+TOKENIZER_FILE = "tokenizer.json"
+_PICKLES = ("pytorch_model.bin", "pytorch_model.bin.index.json")
+
+
+@dataclass(frozen=True)
+class HubOptions:
+    """How to reach the Hub; the arguments of huggingface_hub.
+
+    Attributes:
+        revision: branch, tag or commit.
+        token: access token; None for the one that `hf auth login` stored, False for none.
+        cache_dir: where downloads are kept.
+        local_files_only: use what is in the cache, never the network.
+    """
+
+    revision: str | None = None
+    token: str | bool | None = None
+    cache_dir: str | Path | None = None
+    local_files_only: bool = False
+
+
+@dataclass(frozen=True)
+class CheckpointFiles:
+    """The files of one selector on this machine, all of them complete.
+
+    Attributes:
+        name: the folder or Hub id that was asked for.
+        config: `config.json`.
+        weights: the safetensors files.
+        vision_config: `vision_config.json`, if there is one.
+        tokenizer: `tokenizer.json`, if there is one.
+    """
+
+    name: str
+    config: Path
+    weights: tuple[Path, ...]
+    vision_config: Path | None = None
+    tokenizer: Path | None = None
+
+
+def find_checkpoint(name_or_path: str | os.PathLike[str], options: HubOptions | None = None) -> CheckpointFiles:
+    """Find a selector's files, downloading them if the name is a Hub id.
+
+    An existing folder wins over a Hub id of the same name.
+
+    Raises:
+        SelectorLoadError: for a missing folder or repository, a gated one, no network, a repository without
+            safetensors weights, or an incomplete set of files.
+    """
+    name = os.fspath(name_or_path)
+    if Path(name).is_dir():
+        get = partial(_local_file, Path(name))
+    elif Path(name).exists():
+        raise SelectorLoadError(f"{name} is a file; give the folder that holds config.json and the weights")
+    elif isinstance(name_or_path, os.PathLike) or name.startswith((".", "/", "~")) or name.count("/") != 1:
+        raise SelectorLoadError(f"there is no folder {name}; check the path, or give a Hub id 'owner/name'")
+    else:
+        get = partial(hub_file, name, options=options or HubOptions())
+
+    config = get(CONFIG_FILE)
+    if config is None:
+        raise SelectorLoadError(f"{name} has no {CONFIG_FILE}, so it is no selector; check the name and the revision")
+    return CheckpointFiles(
+        name, config, _weights(name, get), get(VISION_CONFIG_FILE), get(TOKENIZER_FILE)
+    )  # fmt: skip
+
+
+def _weights(name: str, get: Any) -> tuple[Path, ...]:
+    single = get(WEIGHTS_FILE)
+    if single is not None:
+        return (single,)
+    index = get(INDEX_FILE)
+    if index is None:
+        if any(get(pickle, probe=True) for pickle in _PICKLES):
+            raise SelectorLoadError(
+                f"{name} holds only pickle weights ({_PICKLES[0]}), which can run code when loaded and are refused; "
+                "convert them to safetensors first (safetensors.torch.save_file on a machine you trust)"
+            )
+        raise SelectorLoadError(f"{name} has neither {WEIGHTS_FILE} nor {INDEX_FILE}; check the name and the revision")
+    shards = read_json(index).get("weight_map")
+    if not isinstance(shards, dict) or not all(isinstance(s, str) and Path(s).name == s for s in shards.values()):
+        raise SelectorLoadError(f"{index} has no usable weight_map; download the checkpoint again")
+    paths = []
+    for shard in sorted(set(shards.values())):
+        path = get(shard)
+        if path is None:
+            raise SelectorLoadError(f"{name} lacks {shard}, which {INDEX_FILE} names; download the checkpoint again")
+        paths.append(path)
+    return tuple(paths)
+
+
+def _local_file(folder: Path, filename: str, *, probe: bool = False) -> Path | None:
+    path = folder / filename
+    return path if path.is_file() else None
+
+
+def hub_file(repo: str, filename: str, *, options: HubOptions, probe: bool = False) -> Path | None:
+    """One file of a Hub repository, from the cache or downloaded.
+
+    huggingface_hub writes to a temporary name and moves complete files only, so a broken download is never used.
+
+    Args:
+        repo: Hub id.
+        filename: path in the repository.
+        options: revision, token, cache.
+        probe: do not download; tell whether the file exists (the path returned is then not on this machine).
+
+    Returns:
+        The local path, or None if the repository has no such file.
+
+    Raises:
+        SelectorLoadError: for everything else that stands in the way.
+    """
+    from huggingface_hub import HfApi, hf_hub_download
+    from huggingface_hub.errors import EntryNotFoundError, LocalEntryNotFoundError
+
+    with hub_errors(repo, options):
+        if probe:
+            if options.local_files_only:
+                return None
+            found = HfApi(token=options.token).file_exists(repo, filename, revision=options.revision)
+            return Path(filename) if found else None
+        try:
+            return Path(
+                hf_hub_download(
+                    repo,
+                    filename,
+                    revision=options.revision,
+                    token=options.token,
+                    cache_dir=options.cache_dir,
+                    local_files_only=options.local_files_only,
+                )
+            )
+        except LocalEntryNotFoundError:
+            # Without network: an optional file that an earlier, complete download knows to be absent is just absent.
+            if _known_absent(repo, filename, options):
+                return None
+            raise
+        except EntryNotFoundError:
+            return None
+    raise AssertionError("unreachable")
+
+
+def _known_absent(repo: str, filename: str, options: HubOptions) -> bool:
+    from huggingface_hub import _CACHED_NO_EXIST, try_to_load_from_cache
+
+    found = try_to_load_from_cache(repo, filename, cache_dir=options.cache_dir, revision=options.revision)
+    return found is _CACHED_NO_EXIST
+
+
+@contextmanager
+def hub_errors(repo: str, options: HubOptions) -> Iterator[None]:
+    """Turn the errors of huggingface_hub into ours, each with its remedy."""
+    from huggingface_hub.errors import (
+        GatedRepoError,
+        HfHubHTTPError,
+        HFValidationError,
+        LocalEntryNotFoundError,
+        OfflineModeIsEnabled,
+        RepositoryNotFoundError,
+        RevisionNotFoundError,
+    )
+
+    try:
+        yield
+    except GatedRepoError as error:
+        raise SelectorLoadError(
+            f"{repo} is gated: accept its terms at https://huggingface.co/{repo}, then run `hf auth login` or pass "
+            "token=…"
+        ) from error
+    except RepositoryNotFoundError as error:
+        raise SelectorLoadError(
+            f"there is no repository {repo} on the Hub (and no such folder here), or it is private: check the name; "
+            "for a private one run `hf auth login` or pass token=…"
+        ) from error
+    except RevisionNotFoundError as error:
+        raise SelectorLoadError(f"{repo} has no revision {options.revision!r}; see its branches and tags") from error
+    except HFValidationError as error:
+        raise SelectorLoadError(f"{repo!r} is neither a folder nor a valid Hub id: {error}") from error
+    except (LocalEntryNotFoundError, OfflineModeIsEnabled) as error:
+        raise SelectorLoadError(
+            f"{repo} is not complete in the local cache and the Hub was not reached (no network, HF_HUB_OFFLINE, or "
+            "local_files_only=True): load it once with network access, or give a folder that holds the files"
+        ) from error
+    except HfHubHTTPError as error:
+        status = getattr(error.response, "status_code", None)
+        if status in (401, 403):
+            raise SelectorLoadError(
+                f"access to {repo} was refused (HTTP {status}): run `hf auth login` or pass a token=… that may use it; "
+                f"if it is gated, accept its terms at https://huggingface.co/{repo}"
+            ) from error
+        raise SelectorLoadError(f"the Hub answered HTTP {status} for {repo}: try again later ({error})") from error
+    except OSError as error:  # connection lost, or fewer bytes than announced
+        raise SelectorLoadError(f"the download of {repo} broke off: try again ({error})") from error
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """A JSON object from a file.
+
+    Raises:
+        SelectorLoadError: if the file is unreadable or holds something else.
+    """
+    try:
+        value = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise SelectorLoadError(f"{path} is unreadable or damaged ({error}); download it again") from error
+    if not isinstance(value, dict):
+        raise SelectorLoadError(f"{path} does not hold a JSON object; download it again")
+    return value

@@ -1,0 +1,1 @@
+"""The networks. The ReFoCUS policy in reading order: config, preprocess, vision, prompt, mamba2, pointer, refocus."""

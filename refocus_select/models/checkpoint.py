@@ -1,0 +1,203 @@
+"""Reading a selector's weights in the authors' format or ours, strictly; writing ours."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import tempfile
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ..errors import SelectorLoadError
+from ..hub import CONFIG_FILE, VISION_CONFIG_FILE, WEIGHTS_FILE, CheckpointFiles, read_json
+from .config import MODEL_TYPE, RefocusConfig, VisionConfig
+from .refocus import RefocusModel
+
+_TOWER = "mm_model.vision_tower.vision_tower.vision_model."
+_RENAMED = {_TOWER: "vision.", "mm_model.mm_projector.": "projector."}
+_HEADS = ("key_head.", "query_head.", "value_head.", "value_head_scale", "logit_scale", "rank_head.")
+_UNUSED = ("lm_head.weight", f"{_TOWER}post_layernorm.weight", f"{_TOWER}post_layernorm.bias")
+_DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
+_FINGERPRINT_SAMPLE = 65536
+
+
+def load_model(
+    files: CheckpointFiles,
+    *,
+    device: str | torch.device | None = None,
+    dtype: str | torch.dtype | None = None,
+) -> RefocusModel:
+    """Build the network described by a checkpoint and fill it.
+
+    Args:
+        files: what `refocus_select.hub.find_checkpoint` found.
+        device: where to; by default the GPU if there is one.
+        dtype: float32, bfloat16 or float16; by default float32 on a CPU and the stored type elsewhere. `A_log` stays
+            in float32, as in the authors' code.
+
+    Raises:
+        SelectorLoadError: naming the damaged file, or the field or key that is missing, unexpected or not supported.
+    """
+    target = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
+    wanted = _checked_dtype(dtype, target)
+    raw = read_json(files.config)
+    own = raw.get("model_type") == MODEL_TYPE
+    tensors = _read_tensors(files)
+    if not own:
+        tensors = {_renamed(name): t for name, t in tensors.items() if name not in _UNUSED}
+    config = RefocusConfig.from_dict(raw) if own else _author_config(raw, files, tensors)
+    with torch.device("meta"):  # shapes only; no time or memory for random initial weights
+        model = RefocusModel(config)
+    _check_keys(model, tensors, files.name, own=own)
+    stored = tensors["backbone.embedding.weight"].dtype
+    ready = {}
+    for name in list(tensors):
+        tensor = tensors.pop(name)
+        ready[name] = tensor.to(target, torch.float32 if name.endswith(".A_log") else wanted or stored)
+    model.load_state_dict(ready, assign=True)
+    return model.eval().requires_grad_(False)
+
+
+def save_model(model: RefocusModel, folder: str | os.PathLike[str]) -> None:
+    """Write `config.json` and `model.safetensors` in our format; each file appears only when it is complete."""
+    from safetensors.torch import save_file
+
+    target = Path(folder)
+    target.mkdir(parents=True, exist_ok=True)
+    body = {name: t.detach().cpu().contiguous() for name, t in model.state_dict().items()}
+    with tempfile.TemporaryDirectory(prefix=".saving-", dir=target) as scratch:
+        weights, config = Path(scratch, WEIGHTS_FILE), Path(scratch, CONFIG_FILE)
+        save_file(body, weights, metadata={"format": "pt"})
+        config.write_text(json.dumps(model.config.to_dict(), indent=2, sort_keys=True) + "\n", encoding="utf-8")
+        os.replace(weights, target / WEIGHTS_FILE)
+        os.replace(config, target / CONFIG_FILE)
+
+
+def fingerprint(model: RefocusModel) -> str:
+    """Identity of configuration and weights: sha256 over the settings and up to 65,536 spread values of each tensor."""
+    digest = hashlib.sha256(json.dumps(model.config.to_dict(), sort_keys=True).encode())
+    for name, tensor in sorted(model.state_dict().items()):
+        flat = tensor.detach().flatten()
+        flat = flat[:: max(1, len(flat) // _FINGERPRINT_SAMPLE)].float().cpu().contiguous()
+        digest.update(f"{name}{tuple(tensor.shape)}".encode())
+        digest.update(flat.numpy().tobytes())
+    return digest.hexdigest()
+
+
+def _author_config(raw: dict[str, Any], files: CheckpointFiles, tensors: Mapping[str, Tensor]) -> RefocusConfig:
+    """The authors' configuration, completed by what only the tensors and the file beside it tell."""
+    raw = dict(raw)
+    if "pointer.logit_scale" in tensors and "logit_scale_type" not in raw:
+        raw["logit_scale_type"] = "vector" if tensors["pointer.logit_scale"].ndim else "scalar"
+    if "use_rank_head" not in raw:
+        raw["use_rank_head"] = "pointer.rank_head.weight" in tensors
+    embedding = tensors.get("backbone.embedding.weight")
+    if embedding is not None and isinstance(raw.get("vocab_size"), int) and len(embedding) > raw["vocab_size"]:
+        raw["vocab_size"], raw["pad_vocab_size_multiple"] = len(embedding), 1
+    return RefocusConfig.from_dict(raw, vision=_author_vision(files, tensors))
+
+
+def _author_vision(files: CheckpointFiles, tensors: Mapping[str, Tensor]) -> VisionConfig:
+    """Geometry of the tower: a `vision_config.json` beside the weights, else the constants of so400m/14-384."""
+    if files.vision_config is not None:
+        raw = read_json(files.vision_config)
+        layers = raw.get("num_hidden_layers")
+        if not isinstance(layers, int) or layers < 2:
+            raise SelectorLoadError(f"{files.vision_config}: num_hidden_layers must be 2 or more, not {layers!r}")
+        return VisionConfig.from_dict({**raw, "num_hidden_layers": layers - 1})  # the file counts the dropped block
+    default = VisionConfig()
+    found = tensors.get("vision.embeddings.patch_embedding.weight")
+    positions = tensors.get("vision.embeddings.position_embedding.weight")
+    if found is not None and positions is not None:
+        expected = (default.hidden_size, 3, default.patch_size, default.patch_size)
+        if tuple(found.shape) != expected or len(positions) != default.grid**2:
+            # Heads and picture size cannot be read from shapes, and a guess could be wrong without notice.
+            raise SelectorLoadError(
+                f"{files.name}: the vision tower (patch kernel {list(found.shape)}, {len(positions)} positions) is not "
+                f"SigLIP so400m/14 at 384 px; put a {VISION_CONFIG_FILE} (a SiglipVisionConfig, counting the dropped "
+                "last block) beside config.json"
+            )
+    return default
+
+
+def _read_tensors(files: CheckpointFiles) -> dict[str, Tensor]:
+    from safetensors import SafetensorError, safe_open
+
+    tensors: dict[str, Tensor] = {}
+    for path in files.weights:
+        try:
+            with safe_open(str(path), framework="pt") as shard:
+                for name in shard.keys():  # noqa: SIM118
+                    tensors[name] = shard.get_tensor(name)
+        except (SafetensorError, OSError) as error:
+            raise SelectorLoadError(
+                f"{path} is damaged or incomplete ({error}); delete it and download it again"
+            ) from error
+    for name, tensor in tensors.items():
+        if tensor.dtype not in (*_DTYPES.values(), torch.float64):
+            raise SelectorLoadError(
+                f"{files.name}: {name} is stored as {tensor.dtype}; quantised or integer weights are not supported: "
+                "use a float32, bfloat16 or float16 checkpoint"
+            )
+    return tensors
+
+
+def _renamed(name: str) -> str:
+    for old, new in _RENAMED.items():
+        if name.startswith(old):
+            return new + name[len(old) :]
+    return f"pointer.{name}" if name.startswith(_HEADS) else name
+
+
+def _original(name: str) -> str:
+    """The authors' name of one of our parameters, for error messages."""
+    for old, new in _RENAMED.items():
+        if name.startswith(new):
+            return old + name[len(new) :]
+    return name.removeprefix("pointer.")
+
+
+def _check_keys(model: RefocusModel, tensors: Mapping[str, Tensor], source: str, *, own: bool) -> None:
+    expected = {name: tuple(t.shape) for name, t in model.state_dict().items()}
+    shown = str if own else _original
+    problems = []
+    missing = sorted(expected.keys() - tensors.keys())
+    if missing:
+        problems.append(f"missing: {_some([shown(n) for n in missing])}")
+    unexpected = sorted(tensors.keys() - expected.keys())
+    if unexpected:
+        problems.append(f"unexpected: {_some([shown(n) for n in unexpected])}")
+    wrong = [
+        f"{shown(n)} is {list(tensors[n].shape)} but config.json means {list(expected[n])}"
+        for n in sorted(expected.keys() & tensors.keys())
+        if tuple(tensors[n].shape) != expected[n]
+    ]
+    if wrong:
+        problems.append(f"wrong shape: {_some(wrong)}")
+    if problems:
+        raise SelectorLoadError(
+            f"{source}: weights and config.json do not belong together ({'; '.join(problems)}); "
+            "download the checkpoint again, or correct config.json"
+        )
+
+
+def _some(names: list[str], limit: int = 8) -> str:
+    more = f" and {len(names) - limit} more" if len(names) > limit else ""
+    return ", ".join(names[:limit]) + more
+
+
+def _checked_dtype(dtype: str | torch.dtype | None, device: torch.device) -> torch.dtype | None:
+    """The type to convert to; None keeps the stored one."""
+    if dtype is None:
+        return torch.float32 if device.type == "cpu" else None
+    if dtype == "auto":
+        return None
+    found = _DTYPES.get(str(dtype).removeprefix("torch."))
+    if found is None:
+        raise SelectorLoadError(f"dtype {dtype!r} is not supported; choose one of {', '.join(_DTYPES)} or 'auto'")
+    return found
