@@ -1,0 +1,368 @@
+"""What every opened video offers, whatever it was opened from: metadata, times, and frames by number."""
+
+from __future__ import annotations
+
+import logging
+import operator
+import os
+import threading
+from abc import ABC, abstractmethod
+from collections.abc import Iterator, Sequence
+from contextlib import closing
+from dataclasses import asdict, dataclass
+from functools import partial
+from types import TracebackType
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from refocus_select.errors import InputError, VideoDecodeError
+from refocus_select.video.engine import Picture, SpanReader, fill, stream
+from refocus_select.video.plan import Plan
+
+logger = logging.getLogger(__name__)
+
+MAX_PIXELS = 2**27  # pixels per picture, 16384 x 8192: anything larger is a mistake or a decompression bomb
+MAX_OUTPUT_SIDE = 16384  # pixels
+
+
+@dataclass(frozen=True)
+class VideoMetadata:
+    """Facts about a video. Times in seconds; width and height in pixels after `rotation` has been applied.
+
+    Attributes:
+        source: what was opened, for messages (a path, a URL, `"bytes"`, `"array"`).
+        num_frames: presented frames; frames cut away by an edit list are not counted.
+        duration: from the first presented frame to the end of the last one.
+        start_time: the container's time of the first frame; `Video.timestamps` count from there.
+        average_fps: frames per second.
+        is_vfr: True if the frame rate varies.
+        rotation: degrees counter-clockwise by which stored pictures are turned before they are returned.
+        codec: short FFmpeg name, such as `h264`; `image` or `array` where there is no codec.
+        container: short FFmpeg name of the container, `images` or `array`.
+        keyframe_interval: median seconds between pictures that decode alone; None if there is only one.
+        backend: the decoder in use.
+    """
+
+    source: str
+    num_frames: int
+    duration: float
+    start_time: float
+    average_fps: float
+    is_vfr: bool
+    width: int
+    height: int
+    rotation: int
+    codec: str
+    container: str
+    keyframe_interval: float | None
+    backend: str
+
+    def to_dict(self) -> dict[str, Any]:
+        """All fields as plain Python values."""
+        return asdict(self)
+
+
+@dataclass(frozen=True)
+class Frames:
+    """Decoded pictures and where they come from.
+
+    Attributes:
+        data: uint8 `[N, H, W, 3]`, RGB.
+        indices: int64 `[N]`, the frame numbers of the pictures in `data`.
+        timestamps: float64 `[N]`, seconds from the first presented frame.
+        valid: bool `[N]`; False where the frame asked for is damaged. `data`, `indices` and `timestamps` then
+            hold the nearest earlier picture that could be decoded (the nearest later one if there is none).
+        positions: int64 `[N]`, which entries of the requested indices these are.
+    """
+
+    data: NDArray[np.uint8]
+    indices: NDArray[np.int64]
+    timestamps: NDArray[np.float64]
+    valid: NDArray[np.bool_]
+    positions: NDArray[np.int64]
+
+    def __len__(self) -> int:
+        return len(self.indices)
+
+
+class Video(ABC):
+    """An opened video. Frames are asked for by number; every method may be called from several threads.
+
+    Use it as a context manager, or call `close()` when done.
+    """
+
+    def __init__(
+        self,
+        metadata: VideoMetadata,
+        timestamps: NDArray[np.float64],
+        fingerprint: str,
+        warnings: Sequence[str] = (),
+    ) -> None:
+        self.metadata = metadata
+        self.timestamps = np.ascontiguousarray(timestamps, dtype=np.float64)
+        self.timestamps.setflags(write=False)
+        self.fingerprint = fingerprint
+        self._warnings: list[str] = []
+        self._damaged: dict[int, int] = {}
+        self._warnings_lock = threading.Lock()
+        self._closed = False
+        for warning in warnings:
+            self._warn(warning)
+
+    # -- what a backend provides ---------------------------------------------------------------------------------
+
+    @abstractmethod
+    def _plan(self, targets: NDArray[np.int64], workers: int) -> Plan:
+        """Cuts sorted unique frame numbers into spans for at most `workers` threads, in order of time."""
+
+    @abstractmethod
+    def _reader(self, targets: NDArray[np.int64], size: tuple[int, int], plan: Plan) -> SpanReader:
+        """A reader of the plan's spans for one thread; `size` is (height, width) of the pictures to return."""
+
+    def _snap(self, targets: NDArray[np.int64]) -> NDArray[np.int64]:
+        """Moves sorted unique frame numbers to cheaper neighbours (keyframes) where there are any."""
+        return targets
+
+    def _max_workers(self) -> int:
+        """How many readers may run at once without using too much memory."""
+        return 16
+
+    # -- frames --------------------------------------------------------------------------------------------------
+
+    def get_frames(
+        self,
+        indices: ArrayLike,
+        *,
+        size: tuple[int, int] | None = None,
+        exact: bool = True,
+        workers: int | None = None,
+    ) -> Frames:
+        """Decodes frames by number.
+
+        Args:
+            indices: frame numbers in any order, repetitions allowed; negative numbers are refused.
+            size: (height, width) of the returned pictures; None keeps the video's own size.
+            exact: True returns exactly these frames. False lets each move to the nearest keyframe within half the
+                distance to its neighbours, which costs far less where frames are asked for farther apart than
+                keyframes lie; the numbers and times of the pictures returned are in the result.
+            workers: decoding threads; None takes the processors that are available.
+
+        Returns:
+            `Frames` in the order asked.
+
+        Raises:
+            InputError: an index is outside the video, or `size` is not usable.
+            VideoDecodeError: not one of the pictures asked for could be decoded.
+        """
+        wanted = self._check_indices(indices)
+        height, width = self._check_size(size)
+        unique, rows = self._resolve(wanted, exact)
+        plan = self._plan(unique, self._check_workers(workers))
+        data = np.empty((len(unique), height, width, 3), dtype=np.uint8)
+        got = unique.copy()
+        valid = np.zeros(len(unique), dtype=bool)
+
+        def put(position: int, picture: NDArray[np.uint8], index: int, good: bool) -> None:
+            data[position] = picture
+            got[position], valid[position] = index, good
+
+        fill(plan.spans, lambda: self._reader(unique, (height, width), plan), plan.workers, put)
+        self._report_damage(unique[~valid], got[~valid])
+        # Already in the order asked is the common case; indexing would copy the pictures.
+        if not np.array_equal(rows, np.arange(len(unique))):
+            data, got, valid = data[rows], got[rows], valid[rows]
+        return Frames(data, got, self.timestamps[got], valid, np.arange(len(wanted), dtype=np.int64))
+
+    def iter_frames(
+        self,
+        indices: ArrayLike,
+        *,
+        size: tuple[int, int] | None = None,
+        exact: bool = True,
+        workers: int | None = None,
+        chunk: int = 32,
+        ordered: bool = True,
+    ) -> Iterator[Frames]:
+        """Decodes frames by number and hands them over in chunks while decoding goes on in the background.
+
+        Args:
+            indices, size, exact, workers: as in `get_frames`.
+            chunk: frames per chunk (the last one may hold fewer).
+            ordered: True gives the frames in the order asked. False gives each as soon as it is there;
+                `Frames.positions` then says which entries of `indices` they are.
+
+        Yields:
+            `Frames`. Memory does not depend on how many are asked for. With `ordered=True` every ascending run of
+            `indices` is decoded by itself, so ask in ascending order, or with `ordered=False`, where it matters.
+
+        Raises:
+            InputError, VideoDecodeError: as in `get_frames`.
+        """
+        wanted = self._check_indices(indices)
+        height, width = self._check_size(size)
+        if isinstance(chunk, bool) or not isinstance(chunk, int | np.integer) or chunk < 1:
+            raise InputError(f"chunk must be a whole number of at least 1, not {chunk!r}")
+        self._check_workers(workers)
+        return self._iterate(wanted, (height, width), exact, workers, int(chunk), ordered)
+
+    def _iterate(
+        self,
+        wanted: NDArray[np.int64],
+        size: tuple[int, int],
+        exact: bool,
+        workers: int | None,
+        chunk: int,
+        ordered: bool,
+    ) -> Iterator[Frames]:
+        batch: list[tuple[Picture, int]] = []
+        for run in _ascending_runs(wanted) if ordered else [slice(0, len(wanted))]:
+            unique, inverse = self._resolve(wanted[run], exact)
+            places = np.argsort(inverse, kind="stable")  # entries of the run, grouped by picture
+            first = np.searchsorted(inverse[places], np.arange(len(unique) + 1))
+            plan = self._plan(unique, self._check_workers(workers))
+            pictures = stream(
+                plan.spans,
+                partial(self._reader, unique, size, plan),
+                plan.workers,
+                total=len(unique),
+                frame_bytes=size[0] * size[1] * 3,
+                chunk=chunk,
+                ordered=ordered,
+            )
+            with closing(pictures):
+                for picture in pictures:
+                    if not picture.valid:
+                        self._report_damage(unique[[picture.position]], np.array([picture.index]))
+                    for place in places[first[picture.position] : first[picture.position + 1]]:
+                        batch.append((picture, run.start + int(place)))
+                        if len(batch) == chunk:
+                            yield self._pack(batch)
+                            batch = []
+        if batch:
+            yield self._pack(batch)
+
+    def _pack(self, batch: list[tuple[Picture, int]]) -> Frames:
+        got = np.array([picture.index for picture, _ in batch], dtype=np.int64)
+        return Frames(
+            data=np.stack([picture.data for picture, _ in batch]),
+            indices=got,
+            timestamps=self.timestamps[got],
+            valid=np.array([picture.valid for picture, _ in batch], dtype=bool),
+            positions=np.array([place for _, place in batch], dtype=np.int64),
+        )
+
+    # -- bookkeeping ---------------------------------------------------------------------------------------------
+
+    @property
+    def warnings(self) -> tuple[str, ...]:
+        """What was unusual about this video so far: damage, assumed times, substituted frames."""
+        with self._warnings_lock:
+            damaged = sorted(self._damaged.items())
+            found = list(self._warnings)
+        if damaged:
+            shown = ", ".join(f"{asked} (by {got})" for asked, got in damaged[:5])
+            more = f" and {len(damaged) - 5} more" if len(damaged) > 5 else ""
+            found.append(f"{self.metadata.source}: damaged frames were replaced by neighbours: {shown}{more}")
+        return tuple(found)
+
+    def _warn(self, message: str) -> None:
+        with self._warnings_lock:
+            if message in self._warnings:
+                return
+            self._warnings.append(message)
+        logger.warning("%s", message)
+
+    def close(self) -> None:
+        """Releases decoders and temporary files. Closing twice does no harm."""
+        self._closed = True
+
+    def __enter__(self) -> Video:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def __len__(self) -> int:
+        return self.metadata.num_frames
+
+    def __repr__(self) -> str:
+        m = self.metadata
+        return f"<Video {m.source!r}: {m.num_frames} frames, {m.duration:.2f} s, {m.width}x{m.height}, {m.backend}>"
+
+    def _report_damage(self, asked: NDArray[np.int64], got: NDArray[np.int64]) -> None:
+        if len(asked) == 0:
+            return
+        with self._warnings_lock:
+            self._damaged.update(zip(asked.tolist(), got.tolist(), strict=True))
+            known = len(self._damaged)
+        logger.warning(
+            "%s: %d damaged frames were replaced by neighbours (%d so far), the first: %d by %d",
+            self.metadata.source, len(asked), known, asked[0], got[0],
+        )  # fmt: skip
+
+    def _nothing_decoded(self) -> VideoDecodeError:
+        return VideoDecodeError(
+            f"{self.metadata.source}: none of the frames asked for can be decoded, nor any near them; the file is "
+            "damaged. Re-encode it (ffmpeg -i IN OUT.mp4), or use another copy"
+        )
+
+    # -- arguments -----------------------------------------------------------------------------------------------
+
+    def _resolve(self, wanted: NDArray[np.int64], exact: bool) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+        """The sorted unique frames to decode for `wanted`, and for each entry of `wanted` which of them it gets."""
+        unique, inverse = np.unique(wanted, return_inverse=True)
+        if exact or len(unique) == 0:
+            return unique, inverse
+        snapped, again = np.unique(self._snap(unique), return_inverse=True)
+        return snapped, again[inverse]
+
+    def _check_indices(self, indices: ArrayLike) -> NDArray[np.int64]:
+        if self._closed:
+            raise InputError(f"{self.metadata.source}: the video has been closed; open it again")
+        array = np.asarray(indices)
+        if array.size == 0:
+            return np.zeros(0, dtype=np.int64)
+        if array.ndim != 1 or array.dtype.kind not in "iu":
+            raise InputError(
+                f"frame indices must be a flat list of whole numbers, not {array.dtype} of shape {array.shape}"
+            )
+        last = self.metadata.num_frames - 1
+        if array.min() < 0 or array.max() > last:
+            bad = array[(array < 0) | (array > last)][0]
+            raise InputError(f"{self.metadata.source}: frame {bad} does not exist; the frames are 0 to {last}")
+        return array.astype(np.int64)
+
+    def _check_size(self, size: tuple[int, int] | None) -> tuple[int, int]:
+        if size is None:
+            return self.metadata.height, self.metadata.width
+        try:
+            height, width = (operator.index(side) for side in size)
+        except (TypeError, ValueError):
+            raise InputError(f"size must be (height, width) in pixels or None, not {size!r}") from None
+        if not (1 <= height <= MAX_OUTPUT_SIDE and 1 <= width <= MAX_OUTPUT_SIDE):
+            raise InputError(f"size must lie between 1 and {MAX_OUTPUT_SIDE} pixels, not {size!r}")
+        return height, width
+
+    def _check_workers(self, workers: int | None) -> int:
+        if workers is None:
+            return max(1, min(available_cpus(), self._max_workers()))
+        if isinstance(workers, bool) or not isinstance(workers, int | np.integer) or workers < 1:
+            raise InputError(f"workers must be a whole number of at least 1 or None, not {workers!r}")
+        return int(workers)
+
+
+def available_cpus() -> int:
+    """Processors that this process may use (its affinity where the system tells it)."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
+def _ascending_runs(indices: NDArray[np.int64]) -> list[slice]:
+    """Cuts a list of indices where it descends: each piece can be decoded front to back."""
+    cuts = (np.flatnonzero(np.diff(indices) < 0) + 1).tolist()
+    return [slice(a, b) for a, b in zip([0, *cuts], [*cuts, len(indices)], strict=True)] if len(indices) else []
