@@ -383,7 +383,7 @@ class Reader:
             frame, width=width, height=height, format="rgb24", interpolation=Interpolation.BILINEAR, threads=1
         )
         plane = scaled.planes[0]
-        rows = np.frombuffer(plane, dtype=np.uint8).reshape(-1, plane.line_size)[:height, : width * 3]
+        rows = np.frombuffer(memoryview(plane), dtype=np.uint8).reshape(-1, plane.line_size)[:height, : width * 3]
         pixels = rows.reshape(height, width, 3)
         return np.rot90(pixels, quarter_turns) if quarter_turns else pixels
 
@@ -482,7 +482,7 @@ class _Delivery:
             self.damage.spans.append((int(self.index.positions[rank]), np.inf))
         good = not self.damage.touches(rank)
         self._pass_by(rank)
-        position = self.wanted.get(picture.pts)
+        position = self.wanted.get(picture.pts) if picture.pts is not None else None
         if position is not None and position in self.open:
             if good:
                 self._hand_over(position, picture, rank, True)

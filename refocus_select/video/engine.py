@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -147,7 +147,7 @@ def stream(
     frame_bytes: int,
     chunk: int,
     ordered: bool,
-) -> Iterator[Picture]:
+) -> Generator[Picture, None, None]:
     """Decodes spans in the background and yields pictures, in order of position or as they come.
 
     At most `max(2 * chunk, BUFFER_BYTES / frame_bytes)` pictures wait for the consumer. In order, a reader may run

@@ -229,14 +229,15 @@ def _by_decoding(
     notes: list[str],
 ) -> FrameIndex:
     """For packets that carry no or ambiguous times: decodes once and notes which packet each picture is from."""
-    container, stream = open_container(path, name)
     shown: list[int] = []
+    # Not the caller's container, which stands at its end. The caller's stream stays valid for what is read below.
+    container, again = open_container(path, name)
     with container:
-        context = stream.codec_context
+        context = again.codec_context
         context.thread_type = av.codec.context.ThreadType.AUTO
         context.thread_count = 0
         position = 0
-        for packet in container.demux(stream):
+        for packet in container.demux(again):
             if packet.size:
                 packet.pts = packet.dts = position
                 position += 1
@@ -355,10 +356,10 @@ def _ends_agree(
             if packet.is_keyframe and packet.pts != pts[position]:
                 return False  # an open GOP, or more than one segment: better to know the true order
         container.seek(int(pts[key_positions[-1]]), stream=stream)
-        tail = [packet.pts for packet in _pictures(container, stream, len(pts))]
+        tail = {packet.pts for packet in _pictures(container, stream, len(pts))}
     except av.error.FFmpegError:
         return False
-    return None not in tail and max(tail) == pts[-1] and int(pts[key_positions[-1]]) in tail
+    return {int(pts[-1]), int(pts[key_positions[-1]])} <= tail and all(p is not None and p <= pts[-1] for p in tail)
 
 
 def _pictures(container: InputContainer, stream: VideoStream, limit: int) -> Iterator[Packet]:
