@@ -1,0 +1,92 @@
+"""Ask a selector about many (video, question) pairs: one reading per video, errors that name the place."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Hashable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from refocus_select.errors import InputError, RefocusError
+from refocus_select.selection import Selection
+
+from .media import name_of
+from .questions import Question
+
+
+@dataclass(frozen=True)
+class Request:
+    """One video of a chat that frames are to be chosen from.
+
+    Attributes:
+        video: a path, URL, bytes, open `Video` or `VideoEncoding`.
+        question: what is asked of it.
+        num_frames: how many frames.
+        where: its place for errors, e.g. "conversation 2, video 1".
+        arguments: more arguments of `FrameSelector.select`, e.g. `start`, `end`.
+    """
+
+    video: Any
+    question: Question
+    num_frames: int
+    where: str
+    arguments: Mapping[str, Any] = field(default_factory=dict)
+
+
+def load(selector: Any) -> Any:
+    """A selector from a selector or its name."""
+    if isinstance(selector, str | os.PathLike):
+        from refocus_select.selectors import FrameSelector
+
+        return FrameSelector.from_pretrained(selector)
+    if not callable(getattr(selector, "select", None)):
+        raise InputError(
+            f"selector must be a FrameSelector or the name of one, not {type(selector).__name__}; "
+            'try selector="mini" or FrameSelector.from_pretrained(...)'
+        )
+    return selector
+
+
+def video_key(video: Any) -> Hashable:
+    """Identity of a video within a process: its absolute path, URL, content fingerprint, or the object itself."""
+    if isinstance(video, str | os.PathLike):
+        text = str(os.fspath(video))
+        return text if "://" in text or text.startswith("data:") else os.path.abspath(text)
+    if isinstance(video, bytes):
+        return video
+    fingerprint = getattr(video, "video_fingerprint", None) or getattr(video, "fingerprint", None)
+    return fingerprint if isinstance(fingerprint, str) else id(video)
+
+
+def choose(selector: Any, requests: Sequence[Request]) -> list[Selection]:
+    """The selection for each request. A video that is asked about several times is read once.
+
+    Raises:
+        RefocusError: of the kind that the selector raised; the message begins with the place and the video.
+    """
+    groups: dict[Hashable, list[int]] = {}
+    for position, request in enumerate(requests):
+        key = (video_key(request.video), request.num_frames, tuple(sorted(request.arguments.items())))
+        groups.setdefault(key, []).append(position)
+    chosen: dict[int, Selection] = {}
+    for positions in groups.values():
+        chosen.update(zip(positions, _ask(selector, [requests[p] for p in positions]), strict=True))
+    return [chosen[p] for p in range(len(requests))]
+
+
+def _ask(selector: Any, requests: list[Request]) -> list[Selection]:
+    first = requests[0]
+    options = [r.question.options for r in requests]
+    kwargs = {**first.arguments, "num_frames": first.num_frames}
+    try:
+        if len(requests) == 1:
+            given = {"options": list(options[0])} if options[0] is not None else {}
+            return [selector.select(first.video, first.question.text, **given, **kwargs)]
+        given = (
+            {"options": [None if o is None else list(o) for o in options]}
+            if any(o is not None for o in options)
+            else {}
+        )
+        return list(selector.select(first.video, [r.question.text for r in requests], **given, **kwargs))
+    except RefocusError as error:
+        raise type(error)(f"{first.where} ({name_of(first.video)}): {error}") from error

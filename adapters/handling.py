@@ -1,0 +1,262 @@
+"""From a selection to what one family of models is given: frames, metadata, and words about time."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from refocus_select.errors import InputError
+
+from .families import Family, family_of, merge_size
+
+if TYPE_CHECKING:
+    from refocus_select.selection import Selection
+
+TIMESTAMPS = ("auto", "metadata", "text", "interleave")
+TEMPORAL_MERGE = ("auto", "duplicate", "pairs", "ignore")
+
+# Qwen-VL and GLM look at two frames per second in training, so merged frames are half a second apart.
+PAIR_GAP_SECONDS = 0.5
+
+_PLAIN = Family("any", (), (), "metadata", "")
+
+
+@dataclass(frozen=True)
+class Clip:
+    """Frames as a processor receives them.
+
+    Attributes:
+        frames: uint8 RGB [N, H, W, 3], or the caller's own kind of frames.
+        milliseconds: when each is shown, [N].
+        moments: the distinct chosen times in seconds, [K].
+        metadata: as for `Selection.metadata`, with one entry of `frames_indices` per frame.
+    """
+
+    frames: Any
+    milliseconds: tuple[int, ...]
+    moments: tuple[float, ...]
+    metadata: dict[str, Any]
+
+    def padded(self, length: int) -> Clip:
+        """The same clip with its last frame repeated up to `length` frames."""
+        missing = length - len(self.milliseconds)
+        if missing <= 0:
+            return self
+        positions = [*range(len(self.milliseconds)), *[len(self.milliseconds) - 1] * missing]
+        return self.take(positions)
+
+    def take(self, positions: Sequence[int]) -> Clip:
+        """Some frames of the clip, in the order asked."""
+        milliseconds = tuple(self.milliseconds[p] for p in positions)
+        return replace(
+            self,
+            frames=take_frames(self.frames, positions),
+            milliseconds=milliseconds,
+            metadata={**self.metadata, "frames_indices": list(milliseconds)},
+        )
+
+
+def take_frames(frames: Any, positions: Sequence[int]) -> Any:
+    """Some frames of an array, a tensor, or a list, in the kind they came in."""
+    if isinstance(frames, list | tuple):
+        return [frames[p] for p in positions]
+    return frames[list(positions)]
+
+
+@dataclass(frozen=True)
+class Handling:
+    """What is done for one model.
+
+    Attributes:
+        family: facts about the model.
+        merge: how many frames its vision encoder merges into one.
+        timestamps: "metadata" (metadata only), "text" (and a sentence in the prompt), or "interleave" (each moment a
+            short video of its own, with its time in front).
+        temporal_merge: "duplicate" (each frame `merge` times, as models treat still pictures), "pairs" (each chosen frame
+            with the frames that follow it), or "ignore" (distant frames are merged).
+    """
+
+    family: Family
+    merge: int
+    timestamps: str
+    temporal_merge: str
+
+    @classmethod
+    def of(cls, model: Any, timestamps: str = "auto", temporal_merge: str = "auto") -> Handling:
+        """Decide.
+
+        Args:
+            model: a processor, a model type such as "qwen2_5_vl", or None for frames and metadata as they are.
+            timestamps: one of `TIMESTAMPS`.
+            temporal_merge: one of `TEMPORAL_MERGE`.
+
+        Raises:
+            InputError: if a value is unknown or the model cannot take it.
+        """
+        if timestamps not in TIMESTAMPS:
+            raise InputError(f"timestamps must be one of {', '.join(TIMESTAMPS)}, not {timestamps!r}")
+        if temporal_merge not in TEMPORAL_MERGE:
+            raise InputError(f"temporal_merge must be one of {', '.join(TEMPORAL_MERGE)}, not {temporal_merge!r}")
+        family = _PLAIN if model is None else family_of(model)
+        if timestamps == "interleave" and (family.one_video or not family.takes_metadata):
+            raise InputError(f"{family.name} takes one video only: timestamps='interleave' needs several; use 'text'")
+        merge = family.merge if model is None or isinstance(model, str | Family) else merge_size(model, family)
+        return cls(
+            family,
+            merge,
+            ("text" if family.text else "metadata") if timestamps == "auto" else timestamps,
+            "duplicate" if temporal_merge == "auto" else temporal_merge,
+        )
+
+    def frames_to_choose(self, num_frames: int) -> int:
+        """How many frames the selector is asked for.
+
+        Raises:
+            InputError: if the model accepts another number only.
+        """
+        fixed = self.family.fixed_frames
+        if fixed is not None and num_frames != fixed:
+            raise InputError(
+                f"{self.family.name} takes exactly {fixed} frames, not {num_frames}: use num_frames={fixed}"
+            )
+        return max(1, num_frames // self.merge) if self.temporal_merge == "pairs" else num_frames
+
+    def clips(self, selection: Selection, frames: Any = None) -> list[Clip]:
+        """The chosen frames as this model's videos: one clip, or one per moment if times are interleaved.
+
+        Args:
+            selection: what was chosen.
+            frames: all frames of the video in the caller's own kind, to take the chosen ones from; decoded if None.
+        """
+        clip = self._merged(selection, frames)
+        if self.family.fixed_frames is not None:
+            clip = clip.padded(self.family.fixed_frames)
+        if self.timestamps != "interleave":
+            return [clip]
+        group = 1 if self.temporal_merge == "ignore" else self.merge
+        return [
+            replace(clip.take(range(k * group, (k + 1) * group)), moments=(moment,))
+            for k, moment in enumerate(clip.moments)
+        ]
+
+    def _merged(self, selection: Selection, frames: Any) -> Clip:
+        if self.merge > 1 and self.temporal_merge == "pairs":
+            indices, times = neighbours(selection, self.merge)
+        elif self.merge > 1 and self.temporal_merge == "duplicate":
+            indices, times = np.repeat(selection.indices, self.merge), np.repeat(selection.timestamps, self.merge)
+        else:
+            indices, times = selection.indices, selection.timestamps
+        milliseconds = tuple(round(1000 * float(t)) for t in times)
+        metadata = selection.metadata()
+        metadata["frames_indices"] = list(milliseconds)
+        metadata["total_num_frames"] = max(metadata["total_num_frames"], max(milliseconds) + 1)
+        moments = tuple(float(t) for t in selection.timestamps)
+        if frames is not None:
+            return Clip(take_frames(frames, indices.tolist()), milliseconds, moments, metadata)
+        distinct, back = np.unique(indices, return_inverse=True)
+        whole = np.array_equal(distinct, selection.indices)
+        pictures = selection.frames if whole else selection.decode(distinct)
+        return Clip(pictures if len(back) == len(distinct) else pictures[back], milliseconds, moments, metadata)
+
+    def sentence(self, selection: Selection) -> str:
+        """The words that tell this model when its frames are shown; "" if it learns that otherwise."""
+        return (
+            sentence(selection.timestamps, selection.duration, numbered=self.family.numbered)
+            if self.timestamps == "text"
+            else ""
+        )
+
+
+def sentence(timestamps: Sequence[float] | np.ndarray, duration: float, *, numbered: bool = False) -> str:
+    """A sentence with the times of frames, after the one LLaVA-Video was trained on, which says "uniformly sampled".
+
+    Args:
+        timestamps: seconds, [K].
+        duration: of the video, in seconds.
+        numbered: name the frames Frame1, Frame2, … as prompts of InternVL do.
+    """
+    count = len(timestamps)
+    if numbered:
+        times = ", ".join(f"Frame{k} is at {t:.2f}s" for k, t in enumerate(timestamps, start=1))
+        return f"The video lasts for {duration:.2f} seconds. {times}."
+    times = ",".join(f"{t:.2f}s" for t in timestamps)
+    if count == 1:
+        return f"The video lasts for {duration:.2f} seconds, and one frame is selected from it. This frame is located at {times}."
+    return (
+        f"The video lasts for {duration:.2f} seconds, and {count} frames are selected from it. "
+        f"These frames are located at {times}."
+    )
+
+
+def stamp(seconds: float) -> str:
+    """The time of a frame in front of its picture, as Qwen3-VL writes it."""
+    return f"<{seconds:.1f} seconds>"
+
+
+def neighbours(selection: Selection, merge: int) -> tuple[np.ndarray, np.ndarray]:
+    """Each chosen frame with the `merge - 1` frames that follow it at half-second steps.
+
+    At the end of the video the last frame is repeated.
+
+    Returns:
+        Frame numbers [K * merge] and their times in seconds [K * merge].
+    """
+    times = _all_times(selection)
+    indices = []
+    for first in selection.indices.tolist():
+        group = [first]
+        for step in range(1, merge):
+            wanted = int(np.searchsorted(times, times[first] + step * PAIR_GAP_SECONDS - 1e-6))
+            group.append(min(max(wanted, group[-1] + 1), len(times) - 1))
+        indices += group
+    chosen = np.asarray(indices, dtype=np.int64)
+    return chosen, times[chosen]
+
+
+def _all_times(selection: Selection) -> np.ndarray:
+    from refocus_select.video import Video, open_video
+
+    if isinstance(selection.origin, Video):
+        return np.asarray(selection.origin.timestamps)
+    with open_video(selection.origin or selection.video["source"]) as video:
+        return np.asarray(video.timestamps)
+
+
+def equal_length(clips: Sequence[Clip], family: Family) -> list[Clip]:
+    """Clips of one call, all of the same length where the family needs it."""
+    if not family.equal_frames or not clips:
+        return list(clips)
+    longest = max(len(c.milliseconds) for c in clips)
+    return [c.padded(longest) for c in clips]
+
+
+def processor_kwargs(metadata: Sequence[dict[str, Any]], clips: Sequence[Clip], handling: Handling) -> dict[str, Any]:
+    """What a processor must be told about these clips besides the frames."""
+    family = handling.family
+    if not family.takes_metadata or not metadata:
+        return {}
+    kwargs: dict[str, Any] = {"do_sample_frames": False, "video_metadata": list(metadata)}
+    if family.metadata_object:
+        kwargs["video_metadata"] = _metadata_object(metadata, family)
+    if family.return_metadata:
+        kwargs["return_metadata"] = True
+    if family.spacing_from_fps and clips:
+        kwargs["fps"] = handling.merge / float(np.mean([seconds_per_grid(c, handling.merge) for c in clips]))
+    return kwargs
+
+
+def _metadata_object(metadata: Sequence[dict[str, Any]], family: Family) -> Any:
+    from transformers.video_utils import VideoMetadata
+
+    if len(metadata) > 1:
+        raise InputError(f"{family.name} takes one video per call, not {len(metadata)}")
+    return VideoMetadata(**metadata[0])
+
+
+def seconds_per_grid(clip: Clip, merge: int) -> float:
+    """Mean spacing of the frame groups that a model sees, in seconds: the duration over their number."""
+    groups = -(-len(clip.milliseconds) // merge)
+    return max(float(clip.metadata["duration"]), 1e-3) / groups

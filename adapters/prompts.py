@@ -1,0 +1,43 @@
+"""Write times into a rendered prompt, beside its video placeholders."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from .families import WRAPPERS
+from .handling import stamp
+
+
+def write_times(prompt: str, video_token: str, words: Sequence[str], moments: Sequence[Sequence[float] | None]) -> str:
+    """Add the times of the videos of one prompt.
+
+    Args:
+        prompt: text with one `video_token` per video.
+        video_token: the placeholder; where a prompt has none (InstructBLIP-Video), words are put in front of the text.
+        words: per video, a sentence to add behind its placeholder; "" for none.
+        moments: per video, seconds if its placeholder is to be repeated once per moment with the time in front.
+
+    Returns:
+        The prompt; unchanged if it has another number of placeholders than there are videos, which the processor reports.
+    """
+    pieces = prompt.split(video_token) if video_token else [prompt]
+    if len(pieces) == 1:
+        return "".join(f"{w}\n" for w in words if w) + prompt
+    if len(pieces) - 1 != len(words):
+        return prompt
+    written = pieces[0]
+    for sentence, times, rest in zip(words, moments, pieces[1:], strict=True):
+        before, after = _wrapper(written, rest)
+        written = written[: len(written) - len(before)]
+        placeholder, rest = f"{before}{video_token}{after}", rest[len(after) :]
+        written += placeholder if times is None else "".join(f"{stamp(t)}{placeholder}" for t in times)
+        if sentence and rest.startswith("\n"):
+            written += f"\n{sentence}"
+        elif sentence:
+            written += f"{sentence}\n"
+        written += rest
+    return written
+
+
+def _wrapper(before: str, after: str) -> tuple[str, str]:
+    return next((w for w in WRAPPERS if before.endswith(w[0]) and after.startswith(w[1])), ("", ""))
