@@ -22,13 +22,13 @@ def load_selector(name_or_path: str | os.PathLike[str], **kwargs: Any) -> FrameS
     name = os.fspath(name_or_path)
     if name in _BUILT_IN:
         return _BUILT_IN[name](**kwargs)
-    from .policy import PolicySelector
-
     if not Path(name).exists() and "/" not in name:
         known = ", ".join(repr(n) for n in _BUILT_IN)
         raise SelectorLoadError(
             f"no selector {name!r}: built in are {known}; otherwise give a folder or a Hub id 'owner/name'"
         )
+    from .policy import PolicySelector
+
     return PolicySelector.from_pretrained(name, **kwargs)
 
 

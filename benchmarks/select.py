@@ -1,0 +1,130 @@
+"""Question to frames, end to end, against decoding alone.
+
+    python -m benchmarks.select [VIDEO …] [--repeats 5]
+
+For each video, in a fresh process and in turn (decode, encode, decode, encode, …), after one warm-up of each:
+
+- *decode*: read the candidate frames of the embedded selector, at the size it asks for, and throw them away;
+- *first question*: open the video, read and encode the candidates, choose 8 frames;
+- *further question*: choose 8 frames for another question on the same encoding (median over 20 questions);
+- *start*: a new process up to the loaded selector (imports included), and the peak memory of the whole.
+
+Without VIDEO: the film of `examples/` and generated videos (see benchmarks/_videos.py). Writes
+benchmarks/results/select.md and .json.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import platform
+import statistics
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).parent.parent
+FILM = ROOT / "examples" / "film" / "big_buck_bunny.mp4"
+QUESTIONS = [
+    "Where is the {}?".format(word)
+    for word in "bird dog car tree boat lamp book ball hat horse fish cup chair bridge clock kite drum key rope".split()
+] + ["What happens at the end?"]
+
+
+def measure(video: str, repeats: int) -> dict[str, Any]:
+    """The figures of one video, measured in this process."""
+    import resource
+
+    from refocus_select import FrameSelector, open_video, sample_candidates
+
+    selector = FrameSelector.from_pretrained("mini")
+    started = time.clock_gettime(time.CLOCK_MONOTONIC) - float(os.environ["BENCH_BEGAN"])
+
+    def decode() -> int:
+        with open_video(video) as source:
+            plan = sample_candidates(source, selector.rule)
+            return sum(len(f) for f in source.iter_frames(plan.indices, size=selector.frame_size, ordered=False))
+
+    walls: dict[str, list[float]] = {"decode": [], "first": []}
+    cpus: dict[str, list[float]] = {"decode": [], "first": []}
+    frames, encoding = decode(), selector.encode(video, progress=False)
+    for _ in range(repeats):
+        for name in walls:
+            wall, cpu = time.perf_counter(), time.process_time()
+            if name == "decode":
+                decode()
+            else:
+                encoding = selector.encode(video, progress=False)
+                selector.select(encoding, QUESTIONS[0])
+            walls[name].append(time.perf_counter() - wall)
+            cpus[name].append(time.process_time() - cpu)
+    further = []
+    for question in QUESTIONS:
+        wall = time.perf_counter()
+        selector.select(encoding, question)
+        further.append(time.perf_counter() - wall)
+    rows = {f"{name}_s": statistics.median(times) for name, times in walls.items()}
+    return {
+        "video": Path(video).name,
+        "candidates": frames,
+        **rows,
+        **{f"{name}_cpu_s": statistics.median(times) for name, times in cpus.items()},
+        "ratio": statistics.median(b / a for a, b in zip(walls["decode"], walls["first"], strict=True)),
+        "further_ms": 1000 * statistics.median(further),
+        "start_s": started,
+        "peak_mib": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024,
+    }
+
+
+def table(rows: list[dict[str, Any]], command: str) -> str:
+    """The figures as Markdown."""
+    lines = [
+        f"`{command}` on {os.cpu_count()} cores ({platform.machine()}), Python {platform.python_version()}; medians.",
+        "",
+        "| video | candidates | decode alone, s | first question, s | ratio | further question, ms | start, s | peak MiB |",
+        "|---|---|---|---|---|---|---|---|",
+    ]
+    lines += [
+        f"| {r['video']} | {r['candidates']} | {r['decode_s']:.2f} | {r['first_s']:.2f} | {r['ratio']:.2f} "
+        f"| {r['further_ms']:.1f} | {r['start_s']:.1f} | {r['peak_mib']:.0f} |"
+        for r in rows
+    ]
+    return "\n".join(lines) + "\n"
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("videos", nargs="*")
+    parser.add_argument("--repeats", type=int, default=5)
+    parser.add_argument("--one", action="store_true", help=argparse.SUPPRESS)
+    arguments = parser.parse_args()
+    if arguments.one:
+        print(json.dumps(measure(arguments.videos[0], arguments.repeats)))
+        return
+    rows = []
+    for video in arguments.videos or [str(FILM), *generated()]:
+        command = [sys.executable, "-m", "benchmarks.select", "--one", "--repeats", str(arguments.repeats), video]
+        environment = {**os.environ, "BENCH_BEGAN": str(time.clock_gettime(time.CLOCK_MONOTONIC))}
+        done = subprocess.run(command, env=environment, capture_output=True, text=True, check=True, cwd=ROOT)
+        rows.append(json.loads(done.stdout.splitlines()[-1]))
+        print(table(rows[-1:], "").splitlines()[-1], flush=True)
+    text = table(rows, "python -m benchmarks.select" + (" VIDEO …" if arguments.videos else ""))
+    results = ROOT / "benchmarks" / "results"
+    results.mkdir(exist_ok=True)
+    (results / "select.json").write_text(json.dumps(rows, indent=1))
+    (results / "select.md").write_text(text)
+    print("\n" + text)
+
+
+def generated() -> list[str]:
+    """Generated videos of the decode benchmark: 10 minutes at two sizes and keyframe distances."""
+    from ._videos import long_video
+
+    return [str(long_video(height, gop, minutes=10)) for height, gop in ((360, 30), (360, 250), (1080, 30), (1080, 250))]
+
+
+if __name__ == "__main__":
+    main()
