@@ -29,7 +29,7 @@ from typing import Any
 ROOT = Path(__file__).parent.parent
 FILM = ROOT / "examples" / "film" / "big_buck_bunny.mp4"
 QUESTIONS = [
-    "Where is the {}?".format(word)
+    f"Where is the {word}?"
     for word in "bird dog car tree boat lamp book ball hat horse fish cup chair bridge clock kite drum key rope".split()
 ] + ["What happens at the end?"]
 
@@ -121,9 +121,9 @@ def main() -> None:
 
 def generated() -> list[str]:
     """Generated videos of the decode benchmark: 10 minutes at two sizes and keyframe distances."""
-    from ._videos import long_video
+    from ._videos import Clip, make
 
-    return [str(long_video(height, gop, minutes=10)) for height, gop in ((360, 30), (360, 250), (1080, 30), (1080, 250))]
+    return [str(make(Clip(height, gop, 10))) for height, gop in ((360, 30), (360, 250), (1080, 30), (1080, 250))]
 
 
 if __name__ == "__main__":

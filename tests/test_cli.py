@@ -106,7 +106,9 @@ def test_bad_times_are_usage_errors(film, time, capsys):
 
 
 def test_a_reader_that_goes_away_is_no_error(film):
-    command = f"{sys.executable} -m refocus_select select {film} {' '.join(f'q{i}' for i in range(40))} --selector uniform"
+    command = (
+        f"{sys.executable} -m refocus_select select {film} {' '.join(f'q{i}' for i in range(40))} --selector uniform"
+    )
     done = subprocess.run(["sh", "-c", f"{command} | head -n 1"], capture_output=True, text=True)
     assert done.stdout.startswith("q0")
     assert "Traceback" not in done.stderr
