@@ -7,10 +7,10 @@ import subprocess
 import sys
 
 import pytest
-from tests.brightness import ramp
-from tests.test_selection import write_mp4
 
 from refocus_select import cli
+from tests.brightness import ramp
+from tests.test_selection import write_mp4
 
 
 @pytest.fixture

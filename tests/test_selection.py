@@ -10,11 +10,11 @@ import av
 import numpy as np
 import pytest
 from PIL import Image
-from tests.brightness import BrightnessSelector, ramp
 
 from refocus_select import open_video
 from refocus_select.errors import EncodingError, InputError, VideoOpenError
 from refocus_select.pictures import clock
+from tests.brightness import BrightnessSelector, ramp
 
 TIMES = [0.0, 0.1, 0.25, 0.9, 1.0, 2.0, 2.04, 3.5, 5.0, 5.5, 8.0, 9.0]  # a variable frame rate
 

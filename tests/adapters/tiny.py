@@ -263,11 +263,264 @@ def gemma4() -> Any:
 def perception_lm() -> Any:
     t = transformers
     return t.PerceptionLMProcessor(
-        image_processor=t.PerceptionLMImageProcessorFast(tile_size=28, max_num_tiles=1),
+        image_processor=t.PerceptionLMImageProcessor(tile_size=28, max_num_tiles=1),
         video_processor=t.PerceptionLMVideoProcessor(size={"height": 28, "width": 28}),
         tokenizer=tokenizer(image_token="<|image|>", video_token="<|video|>"),
         patch_size=7,
         chat_template=template("<|video|>", "<|image|>"),
+    )
+
+
+def gemma4_unified() -> Any:
+    from transformers.models.gemma4_unified import (
+        Gemma4UnifiedAudioFeatureExtractor,
+        Gemma4UnifiedImageProcessor,
+        Gemma4UnifiedProcessor,
+        Gemma4UnifiedVideoProcessor,
+    )
+
+    return Gemma4UnifiedProcessor(
+        feature_extractor=Gemma4UnifiedAudioFeatureExtractor(),
+        image_processor=Gemma4UnifiedImageProcessor(patch_size=4, pooling_kernel_size=2, max_soft_tokens=70),
+        tokenizer=tokenizer("<|video|>", **_GEMMA),
+        video_processor=Gemma4UnifiedVideoProcessor(patch_size=4, pooling_kernel_size=2, max_soft_tokens=70),
+        chat_template=template("<|video|>", "<|image|>"),
+    )
+
+
+def embedding_gemma2() -> Any:
+    from transformers.models.embedding_gemma2 import EmbeddingGemma2Processor, EmbeddingGemma2VideoProcessor
+
+    stock = gemma4()
+    return EmbeddingGemma2Processor(
+        feature_extractor=stock.feature_extractor,
+        image_processor=stock.image_processor,
+        tokenizer=stock.tokenizer,
+        video_processor=EmbeddingGemma2VideoProcessor(
+            patch_size=4, pooling_kernel_size=2, max_soft_tokens=70, add_timestamps=True
+        ),
+        chat_template=stock.chat_template,
+    )
+
+
+def molmo2() -> Any:
+    from transformers.models.molmo2 import Molmo2ImageProcessor, Molmo2Processor, Molmo2VideoProcessor
+
+    words = ("<|image|>", "<|video|>", "<im_patch>", "<im_col>", "<im_start>", "<low_res_im_start>", "<frame_start>")
+    side = {"height": 42, "width": 42}
+    return Molmo2Processor(
+        image_processor=Molmo2ImageProcessor(size=side, max_crops=1),
+        video_processor=Molmo2VideoProcessor(size=side),
+        tokenizer=tokenizer(*words, "<im_end>", "<frame_end>", "<im_low>"),
+        chat_template=template("<|video|>", "<|image|>"),
+    )
+
+
+def minimax_m3_vl() -> Any:
+    from transformers.models.minimax_m3_vl import MiniMaxM3VLImageProcessor, MiniMaxM3VLProcessor, MiniMaxM3VLVideoProcessor
+
+    words = ("]<]image[>[", "]<]video[>[", "]<]start of image[>[", "]<]end of image[>[")
+    return MiniMaxM3VLProcessor(
+        image_processor=MiniMaxM3VLImageProcessor(),
+        tokenizer=tokenizer(*words),
+        video_processor=MiniMaxM3VLVideoProcessor(),
+        chat_template=template("]<]video[>[", "]<]image[>["),
+    )
+
+
+_MUSE = ("<|patch|>", "<|image_start|>", "<|image_end|>", "<|video|>", "<|vid_frame_separator|>", "<|vid_start|>", "<|vid_end|>")
+
+
+def muse_glimmer() -> Any:
+    from transformers.models.muse_glimmer import MuseGlimmerImageProcessor, MuseGlimmerProcessor, MuseGlimmerVideoProcessor
+
+    return MuseGlimmerProcessor(
+        image_processor=MuseGlimmerImageProcessor(),
+        video_processor=MuseGlimmerVideoProcessor(max_video_frame_tokens=4),
+        tokenizer=tokenizer(*_MUSE),
+        chat_template=template("<|video|>", "<|patch|>"),
+    )
+
+
+def muse_spark() -> Any:
+    from transformers.models.muse_spark import MuseSparkProcessor
+
+    stock = muse_glimmer()
+    words = ("<|audio|>", "<|soft_audio_start|>", "<|soft_audio_end|>")
+    return MuseSparkProcessor(
+        image_processor=stock.image_processor,
+        video_processor=stock.video_processor,
+        tokenizer=tokenizer(*_MUSE, *words),
+        feature_extractor=transformers.WhisperFeatureExtractor(),
+        chat_template=stock.chat_template,
+    )
+
+
+def kimi_k25() -> Any:
+    from transformers.models.kimi_k25 import Kimi_K25ImageProcessor, Kimi_K25Processor, Kimi_K25VideoProcessor
+
+    words = ("<|media_pad|>", "<|kimi_k25_video_placeholder|>", "<|media_begin|>", "<|media_content|>", "<|media_end|>")
+    return Kimi_K25Processor(
+        image_processor=Kimi_K25ImageProcessor(),
+        tokenizer=tokenizer(*words),
+        video_processor=Kimi_K25VideoProcessor(),
+        chat_template=template("<|kimi_k25_video_placeholder|>", "<|media_pad|>"),
+    )
+
+
+def ernie4_5_vl_moe() -> Any:
+    from transformers.models.ernie4_5_vl_moe import (
+        Ernie4_5_VLMoeImageProcessor,
+        Ernie4_5_VLMoeProcessor,
+        Ernie4_5_VLMoeVideoProcessor,
+    )
+
+    named = {
+        "image_token": "<|IMAGE_PLACEHOLDER|>",
+        "image_start_token": "<|IMAGE_START|>",
+        "image_end_token": "<|IMAGE_END|>",
+        "video_token": "<|VIDEO_PLACEHOLDER|>",
+        "video_start_token": "<|VIDEO_START|>",
+        "video_end_token": "<|VIDEO_END|>",
+    }
+    return Ernie4_5_VLMoeProcessor(
+        image_processor=_pixels(Ernie4_5_VLMoeImageProcessor, 28 * 28, SIDE * SIDE),
+        tokenizer=tokenizer(**named),
+        video_processor=_pixels(Ernie4_5_VLMoeVideoProcessor, SIDE * SIDE, 4 * SIDE * SIDE, font=_font()),
+        chat_template=template("<|VIDEO_START|><|VIDEO_PLACEHOLDER|><|VIDEO_END|>"),
+    )
+
+
+def _font() -> str:
+    """The path of a font; matplotlib brings one."""
+    from matplotlib import font_manager
+
+    return font_manager.findfont("DejaVu Sans")
+
+
+def exaone4_5() -> Any:
+    from transformers.models.exaone4_5 import Exaone4_5_Processor
+
+    stock = qwen2_vl()
+    return Exaone4_5_Processor(
+        stock.image_processor, stock.tokenizer, stock.video_processor, chat_template=stock.chat_template
+    )
+
+
+def dots3_note() -> Any:
+    from transformers.models.dots3_note import Dots3NoteFeatureExtractor, Dots3NoteProcessor
+
+    stock = qwen3_vl()
+    return Dots3NoteProcessor(
+        image_processor=stock.image_processor,
+        tokenizer=tokenizer("<|imgpad|>", "<|video_pad|>", "<|audio_comp_pad|>"),
+        video_processor=stock.video_processor,
+        feature_extractor=Dots3NoteFeatureExtractor(),
+        chat_template=template("<|video_pad|>", "<|imgpad|>"),
+    )
+
+
+def hyperclovax_vision_v2() -> Any:
+    from transformers.models.hyperclovax_vision_v2 import HyperCLOVAXVisionV2Processor
+
+    stock = qwen2_vl()
+    return HyperCLOVAXVisionV2Processor(
+        stock.image_processor, stock.tokenizer, stock.video_processor, chat_template=stock.chat_template
+    )
+
+
+_MINICPM = {
+    "image_token": "<|image_pad|>",
+    "video_token": "<|video_pad|>",
+    "image_start_token": "<image>",
+    "image_end_token": "</image>",
+    "slice_start_token": "<slice>",
+    "slice_end_token": "</slice>",
+    "image_id_start_token": "<image_id>",
+    "image_id_end_token": "</image_id>",
+}
+
+
+def _minicpm(model_type: str, processor: str, prefix: str) -> Any:
+    from importlib import import_module
+
+    room = import_module(f"transformers.models.{model_type}")
+    home = import_module(f"transformers.models.{'minicpmv4_6' if model_type == 'minicpmv4_7' else model_type}")
+    small = {"scale_resolution": 56, "max_slice_nums": 1, "slice_mode": False}
+    return getattr(room, processor)(
+        image_processor=getattr(home, f"{prefix}ImageProcessor")(**small),
+        video_processor=getattr(home, f"{prefix}VideoProcessor")(**small),
+        tokenizer=tokenizer(**_MINICPM),
+        chat_template=template("<|video_pad|>\n", "<|image_pad|>\n"),
+    )
+
+
+def minicpmv4_6() -> Any:
+    return _minicpm("minicpmv4_6", "MiniCPMV4_6Processor", "MiniCPMV4_6")
+
+
+def minicpmv4_7() -> Any:
+    return _minicpm("minicpmv4_7", "MiniCPMV4_7Processor", "MiniCPMV4_6")
+
+
+def minicpm_ocr() -> Any:
+    return _minicpm("minicpm_ocr", "MiniCPMOcrProcessor", "MiniCPMOcr")
+
+
+def nemotron_h_omni() -> Any:
+    from transformers.models.nemotron_h_omni import (
+        NemotronH_Omni_Reasoning_V3ImageProcessor,
+        NemotronH_Omni_Reasoning_V3Processor,
+        NemotronH_Omni_Reasoning_V3VideoProcessor,
+    )
+
+    norm = {"norm_mean": [0.5] * 3, "norm_std": [0.5] * 3}
+    return NemotronH_Omni_Reasoning_V3Processor(
+        image_processor=NemotronH_Omni_Reasoning_V3ImageProcessor(**norm),
+        video_processor=NemotronH_Omni_Reasoning_V3VideoProcessor(video_target_num_patches=16, **norm),
+        tokenizer=tokenizer("<image>", "<video>", "<so_embedding>", "<so_start>", "<so_end>", "<img>", "</img>"),
+        feature_extractor=transformers.ParakeetFeatureExtractor(),
+        chat_template=template("<video>", "<image>"),
+    )
+
+
+_OMNI = {
+    "image_token": "<|IMAGE|>",
+    "audio_token": "<|AUDIO|>",
+    "video_token": "<|VIDEO|>",
+    "vision_bos_token": "<|vision_bos|>",
+    "vision_eos_token": "<|vision_eos|>",
+    "audio_bos_token": "<|audio_bos|>",
+    "audio_eos_token": "<|audio_eos|>",
+}
+
+
+def _omni(name: str) -> Any:
+    stock = qwen2_vl()
+    return getattr(transformers, name)(
+        image_processor=stock.image_processor,
+        video_processor=stock.video_processor,
+        feature_extractor=transformers.WhisperFeatureExtractor(chunk_length=30),
+        tokenizer=tokenizer(**_OMNI),
+        chat_template=template("<|vision_bos|><|VIDEO|><|vision_eos|>", "<|vision_bos|><|IMAGE|><|vision_eos|>"),
+    )
+
+
+def qwen2_5_omni() -> Any:
+    return _omni("Qwen2_5OmniProcessor")
+
+
+def qwen3_omni_moe() -> Any:
+    return _omni("Qwen3OmniMoeProcessor")
+
+
+def instructblipvideo() -> Any:
+    t = transformers
+    return t.InstructBlipVideoProcessor(
+        video_processor=t.InstructBlipVideoVideoProcessor(size={"height": 28, "width": 28}),
+        tokenizer=tokenizer("<video>"),
+        qformer_tokenizer=tokenizer(),
+        num_query_tokens=4,
     )
 
 
@@ -291,5 +544,23 @@ BUILDERS: dict[str, Callable[[], Any]] = {
         video_llava,
         gemma4,
         perception_lm,
+        gemma4_unified,
+        embedding_gemma2,
+        molmo2,
+        minimax_m3_vl,
+        muse_glimmer,
+        muse_spark,
+        kimi_k25,
+        ernie4_5_vl_moe,
+        exaone4_5,
+        dots3_note,
+        hyperclovax_vision_v2,
+        minicpmv4_6,
+        minicpmv4_7,
+        minicpm_ocr,
+        nemotron_h_omni,
+        qwen2_5_omni,
+        qwen3_omni_moe,
+        instructblipvideo,
     )
 }

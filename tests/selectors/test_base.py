@@ -6,12 +6,12 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from tests.brightness import BrightnessSelector, ramp
 
 from refocus_select import FrameSelector, VideoEncoding, open_video
 from refocus_select.errors import EncodingError, InputError, SelectorLoadError, VideoOpenError
 from refocus_select.selectors import UniformSelector, complete_picks
 from refocus_select.selectors.algorithms import uniform
+from tests.brightness import BrightnessSelector, ramp
 
 
 @given(
@@ -47,7 +47,7 @@ def test_uniform_is_sorted_distinct_and_complete(gaps, num_frames):
     picks = uniform(times, num_frames)
     assert len(picks) == min(num_frames, len(times))
     assert (np.diff(picks) > 0).all()
-    assert 0 <= picks[0]
+    assert picks[0] >= 0
     assert picks[-1] < len(times)
 
 
