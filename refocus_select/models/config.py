@@ -122,6 +122,8 @@ class SSMConfig:
         config = cls(**{k: v for k, v in raw.items() if k in known})
         for name in ("d_state", "d_conv", "expand", "headdim", "ngroups", "chunk_size"):
             _positive(f"ssm_cfg.{name}", getattr(config, name))
+        if config.d_conv < 2:
+            raise SelectorLoadError(f"ssm_cfg.d_conv must be at least 2, not {config.d_conv}")
         inner = config.expand * d_model
         if inner % config.headdim:
             raise SelectorLoadError(f"expand * d_model = {inner} is not a multiple of ssm_cfg.headdim {config.headdim}")

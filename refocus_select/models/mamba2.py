@@ -20,6 +20,7 @@ from .config import RefocusConfig
 from .ssd import ssd_scan
 
 NORM_EPS = 1e-5
+CPU_TILE = 256  # tokens; the fastest of 64 to 4096 at widths 256 and 2048
 
 
 class LayerState(NamedTuple):
@@ -162,16 +163,29 @@ class Mamba2Mixer(nn.Module):
         Returns:
             [B, L, d] and the new state of B rows (None unless asked for).
         """
-        z, xbc, dt = self.in_proj(u).split([self.inner, self.channels, self.heads], -1)
-        repeat = u.shape[0] // state.conv.shape[0]
-        conv = state.conv if repeat == 1 else state.conv.repeat_interleave(repeat, 0)
-        padded = torch.cat([conv.to(xbc.dtype), xbc], 1)  # [B, K-1+L, channels]
+        projected = self.in_proj(u)  # [B, L, 2I + 2GN + H]
+        if len(u) != len(state.conv):
+            state = LayerState(state.conv.repeat_interleave(len(u) // len(state.conv), 0), state.ssm)
+        # On a CPU the elementwise work goes tile by tile, so that it stays in the cache between its steps.
+        tiles = projected.split(CPU_TILE, 1) if u.device.type == "cpu" else (projected,)
+        mixed, after = [], state
+        for i, tile in enumerate(tiles):
+            y, behind = self._mix(tile, after, return_state=return_state or i + 1 < len(tiles))
+            mixed.append(y)
+            after = behind or after
+        out = self.out_proj(mixed[0] if len(mixed) == 1 else torch.cat(mixed, 1))
+        return out, after if return_state else None
+
+    def _mix(self, projected: Tensor, state: LayerState, *, return_state: bool) -> tuple[Tensor, LayerState | None]:
+        """Everything between the two projections, for some tokens: [B, l, 2I + 2GN + H] to [B, l, I]."""
+        z, xbc, dt = projected.split([self.inner, self.channels, self.heads], -1)
+        padded = torch.cat([state.conv.to(xbc.dtype), xbc], 1)  # [B, K-1+l, channels]
         x, b, c = self._split(self._convolve(padded))
-        y, ssm = ssd_scan(x, self._step_sizes(dt), -torch.exp(self.A_log.float()), b, c, state.ssm,
-                          return_state=return_state)  # fmt: skip
-        y = torch.addcmul(y, x, self.D.float()[:, None]).flatten(-2)
-        out = self.out_proj(self._gate(y, z))
-        return out, LayerState(padded[:, -(self.kernel - 1) :], ssm) if ssm is not None else None
+        rates = -torch.exp(self.A_log.float())
+        y, ssm = ssd_scan(x, self._step_sizes(dt), rates, b, c, state.ssm, return_state=return_state)
+        y = torch.addcmul(y, x.float(), self.D.float()[:, None]).flatten(-2)
+        after = None if ssm is None else LayerState(padded[:, 1 - self.kernel :].clone(), ssm)
+        return self._gate(y, z), after
 
     def step(self, u: Tensor, cache: DecodeCache) -> Tensor:
         """Read one token per row, [B, d] to [B, d]; inference only (the cache is written in place)."""
@@ -179,6 +193,7 @@ class Mamba2Mixer(nn.Module):
         padded = torch.cat([cache.conv, xbc[:, None]], 1)  # [B, K, channels]
         cache.conv = padded[:, 1:]
         x, b, c = self._split(self._convolve(padded)[:, 0])
+        x, b, c = x.float(), b.float(), c.float()
         y = cache.step(x, self._step_sizes(dt), -torch.exp(self.A_log.float()), b, c)
         y = torch.addcmul(y, x, self.D.float()[:, None]).flatten(-2)
         return self.out_proj(self._gate(y, z))
@@ -195,9 +210,9 @@ class Mamba2Mixer(nn.Module):
         return F.silu(total)
 
     def _split(self, xbc: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """x [..., H, P], B and C [..., G, N], in float32."""
+        """x [..., H, P], B and C [..., G, N]."""
         bc = self.groups * self.d_state
-        x, b, c = xbc.float().split([self.inner, bc, bc], -1)
+        x, b, c = xbc.split([self.inner, bc, bc], -1)
         return (
             x.unflatten(-1, (self.heads, -1)),
             b.unflatten(-1, (self.groups, -1)),
