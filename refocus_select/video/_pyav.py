@@ -37,6 +37,8 @@ _DECODER_BYTES = 320 * 2**20  # for the reference pictures of all decoders toget
 class PyAVVideo(Video):
     """A video file read with PyAV. Made by `open_video`."""
 
+    backend = "pyav"
+
     def __init__(self, path: str, name: str, fingerprint: str, *, full_index: bool = False) -> None:
         decoder = Decoder(path, name, threads=1)
         try:
@@ -68,16 +70,17 @@ class PyAVVideo(Video):
             codec=decoder.context.name,
             container=decoder.container.format.name,
             keyframe_interval=float(np.median(np.diff(key_times))) if len(key_times) > 1 else None,
-            backend="pyav",
+            backend=self.backend,
         )
         super().__init__(metadata, index.times, fingerprint, [*index.notes, *look.notes])
 
     def close(self) -> None:
-        super().close()
+        self._closed = True
         with self._idle_lock:
             idle, self._idle = self._idle, []
         for decoder in idle:
             decoder.close()
+        super().close()
 
     def _plan(self, targets: NDArray[np.int64], workers: int) -> Plan:
         if len(targets) == 0:
@@ -583,3 +586,19 @@ def _has_temporal_layers(context: object) -> bool:
     if at < 0 or len(data) < at + 7:
         return True
     return (data[at + 6] >> 1) & 7 > 0
+
+
+def decodes_alone(video: PyAVVideo) -> bool:
+    """Whether decoding can begin at keyframes (three are tried): not so with intra refresh."""
+    index = video.index
+    numbers = np.unique(np.linspace(1, len(index.key_pts) - 1, 3).astype(int)) if len(index.key_pts) > 1 else []
+    decoder = Decoder(video.path, video.metadata.source, 1)
+    try:
+        for number in numbers:
+            shown = int(np.searchsorted(index.pts, index.key_pts[number]))
+            first = _first_good(decoder, index, int(number))
+            if first is None or first[0] > shown:
+                return False
+    finally:
+        decoder.close()
+    return True

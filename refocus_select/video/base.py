@@ -6,9 +6,10 @@ import logging
 import operator
 import os
 import threading
+import weakref
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
-from contextlib import closing
+from contextlib import closing, suppress
 from dataclasses import asdict, dataclass
 from functools import partial
 from types import TracebackType
@@ -108,6 +109,7 @@ class Video(ABC):
         self._damaged: dict[int, int] = {}
         self._warnings_lock = threading.Lock()
         self._closed = False
+        self._removals: list[weakref.finalize] = []
         for warning in warnings:
             self._warn(warning)
 
@@ -277,6 +279,12 @@ class Video(ABC):
     def close(self) -> None:
         """Releases decoders and temporary files. Closing twice does no harm."""
         self._closed = True
+        for remove in self._removals:
+            remove()
+
+    def _own_file(self, path: str) -> None:
+        """Removes a temporary file with the video: when it is closed, forgotten, or the program ends."""
+        self._removals.append(weakref.finalize(self, _remove_file, path))
 
     def __enter__(self) -> Video:
         return self
@@ -353,6 +361,11 @@ class Video(ABC):
         if isinstance(workers, bool) or not isinstance(workers, int | np.integer) or workers < 1:
             raise InputError(f"workers must be a whole number of at least 1 or None, not {workers!r}")
         return int(workers)
+
+
+def _remove_file(path: str) -> None:
+    with suppress(OSError):
+        os.unlink(path)
 
 
 def available_cpus() -> int:

@@ -44,8 +44,9 @@ class FrameIndex:
         start_time, duration: seconds.
         counted: packets are recognised by counting from the start of the file, so it is never sought in.
         guessed: made from the table of an mp4 without reading packets; decoding checks every packet against it.
+        trimmed: an edit list cuts frames away.
         step: units between frames of a guessed index, else 0.
-        average_rate: frames per second as the container states it, if it does and the times agree.
+        average_fps: frames per second, as the container states it if the times bear it out.
         notes: what was unusual.
     """
 
@@ -59,6 +60,7 @@ class FrameIndex:
     average_fps: float
     counted: bool = False
     guessed: bool = False
+    trimmed: bool = False
     step: int = 0
     notes: tuple[str, ...] = ()
 
@@ -71,6 +73,12 @@ class FrameIndex:
     def ranks(self) -> dict[int, int]:
         """Frame number by key, for counted packets."""
         return {int(key): rank for rank, key in enumerate(self.keys)}
+
+    @property
+    def has_open_gops(self) -> bool:
+        """Whether frames follow a keyframe in the file but are shown before it."""
+        last_key = np.searchsorted(self.key_positions, self.positions, side="right") - 1
+        return bool((self.pts < self.key_pts[np.maximum(last_key, 0)]).any())
 
     @cached_property
     def keyframes(self) -> NDArray[np.int64]:
@@ -195,6 +203,7 @@ def _sorted_index(
 ) -> FrameIndex:
     positions = np.arange(len(pts))
     first_key = int(np.argmax(keys))
+    cut = ~kept
     # Players show nothing before the first picture that decodes alone, nor what precedes it in time.
     kept = kept & (positions >= first_key) & ((pts >= pts[first_key]) | (positions < first_key))
     if not kept.any():
@@ -216,6 +225,7 @@ def _sorted_index(
         start_time=float(shown[0] * time_base),
         duration=duration,
         average_fps=_rate(stream, len(shown), duration),
+        trimmed=bool(cut.any()),
         notes=tuple(notes),
     )
 

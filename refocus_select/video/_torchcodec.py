@@ -1,0 +1,109 @@
+"""torchcodec on request: its exact mode, one decoder per thread, every returned time checked against the index."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from refocus_select.errors import MissingDependencyError, UnsupportedVideoError, VideoDecodeError
+from refocus_select.video._pyav import PyAVVideo
+from refocus_select.video.base import SpanReader
+from refocus_select.video.engine import Put, Span
+from refocus_select.video.plan import Plan
+
+_BATCH = 8  # pictures at full size held at once per thread
+
+
+class TorchCodecVideo(PyAVVideo):
+    """A video file read with torchcodec; its index, times and metadata are PyAV's."""
+
+    backend = "torchcodec"
+
+    def __init__(self, path: str, name: str, fingerprint: str) -> None:
+        self._decoder_class = _import_decoder()
+        super().__init__(path, name, fingerprint, full_index=True)
+        try:
+            if self.index.counted:
+                raise UnsupportedVideoError(
+                    f"{name}: torchcodec needs presentation times, which this stream lacks; use backend='pyav'"
+                )
+            count = len(self._open())
+            if count != len(self.index.pts):
+                raise UnsupportedVideoError(
+                    f"{name}: torchcodec counts {count} frames where there are {len(self.index.pts)}; use backend='pyav'"
+                )
+        except BaseException:
+            self.close()
+            raise
+
+    def _open(self) -> Any:
+        try:
+            return self._decoder_class(self.path, seek_mode="exact", num_ffmpeg_threads=1, dimension_order="NHWC")
+        except (RuntimeError, ValueError) as error:
+            raise UnsupportedVideoError(
+                f"{self.metadata.source}: torchcodec cannot open it ({_first_line(error)}); use backend='pyav'"
+            ) from error
+
+    def _reader(self, targets: NDArray[np.int64], size: tuple[int, int], plan: Plan) -> SpanReader:
+        return _TorchCodecReader(self, targets, size)
+
+
+class _TorchCodecReader:
+    def __init__(self, video: TorchCodecVideo, targets: NDArray[np.int64], size: tuple[int, int]) -> None:
+        self.video, self.targets, self.size = video, targets, size
+        self.decoder = video._open()
+
+    def read(self, span: Span, put: Put, check: Callable[[], None]) -> None:
+        for start in range(span.start, span.stop, _BATCH):
+            check()
+            wanted = self.targets[start : min(start + _BATCH, span.stop)]
+            try:
+                batch = self.decoder.get_frames_at(indices=wanted.tolist())
+            except (RuntimeError, IndexError, ValueError) as error:
+                raise VideoDecodeError(
+                    f"{self.video.metadata.source}: torchcodec cannot decode frames {wanted[0]} to {wanted[-1]} "
+                    f"({_first_line(error)}); use backend='pyav', which returns what is left of a damaged file"
+                ) from error
+            self._check_times(wanted, batch.pts_seconds.numpy())
+            for offset, picture in enumerate(self._scaled(batch.data)):
+                put(start + offset, picture, int(wanted[offset]), True)
+
+    def _check_times(self, wanted: NDArray[np.int64], seconds: NDArray[np.float64]) -> None:
+        expected = self.video.timestamps[wanted] + self.video.metadata.start_time
+        wrong = np.abs(seconds - expected) > 1e-4
+        if wrong.any():
+            raise UnsupportedVideoError(
+                f"{self.video.metadata.source}: torchcodec returned another picture for frame {wanted[wrong][0]} "
+                f"(at {seconds[wrong][0]:.3f} s, not {expected[wrong][0]:.3f} s); use backend='pyav'"
+            )
+
+    def _scaled(self, pictures: Any) -> NDArray[np.uint8]:
+        if tuple(pictures.shape[1:3]) == self.size:
+            return pictures.numpy()
+        import torch.nn.functional as F
+
+        scaled = F.interpolate(pictures.permute(0, 3, 1, 2), self.size, mode="bilinear", antialias=True)
+        return scaled.permute(0, 2, 3, 1).numpy()
+
+    def close(self) -> None:
+        del self.decoder
+
+
+def _import_decoder() -> Any:
+    try:
+        from torchcodec.decoders import VideoDecoder
+    except ImportError as error:
+        raise MissingDependencyError("backend='torchcodec' needs torchcodec: pip install torchcodec") from error
+    except (RuntimeError, OSError) as error:
+        raise MissingDependencyError(
+            f"torchcodec is installed but does not load ({_first_line(error)}); it needs the shared libraries of FFmpeg "
+            "4 to 8 and the torch release that it was built for. backend='pyav' needs neither"
+        ) from error
+    return VideoDecoder
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).strip().splitlines() or [type(error).__name__])[0][:200]
