@@ -162,28 +162,32 @@ def conversation_of_prompt(processor: Any, prompt: str) -> list[dict[str, Any]]:
 
 
 def _user_turns(processor: Any, prompt: str) -> list[str]:
-    before, after = (part.strip() for part in _user_frame(processor))
-    if not before:
-        return [prompt]
-    turns = prompt.split(before)[1:]
-    if after:
-        turns = [turn.split(after)[0] for turn in turns]
-    return turns or [prompt]
+    for with_video in (False, True):  # SmolVLM has another template for chats with a video
+        before, after = _user_frame(processor, with_video)
+        if before and before in prompt:
+            turns = prompt.split(before)[1:]
+            return [turn.split(after)[0] for turn in turns] if after else turns
+    return [prompt]
 
 
-def _user_frame(processor: Any) -> tuple[str, str]:
+def _user_frame(processor: Any, with_video: bool) -> tuple[str, str]:
     """What the chat template writes before and after the words of a user: ("", "") if it cannot be told."""
-    marks = ["\ue000one\ue000", "\ue000two\ue000", "\ue000three\ue000"]
-    roles = ["user", "assistant", "user"]
+    marks = [f"\ue000{k}\ue000" for k in range(5)]
+    roles = ["user", "assistant"] * 2 + ["user"]
     chat = [{"role": r, "content": [{"type": "text", "text": m}]} for r, m in zip(roles, marks, strict=True)]
+    if with_video:
+        chat[0]["content"].append({"type": "video"})  # type: ignore[attr-defined]
     try:
         rendered = _stock_template(processor)(chat, tokenize=False)
-        first, rest = rendered.split(marks[0])
-        answer_begin, rest = rest.split(marks[1])
-        second, last = rest.split(marks[2])
+        pieces = []
+        for mark in marks:
+            piece, rendered = rendered.split(mark)
+            pieces.append(piece)
     except Exception:  # templates are programs: any of them may fail on a chat that it does not expect
         return "", ""
-    return _common_end(first, second), _common_begin(answer_begin, last)
+    before = _common_end(_common_end(pieces[0], pieces[2]), pieces[4])
+    after = _common_begin(pieces[3], rendered)
+    return before.strip(), after.strip()
 
 
 def _stock_template(processor: Any) -> Callable[..., Any]:

@@ -317,7 +317,11 @@ def molmo2() -> Any:
 
 
 def minimax_m3_vl() -> Any:
-    from transformers.models.minimax_m3_vl import MiniMaxM3VLImageProcessor, MiniMaxM3VLProcessor, MiniMaxM3VLVideoProcessor
+    from transformers.models.minimax_m3_vl import (
+        MiniMaxM3VLImageProcessor,
+        MiniMaxM3VLProcessor,
+        MiniMaxM3VLVideoProcessor,
+    )
 
     words = ("]<]image[>[", "]<]video[>[", "]<]start of image[>[", "]<]end of image[>[")
     return MiniMaxM3VLProcessor(
@@ -328,11 +332,23 @@ def minimax_m3_vl() -> Any:
     )
 
 
-_MUSE = ("<|patch|>", "<|image_start|>", "<|image_end|>", "<|video|>", "<|vid_frame_separator|>", "<|vid_start|>", "<|vid_end|>")
+_MUSE = (
+    "<|patch|>",
+    "<|image_start|>",
+    "<|image_end|>",
+    "<|video|>",
+    "<|vid_frame_separator|>",
+    "<|vid_start|>",
+    "<|vid_end|>",
+)
 
 
 def muse_glimmer() -> Any:
-    from transformers.models.muse_glimmer import MuseGlimmerImageProcessor, MuseGlimmerProcessor, MuseGlimmerVideoProcessor
+    from transformers.models.muse_glimmer import (
+        MuseGlimmerImageProcessor,
+        MuseGlimmerProcessor,
+        MuseGlimmerVideoProcessor,
+    )
 
     return MuseGlimmerProcessor(
         image_processor=MuseGlimmerImageProcessor(),

@@ -1,0 +1,87 @@
+"""What the selection adds to a processor: settings, what happened last, and what is switched for a block of code."""
+
+from __future__ import annotations
+
+import uuid
+from collections import OrderedDict
+from collections.abc import Hashable, Mapping
+from contextvars import ContextVar
+from dataclasses import dataclass
+from typing import Any
+
+from refocus_select.errors import InputError
+from refocus_select.selection import Selection
+
+from .handling import Handling
+from .questions import Query, Question
+
+DISABLED: ContextVar[frozenset[str]] = ContextVar("refocus_disabled", default=frozenset())
+PINNED: ContextVar[Mapping[str, dict[Hashable, Selection]]] = ContextVar("refocus_pinned", default={})  # noqa: B039
+CHAT: ContextVar[Chat | None] = ContextVar("refocus_chat", default=None)
+
+
+@dataclass
+class Notes:
+    """What a conversation says about its videos."""
+
+    questions: list[Question] | InputError
+    limits: list[dict[str, float]]
+
+
+@dataclass
+class Chat:
+    """The call of `apply_chat_template` in progress."""
+
+    key: str
+    notes: list[Notes]
+    num_frames: int | None
+
+
+class State:
+    """Everything that the selection adds to a processor: its settings, and what happened last."""
+
+    def __init__(
+        self,
+        selector: Any,
+        num_frames: int,
+        handling: Handling,
+        query: Query,
+        select_kwargs: dict[str, Any],
+        off: bool = False,
+    ) -> None:
+        self.selector = selector
+        self.num_frames = num_frames
+        self.handling = handling
+        self.query = query
+        self.select_kwargs = select_kwargs
+        self.off = off
+        self.key = uuid.uuid4().hex
+        self.last: list[Selection | None] = []
+        self.rendered: OrderedDict[str, Notes] = OrderedDict()  # prompts that this processor rendered lately
+
+    @property
+    def disabled(self) -> bool:
+        return self.off or self.key in DISABLED.get()
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> State:
+        # Processors are deep-copied on every repr and save; the selector's weights are not.
+        return State(self.selector, self.num_frames, self.handling, self.query, self.select_kwargs, self.off)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        arguments = (self.selector, self.num_frames, self.handling, self.query, self.select_kwargs, self.disabled)
+        return State, arguments
+
+    def remember(self, prompt: str, notes: Notes) -> None:
+        self.rendered[prompt] = notes
+        self.rendered.move_to_end(prompt)
+        while len(self.rendered) > 256:
+            self.rendered.popitem(last=False)
+
+
+def state_of(processor: Any) -> State:
+    state = getattr(processor, "__dict__", {}).get("_refocus")
+    if not isinstance(state, State):
+        raise InputError(
+            f"{type(processor).__name__} has no frame selection; call with_frame_selection(processor) first"
+        )
+    return state
