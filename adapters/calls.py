@@ -16,7 +16,7 @@ from refocus_select.selection import Selection
 
 from .choose import Request, choose, video_key
 from .handling import Clip, Handling, equal_length, processor_kwargs, seconds_per_grid
-from .media import is_source, is_video_block, name_of, sound_of, to_pictures
+from .media import is_source, name_of, sound_of, to_pictures
 from .messages import block_limits, given_metadata, is_batch, pictures_of_files
 from .prompts import write_times
 from .questions import Query, Question, conversation_of_prompt, questions_of
@@ -30,14 +30,20 @@ logger = logging.getLogger(__name__)
 
 def _notes_of(conversation: Any, query: Query, where: str) -> Notes:
     contents = [m.get("content") for m in conversation if isinstance(m, Mapping)]
-    blocks = [b for content in contents if isinstance(content, list | tuple) for b in content if is_video_block(b)]
-    questions: list[Question] | InputError = []
-    if blocks:
-        try:
-            questions = questions_of(conversation, query, len(blocks), where=where)
-        except InputError as error:  # matters only if frames must be chosen
-            questions = error
-    return Notes(questions, [block_limits(b) for b in blocks])
+    blocks = [b for content in contents if isinstance(content, list | tuple) for b in content if _names_video(b)]
+    if not blocks and callable(query):
+        return Notes([], [])
+    try:
+        return Notes(
+            questions_of(conversation, query, max(1, len(blocks)), where=where), [block_limits(b) for b in blocks]
+        )
+    except InputError as error:  # matters only if frames must be chosen
+        return Notes(error, [])
+
+
+def _names_video(block: Any) -> bool:
+    """Whether a block is a video, or stands for one that is given to the processor later."""
+    return isinstance(block, Mapping) and block.get("type") in ("video", "video_url")
 
 
 def render_chat(processor: Any, base: Any, conversation: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
@@ -72,8 +78,9 @@ def _take_sampling(kwargs: dict[str, Any], state: State, *nested: dict[str, Any]
     rates = [p.pop("fps") for p in places if "fps" in p]
     for place in places:
         place.pop("do_sample_frames", None)
-    if any(rate is not None for rate in rates):
-        logger.info("fps=%s is not used: the selector chooses %d frames", rates, state.num_frames)
+    rate = next((r for r in rates if r is not None), None)
+    if rate is not None and CHAT.get() is None:  # within a chat, templates of SmolVLM add their own
+        logger.warning("fps=%s is not used: the selector chooses %d frames", rate, state.num_frames)
     return next((int(n) for n in asked if n is not None), None)
 
 
@@ -116,9 +123,11 @@ def call_processor(processor: Any, base: Any, args: tuple[Any, ...], kwargs: dic
     asked = _take_sampling(kwargs, state, nested)
     chat = CHAT.get()
     in_chat = chat is not None and chat.key == state.key
-    num_frames = (chat.num_frames if chat is not None and in_chat else asked) or state.num_frames
-    notes = chat.notes if chat is not None and in_chat else [_read_back(processor, state, p) for p in prompts]
-    _select(state, videos, notes, num_frames)
+    if chat is not None and in_chat:
+        asked, notes = chat.num_frames, chat.notes
+    else:
+        notes = [_read_back(processor, state, p) for p in prompts]
+    _select(state, videos, notes, state.num_frames if asked is None else asked)
     state.last = [v.selection for v in videos]
 
     handling = state.handling
@@ -131,16 +140,19 @@ def call_processor(processor: Any, base: Any, args: tuple[Any, ...], kwargs: dic
         _write(processor, prompt, [v for v in videos if v.prompt == p], handling) for p, prompt in enumerate(prompts)
     ]
     kwargs["text"] = written[0] if isinstance(text, str) else written
-    if kwargs.get("load_audio_from_video") or nested.get("load_audio_from_video") or kwargs.get("use_audio_in_video"):
+    if any(place.get(name) for place in (kwargs, nested) for name in ("load_audio_from_video", "use_audio_in_video")):
         _load_sound(processor, videos, kwargs)
     kwargs.pop("video_metadata", None)
-    if "videos_kwargs" in kwargs:
+    nested.pop("video_metadata", None)
+    keep_metadata = bool(kwargs.get("return_metadata"))
+    if keep_metadata:
+        ours.pop("return_metadata", None)
+    if "videos_kwargs" in kwargs:  # transformers refuses an argument that is given in both places
         kwargs["videos_kwargs"] = {**nested, **ours}
     else:
-        kwargs.update({**ours, **({"return_metadata": True} if kwargs.get("return_metadata") else {})})
-    wants_metadata = "return_metadata" in kwargs and "return_metadata" not in ours
+        kwargs.update(ours)
     outputs = base.__call__(processor, **kwargs)
-    return _finished(processor, outputs, videos, handling, keep_metadata=wants_metadata)
+    return _finished(processor, outputs, videos, handling, keep_metadata=keep_metadata)
 
 
 @functools.cache
@@ -200,13 +212,15 @@ def _placed(
             "give as many videos as the prompts name, as a list, or as one list per prompt"
         )
     owners = [(p, k) for p, count in enumerate(counts) for k in range(count)]
-    return [_Video(value, p, k, metadata) for value, metadata, (p, k) in zip(values, given, owners, strict=True)]
+    clean = [v.removeprefix("file://") if isinstance(v, str) else v for v in values]
+    return [_Video(value, p, k, metadata) for value, metadata, (p, k) in zip(clean, given, owners, strict=True)]
 
 
 def _read_back(processor: Any, state: State, prompt: str) -> Notes:
     """What a prompt says: from the chat it was rendered from, or else from its words."""
-    if prompt in state.rendered:
-        return state.rendered[prompt]
+    notes = state.rendered.get(prompt)
+    if notes is not None and notes.questions:
+        return notes
     conversation = conversation_of_prompt(processor, prompt)
     count = max(1, prompt.count(str(getattr(processor, "video_token", "") or "\0")))
     try:
@@ -227,25 +241,26 @@ def _select(state: State, videos: list[_Video], notes: list[Notes], num_frames: 
         note = notes[video.prompt]
         if isinstance(note.questions, InputError):
             raise note.questions
-        if video.place >= len(note.questions):
-            raise InputError(f"prompt {video.prompt + 1} has more videos than questions")
+        if not note.questions:
+            raise InputError(f"prompt {video.prompt + 1} has a video, but no message of its chat names one")
+        question = note.questions[min(video.place, len(note.questions) - 1)]
         where = f"video {video.place + 1}"
         where = f"conversation {video.prompt + 1}, {where}" if several else where
         limits = note.limits[video.place] if video.place < len(note.limits) else {}
         arguments = {**state.select_kwargs, **limits}
-        value = video.value.removeprefix("file://") if isinstance(video.value, str) else video.value
         count = state.handling.frames_to_choose(num_frames)
-        asking.append((video, Request(value, note.questions[video.place], count, where, arguments)))
+        asking.append((video, Request(video.value, question, count, where, arguments)))
     for (video, _), selection in zip(asking, choose(state.selector, [r for _, r in asking]), strict=True):
         video.selection = selection
         if pins is not None:
             pins.setdefault(video_key(video.value), selection)
     for video in wanted:
-        assert video.selection is not None  # for the type checker: every wanted video was chosen or pinned
-        video.clips = state.handling.clips(video.selection)
+        if video.selection is not None:
+            video.clips = state.handling.clips(video.selection)
 
 
 def keys_of(selection: Selection) -> list[Hashable]:
+    """What a video may be called by whoever asks about it again."""
     return [video_key(str(selection.video["source"])), selection.video_fingerprint]
 
 
@@ -264,7 +279,12 @@ def _metadata(video: _Video) -> list[dict[str, Any]]:
 def _frames(video: _Video) -> list[Any]:
     if video.clips:
         return [c.frames for c in video.clips]
-    value = pictures_of_files(video.value)  # transformers takes one kind of video per call
+    if is_source(video.value):
+        raise InputError(
+            f"{name_of(video.value)} has its own video_metadata, while frames are chosen from other videos of the call: "
+            "transformers takes files or frames, not both; give its frames"
+        )
+    value = pictures_of_files(video.value)
     return [to_pictures(value) if isinstance(value, list | tuple) else value]
 
 
@@ -312,7 +332,7 @@ def _finished(processor: Any, outputs: Any, videos: list[_Video], handling: Hand
         outputs.pop("video_metadata", None)
     if handling.family.spacing_from_fps and "video_second_per_grid" in outputs:
         spacing = outputs["video_second_per_grid"]
-        clips = [c for v in videos for c in (v.clips or [None])]
+        clips: list[Clip | None] = [c for v in videos for c in (v.clips or [None])]
         for k, clip in enumerate(clips):
             if clip is not None:
                 spacing[k] = seconds_per_grid(clip, handling.merge)

@@ -76,17 +76,15 @@ def choose(selector: Any, requests: Sequence[Request]) -> list[Selection]:
 
 def _ask(selector: Any, requests: list[Request]) -> list[Selection]:
     first = requests[0]
-    options = [r.question.options for r in requests]
-    kwargs = {**first.arguments, "num_frames": first.num_frames}
+    options = [None if r.question.options is None else list(r.question.options) for r in requests]
+    kwargs: dict[str, Any] = {**first.arguments, "num_frames": first.num_frames}
     try:
         if len(requests) == 1:
-            given = {"options": list(options[0])} if options[0] is not None else {}
-            return [selector.select(first.video, first.question.text, **given, **kwargs)]
-        given = (
-            {"options": [None if o is None else list(o) for o in options]}
-            if any(o is not None for o in options)
-            else {}
-        )
-        return list(selector.select(first.video, [r.question.text for r in requests], **given, **kwargs))
+            if options[0] is not None:
+                kwargs["options"] = options[0]
+            return [selector.select(first.video, first.question.text, **kwargs)]
+        if any(o is not None for o in options):
+            kwargs["options"] = options
+        return list(selector.select(first.video, [r.question.text for r in requests], **kwargs))
     except RefocusError as error:
         raise type(error)(f"{first.where} ({name_of(first.video)}): {error}") from error

@@ -64,7 +64,7 @@ def with_frame_selection(
     check_query(query)
     if isinstance(num_frames, bool) or not isinstance(num_frames, int | np.integer) or num_frames < 1:
         raise InputError(f"num_frames must be a whole number of at least 1, not {num_frames!r}")
-    base = getattr(type(processor), "_refocus_base", type(processor))
+    base = _base_of(processor)
     _check_processor(processor, base)
     handling = Handling.of(processor, timestamps, temporal_merge)
     handling.frames_to_choose(num_frames)
@@ -175,6 +175,10 @@ def _selecting_class(base: type) -> type:
 def _rebuild(base: type) -> Any:
     cls = _selecting_class(base)
     return cls.__new__(cls)
+
+
+def _base_of(processor: Any) -> Any:
+    return getattr(type(processor), "_refocus_base", type(processor))
 
 
 def _check_processor(processor: Any, base: type) -> None:

@@ -30,6 +30,8 @@ def write_times(prompt: str, video_token: str, words: Sequence[str], moments: Se
         before, after = _wrapper(written, rest)
         written = written[: len(written) - len(before)]
         placeholder, rest = f"{before}{video_token}{after}", rest[len(after) :]
+        if times is not None and rest.startswith("\n"):  # templates of LLaVA and InternVL end a video with a line
+            placeholder, rest = f"{placeholder}\n", rest[1:]
         written += placeholder if times is None else "".join(f"{stamp(t)}{placeholder}" for t in times)
         if sentence and rest.startswith("\n"):
             written += f"\n{sentence}"

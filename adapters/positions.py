@@ -1,0 +1,90 @@
+"""Exact temporal positions for Qwen2.5-VL, whose own positions know only the mean spacing of frames."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+from refocus_select.errors import InputError
+from refocus_select.selection import Selection
+
+if TYPE_CHECKING:
+    import torch
+
+
+def qwen2_5_vl_position_ids(
+    model: Any, inputs: Mapping[str, Any], selections: Selection | Sequence[Selection]
+) -> torch.Tensor:
+    """Position ids in which every frame of a Qwen2.5-VL prompt stands at its own time.
+
+        inputs = processor.apply_chat_template(messages, tokenize=True, return_dict=True, return_tensors="pt")
+        position_ids = qwen2_5_vl_position_ids(model, inputs, last_selections(processor))
+        model.generate(**inputs, position_ids=position_ids)
+
+    The model computes temporal positions as `grid number * tokens_per_second * second_per_grid` (Qwen2.5-VL, section
+    2.1.3, "absolute time"). Here `grid number * second_per_grid` is replaced by the time of the grid since the first one;
+    everything else, the positions of text among it, is as the model computes it.
+
+    Args:
+        model: a `Qwen2_5_VLForConditionalGeneration`.
+        inputs: what the processor gave, with `input_ids`, `mm_token_type_ids`, `video_grid_thw`, `second_per_grid_ts`.
+        selections: what was chosen for each video, in order.
+
+    Returns:
+        Position ids [4, B, L]: text positions, then temporal, height and width positions.
+
+    Raises:
+        InputError: if the inputs hold another number of videos, or of frames.
+    """
+    import torch
+
+    chosen = [selections] if isinstance(selections, Selection) else list(selections)
+    grids = inputs["video_grid_thw"]
+    if len(grids) != len(chosen):
+        raise InputError(f"the inputs hold {len(grids)} videos, but there are {len(chosen)} selections")
+    ids, mask = inputs["input_ids"], inputs.get("attention_mask")
+    names = ("mm_token_type_ids", "image_grid_thw", "video_grid_thw", "second_per_grid_ts")
+    vision, deltas = model.model.get_rope_index(ids, attention_mask=mask, **{n: inputs.get(n) for n in names})
+    config = model.config.vision_config
+    rate, merge = config.tokens_per_second, config.spatial_merge_size
+    videos = iter(zip(grids.tolist(), chosen, strict=True))
+    for row in range(len(ids)):
+        kinds = inputs["mm_token_type_ids"][row].clone()
+        if mask is not None:
+            kinds[mask[row] == 0] = 0
+        for start, end in _runs(kinds.tolist(), 2):
+            (grid_t, grid_h, grid_w), selection = next(videos)
+            tokens = grid_h * grid_w // merge**2
+            seconds = _grid_seconds(selection, grid_t)
+            if tokens * grid_t != end - start:
+                raise InputError(f"a video has {end - start} tokens in the prompt, but its grid has {tokens * grid_t}")
+            offsets = torch.tensor([int(rate * (s - seconds[0])) for s in seconds], device=vision.device)
+            vision[0, row, start:end] = vision[0, row, start] + offsets.repeat_interleave(tokens).to(vision.dtype)
+    model.model.rope_deltas = deltas
+    text = torch.arange(ids.shape[1], device=ids.device).expand(ids.shape[0], -1)
+    if mask is not None:
+        text = (mask.long().cumsum(-1) - 1).clamp(min=0)
+    return torch.cat([text[None].to(vision.dtype), vision], dim=0)
+
+
+def _runs(kinds: list[int], wanted: int) -> list[tuple[int, int]]:
+    """Where a kind of token begins and ends."""
+    runs, start = [], None
+    for k, kind in enumerate([*kinds, None]):
+        if kind == wanted and start is None:
+            start = k
+        elif kind != wanted and start is not None:
+            runs.append((start, k))
+            start = None
+    return runs
+
+
+def _grid_seconds(selection: Selection, grids: int) -> list[float]:
+    """The time of each grid: of its frame if frames were duplicated, else the mean of its frames."""
+    times = [float(t) for t in selection.timestamps]
+    if grids == len(times):
+        return times
+    if grids == -(-len(times) // 2):
+        padded = [*times, times[-1]]
+        return [(padded[2 * g] + padded[2 * g + 1]) / 2 for g in range(grids)]
+    raise InputError(f"{len(times)} frames were selected, but the inputs hold {grids} groups of frames")
