@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass, field
 from itertools import islice
 from typing import TYPE_CHECKING
@@ -42,9 +43,10 @@ class PyAVVideo(Video):
     def __init__(self, path: str, name: str, fingerprint: str, *, full_index: bool = False) -> None:
         decoder = Decoder(path, name, threads=1)
         try:
-            index = frame_index(path, name, decoder.container, decoder.stream, full=full_index)
-            decoder.reopen()
             look = _first_look(decoder)
+            index = frame_index(path, name, decoder.container, decoder.stream, full=full_index)
+            if index.counted:
+                decoder.reopen()  # packets are counted from the first one
         except BaseException:
             decoder.close()
             raise
@@ -67,7 +69,7 @@ class PyAVVideo(Video):
             width=look.height if look.rotation in (90, 270) else look.width,
             height=look.width if look.rotation in (90, 270) else look.height,
             rotation=look.rotation,
-            codec=decoder.context.name,
+            codec=decoder.context.codec.canonical_name,
             container=decoder.container.format.name,
             keyframe_interval=float(np.median(np.diff(key_times))) if len(key_times) > 1 else None,
             backend=self.backend,
@@ -230,18 +232,20 @@ class _Look:
 
 def _first_look(decoder: Decoder) -> _Look:
     """Decodes one picture for what only pictures tell."""
-    for packet in islice(decoder._demux(), _FIRST_PICTURE_PACKETS):
+    pictures: list[VideoFrame] = []
+    for number, packet in enumerate(islice(decoder._demux(), _FIRST_PICTURE_PACKETS)):
         try:
             pictures = decoder.decode(packet)
+            if not pictures and number == 0:
+                pictures = decoder.decode(None)  # a keyframe comes out alone, without waiting for its successors
+                decoder.context.flush_buffers()
         except av.error.FFmpegError:
             continue
         if pictures:
             break
     else:
-        try:
+        with suppress(av.error.FFmpegError):
             pictures = decoder.decode(None)
-        except av.error.FFmpegError:
-            pictures = []
     notes = []
     width, height, rotation = decoder.context.width, decoder.context.height, 0
     if pictures:
@@ -251,7 +255,6 @@ def _first_look(decoder: Decoder) -> _Look:
             notes.append(f"{decoder.name}: turned by {turn} degrees; only quarter turns are applied ({rotation})")
     else:
         notes.append(f"{decoder.name}: the beginning cannot be decoded; the file is damaged")
-    decoder.reopen()
     return _Look(width, height, rotation, notes)
 
 
@@ -591,7 +594,8 @@ def _has_temporal_layers(context: object) -> bool:
 def decodes_alone(video: PyAVVideo) -> bool:
     """Whether decoding can begin at keyframes (three are tried): not so with intra refresh."""
     index = video.index
-    numbers = np.unique(np.linspace(1, len(index.key_pts) - 1, 3).astype(int)) if len(index.key_pts) > 1 else []
+    last = len(index.key_pts) - 1
+    numbers = sorted({*np.linspace(1, last, 3).astype(int).tolist()}) if last > 0 else []
     decoder = Decoder(video.path, video.metadata.source, 1)
     try:
         for number in numbers:

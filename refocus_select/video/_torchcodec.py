@@ -33,7 +33,7 @@ class TorchCodecVideo(PyAVVideo):
             count = len(self._open())
             if count != len(self.index.pts):
                 raise UnsupportedVideoError(
-                    f"{name}: torchcodec counts {count} frames where there are {len(self.index.pts)}; use backend='pyav'"
+                    f"{name}: torchcodec counts {count} frames, not {len(self.index.pts)}; use backend='pyav'"
                 )
         except BaseException:
             self.close()
@@ -99,7 +99,7 @@ def _import_decoder() -> Any:
         raise MissingDependencyError("backend='torchcodec' needs torchcodec: pip install torchcodec") from error
     except (RuntimeError, OSError) as error:
         raise MissingDependencyError(
-            f"torchcodec is installed but does not load ({_first_line(error)}); it needs the shared libraries of FFmpeg "
+            f"torchcodec is installed but does not load ({_first_line(error)}); it needs the libraries of FFmpeg "
             "4 to 8 and the torch release that it was built for. backend='pyav' needs neither"
         ) from error
     return VideoDecoder

@@ -360,6 +360,7 @@ def _ends_agree(
 ) -> bool:
     """Reads the packets at both ends: are keyframes where a closed GOP puts them, and is the last time the last one?"""
     try:
+        container.seek(int(pts[0]), stream=stream)
         for position, packet in enumerate(_pictures(container, stream, _PROBE_PACKETS)):
             if packet.pts is None or (packet.pts - int(pts[0])) % step or packet.pts < pts[0]:
                 return False
