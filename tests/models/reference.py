@@ -25,7 +25,7 @@ def random_checkpoint(
     ssm: dict[str, Any] | None = None,
     **fields: Any,
 ) -> tuple[dict[str, Any], dict[str, Any], Weights]:
-    """A tiny checkpoint in the authors' format: config.json, vision_config.json (counting the dropped block), weights."""
+    """A tiny checkpoint in the authors' format: config.json, vision_config.json (counts the dropped block), weights."""
     rng = np.random.default_rng(seed)
     ssm_cfg = {"layer": "Mamba2", "d_state": 4, "headdim": 8, "chunk_size": 16, **(ssm or {})}
     config = {

@@ -2,19 +2,18 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
-from safetensors.numpy import save_file
 
 from refocus_select.hub import find_checkpoint
 from refocus_select.models.checkpoint import load_model
 
 from .reference import Reference, random_checkpoint
+from .tiny import write_checkpoint
 
 VARIANTS: dict[str, dict[str, Any]] = {
     "plain": {},
@@ -51,14 +50,6 @@ VARIANTS: dict[str, dict[str, Any]] = {
 PREFIX, SUFFIX = [3, 7, 1], [5, 2, 9, 4, 0]
 
 
-def write_checkpoint(folder: Path, config: dict, vision: dict, weights: dict[str, np.ndarray]) -> Path:
-    folder.mkdir(parents=True, exist_ok=True)
-    (folder / "config.json").write_text(json.dumps(config))
-    (folder / "vision_config.json").write_text(json.dumps(vision))
-    save_file(weights, folder / "model.safetensors")
-    return folder
-
-
 @pytest.mark.parametrize("name", VARIANTS)
 def test_variant_matches_the_naive_reference(name: str, tmp_path: Path) -> None:
     config, vision, weights = random_checkpoint(len(name), **VARIANTS[name])
@@ -74,7 +65,11 @@ def test_variant_matches_the_naive_reference(name: str, tmp_path: Path) -> None:
     keys, values = torch.cat([k1, k2]), torch.cat([v1, v2])
     state = model.read_text(torch.tensor([SUFFIX]), state)
 
-    for replace, temperature, forced in ((False, 1.0, [-1] * 4), (True, 0.6, [2, 2, -1, 5]), (False, 2.0, [4, 0, 4, -1])):
+    for replace, temperature, forced in (
+        (False, 1.0, [-1] * 4),
+        (True, 0.6, [2, 2, -1, 5]),
+        (False, 2.0, [4, 0, 4, -1]),
+    ):
         want = reference.run(pixels, PREFIX, SUFFIX, forced, temperature=temperature, replace=replace)
         given = torch.tensor(forced)[None, None]
         got = model.decode(keys, values, state, steps=4, temperature=temperature, replace=replace, forced=given)

@@ -1,0 +1,66 @@
+"""The model card of a saved policy."""
+
+from __future__ import annotations
+
+from ..models.refocus import RefocusModel
+
+_CARD = """---
+library_name: refocus-select
+pipeline_tag: video-text-to-text
+tags:
+- frame-selection
+- video
+- mamba2
+- refocus
+---
+
+# {name}
+
+A frame selection policy: it reads up to {max_frames} candidate frames of a video (at most {fps:g} per second) and a
+question, and picks the few frames that answer it. The frames are read once per video; further questions are cheap.
+
+```python
+from refocus_select import FrameSelector
+
+selector = FrameSelector.from_pretrained("{name}")
+encoding = selector.encode("video.mp4")
+selection = selector.select(encoding, "What happens first?", num_frames=8)
+print(selection.timestamps)
+```
+
+| | |
+|---|---|
+| architecture | ReFoCUS: SigLIP frames, Mamba-2 backbone, autoregressive pointer over frames |
+| parameters | {parameters:,} |
+| vision tower | {vision_layers} blocks of width {vision_width}, {image} px, pooled `{pool}` |
+| backbone | {layers} Mamba-2 layers of width {width}, state {state} |
+| picks per run | {picks} |
+| rank head | {rank} |
+| stored type | {dtype} |
+
+## Training data, evaluation, licence
+
+Not recorded in this file. Whoever publishes the weights should add what they were trained on, how they compare with
+uniform sampling at the same number of frames, and under which licence they may be used.
+"""
+
+
+def model_card(model: RefocusModel, name: str) -> str:
+    """Markdown with the metadata block of the Hugging Face Hub; states only what the network itself tells."""
+    c = model.config
+    return _CARD.format(
+        name=name,
+        max_frames=c.max_num_frames,
+        fps=c.max_fps,
+        parameters=sum(p.numel() for p in model.parameters()),
+        vision_layers=c.vision.num_hidden_layers,
+        vision_width=c.vision.hidden_size,
+        image=c.vision.image_size,
+        pool=c.mm_spatial_pool_mode,
+        layers=c.n_layer,
+        width=c.d_model,
+        state=c.ssm.d_state,
+        picks=c.query_frames,
+        rank="yes" if c.use_rank_head else "no",
+        dtype=str(model.dtype).removeprefix("torch."),
+    )

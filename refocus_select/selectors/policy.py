@@ -1,0 +1,401 @@
+"""`PolicySelector`: a trained ReFoCUS policy behind the selector interface: encode a video once, ask many questions."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any, ClassVar
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from ..encoding import VideoEncoding
+from ..errors import EncodingError, InputError, SelectorLoadError
+from ..hub import HubOptions, find_checkpoint, hub_errors, hub_file
+from ..models.checkpoint import fingerprint, load_model, save_model
+from ..models.mamba2 import BackboneState
+from ..models.preprocess import prepare_frames
+from ..models.prompt import TOKENIZER_FILE, TOKENIZER_ID, PromptTokenizer, multiple_choice_text
+from ..models.refocus import Decoded, RefocusModel
+from ..selection import Selection
+from ..video import CandidateRule, Frames, Video, open_video
+from .base import Choice, FrameSelector
+from .card import model_card
+from .protocol import PICKS, marginal_log_probs, released_frames, uses_policy
+
+SEGMENT_TOKENS = {"cpu": 2048, "cuda": 16384}  # visual tokens that pass through the network at once
+MAX_QUESTIONS = 16  # answered in one batch; each needs a recurrent state of its own
+
+
+@dataclass(frozen=True)
+class _ReleasedChoice(Choice):
+    """What the released evaluation would pass on: frame numbers, which need not be candidates.
+
+    Attributes:
+        frames: frame numbers, sorted, possibly with repeats, int64 [K].
+    """
+
+    frames: np.ndarray | None = None
+
+
+class PolicySelector(FrameSelector):
+    """Selects frames one after another with a `RefocusModel`.
+
+    Choice arguments of `select`:
+        sample: draw from the policy instead of taking its best frame at every step (default False).
+        temperature: above 0; flattens or sharpens the distribution (default 1).
+        seed: for `sample`; equal seeds give equal selections on the same kind of device.
+        num_samples: with `sample`, draw so many selections and keep one (default 1).
+        choose_by: "likelihood" or "rank" (the checkpoint's rank head): which of the samples is kept.
+        protocol: "paper" for the released evaluation: 64 picks drawn without replacement, the first `num_frames` used
+            (the release uses 32), and evenly spaced frames for videos of at most 128 candidates.
+    """
+
+    ordered: ClassVar[bool] = True
+    choice_arguments: ClassVar[frozenset[str]] = frozenset(
+        {"sample", "temperature", "seed", "num_samples", "choose_by", "protocol"}
+    )
+
+    def __init__(self, model: RefocusModel, tokenizer: PromptTokenizer, *, name: str) -> None:
+        """Wrap a network.
+
+        Args:
+            model: with a vision tower, reading questions as text.
+            tokenizer: of the vocabulary that the network was trained with.
+            name: for people.
+
+        Raises:
+            SelectorLoadError: if the network needs inputs that a selector does not have, or the tokenizer does not fit.
+        """
+        config = model.config
+        if config.frame_encoder == "none" or config.question_hidden_size or config.similarity_residual:
+            raise SelectorLoadError(
+                f"{name} reads features that are computed outside of it, not pictures and text; use "
+                "refocus_select.models.refocus.RefocusModel directly"
+            )
+        self.model = model
+        self.tokenizer = tokenizer
+        self.name = name
+        self.rule = CandidateRule(config.max_fps, config.max_num_frames, config.candidate_method)  # type: ignore[arg-type]
+        self._prefix = self._checked_ids(tokenizer.prefix())
+        self.fingerprint = f"policy-{fingerprint(model)[:40]}"
+
+    # -- loading and saving ---------------------------------------------------------------------------
+
+    @classmethod
+    def from_pretrained(  # type: ignore[override]
+        cls,
+        name_or_path: str | os.PathLike[str],
+        *,
+        revision: str | None = None,
+        device: str | torch.device | None = None,
+        dtype: str | torch.dtype | None = None,
+        token: str | bool | None = None,
+        cache_dir: str | Path | None = None,
+        local_files_only: bool = False,
+    ) -> PolicySelector:
+        """Load a policy in the authors' format or ours.
+
+        Args:
+            name_or_path: a folder, or a Hub id such as "interlive/ReFoCUS-1.3B".
+            revision: branch, tag or commit on the Hub.
+            device: "cpu", "cuda", …; by default the GPU if there is one.
+            dtype: "float32", "bfloat16", "float16" or "auto"; by default float32 on a CPU, else as stored.
+            token: Hub token; None for the stored one.
+            cache_dir: where downloads are kept.
+            local_files_only: never use the network.
+
+        Raises:
+            SelectorLoadError: naming what is missing, gated, damaged or not supported, and the remedy.
+        """
+        options = HubOptions(revision, token, cache_dir, local_files_only)
+        files = find_checkpoint(name_or_path, options)
+        tokenizer_file = files.tokenizer or _default_tokenizer(files.name, options)
+        model = load_model(files, device=device, dtype=dtype)
+        return cls(model, PromptTokenizer.from_file(tokenizer_file), name=files.name)
+
+    def save_pretrained(self, folder: str | os.PathLike[str]) -> None:
+        """Write config.json, model.safetensors, tokenizer.json and, if there is none yet, a model card."""
+        target = Path(folder)
+        save_model(self.model, target)
+        self.tokenizer.tokenizer.save(str(target / TOKENIZER_FILE))
+        card = target / "README.md"
+        if not card.exists():
+            card.write_text(model_card(self.model, self.name), encoding="utf-8")
+
+    def push_to_hub(
+        self,
+        repo_id: str,
+        *,
+        private: bool | None = None,
+        token: str | bool | None = None,
+        revision: str | None = None,
+        commit_message: str = "Upload a frame selector",
+    ) -> str:
+        """Create the repository if needed and upload what `save_pretrained` writes.
+
+        Returns:
+            The address of the commit.
+
+        Raises:
+            SelectorLoadError: if the Hub refuses.
+        """
+        from huggingface_hub import HfApi
+
+        api = HfApi(token=token)
+        with tempfile.TemporaryDirectory() as folder, hub_errors(repo_id, HubOptions(revision, token)):
+            self.save_pretrained(folder)
+            (Path(folder) / "README.md").write_text(model_card(self.model, repo_id), encoding="utf-8")
+            api.create_repo(repo_id, private=private, exist_ok=True)
+            info = api.upload_folder(
+                repo_id=repo_id, folder_path=folder, revision=revision, commit_message=commit_message
+            )
+            return str(info.commit_url)
+
+    # -- encoding -------------------------------------------------------------------------------------
+
+    @torch.no_grad()
+    def _encode_frames(self, frames: Iterator[Frames], total: int) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+        model = self.model
+        state = model.start(self._prefix.to(model.device))
+        keys, values = [], []
+        for piece in frames:
+            for segment in np.array_split(piece.data, -(-len(piece.data) // self._segment())):
+                pixels = prepare_frames(segment, model.config.vision).to(model.device)
+                k, v, state = model.read_frames(model.embed_frames(pixels), state)
+                keys.append(k)
+                values.append(v)
+        if not keys:
+            return {}, {}
+        conv, ssm = state.stacked()
+        return (
+            {"keys": torch.cat(keys), "values": torch.cat(values)},
+            {"conv_state": conv[:, 0], "ssm_state": ssm[:, 0]},
+        )
+
+    def _segment(self) -> int:
+        """Frames that are computed at once: a bounded number of tokens, whatever the length of the video."""
+        grid = self.model.config.vision.grid
+        tokens = SEGMENT_TOKENS.get(self.model.device.type, 2048)
+        return max(1, tokens // max(1, -(-grid // 2)) ** 2)
+
+    # -- choosing -------------------------------------------------------------------------------------
+
+    @torch.no_grad()
+    def _choose(
+        self,
+        encoding: VideoEncoding,
+        questions: list[str],
+        num_frames: int,
+        options: list[Sequence[str] | None],
+        *,
+        sample: bool = False,
+        temperature: float = 1.0,
+        seed: int | None = None,
+        num_samples: int = 1,
+        choose_by: str = "likelihood",
+        protocol: str | None = None,
+        **_: Any,
+    ) -> list[Choice]:
+        _check_choice(sample, num_samples, choose_by, protocol, num_frames, self.model.config.use_rank_head)
+        texts = [self._text(q, o) for q, o in zip(questions, options, strict=True)]
+        suffixes = [self._checked_ids(self.tokenizer.suffix(text)) for text in texts]
+        if protocol == "paper":
+            if not uses_policy(len(encoding)):
+                return [_evenly_spaced(encoding, num_frames)] * len(questions)
+            decode = partial(self._decode, encoding, steps=PICKS, sample=True, seed=seed, candidates=num_samples)
+            return [_released(encoding, decode([suffix])[0], num_frames) for suffix in suffixes]
+        decode = partial(
+            self._decode, encoding, steps=num_frames, sample=sample, temperature=temperature, seed=seed,
+            candidates=num_samples,
+        )  # fmt: skip
+        # A sample depends on the question and the seed alone, not on the other questions of the call.
+        size = 1 if sample else MAX_QUESTIONS
+        batches = [suffixes[i : i + size] for i in range(0, len(suffixes), size)]
+        return [_best(result, choose_by) for batch in batches for result in decode(batch)]
+
+    def _decode(
+        self,
+        encoding: VideoEncoding,
+        suffixes: list[Tensor],
+        *,
+        steps: int,
+        candidates: int,
+        seed: int | None,
+        **kwargs: Any,
+    ) -> list[Decoded]:
+        """Answer several questions on one encoding in one batch."""
+        device = self.model.device
+        tensors = {name: t.to(device) for name, t in encoding.tensors.items()}
+        video = BackboneState.unstacked(tensors["conv_state"][:, None], tensors["ssm_state"][:, None])
+        state = self._read_questions(suffixes, video)
+        generator = None if seed is None else torch.Generator(device).manual_seed(seed)
+        result = self.model.decode(
+            tensors["keys"], tensors["values"], state, steps=steps, candidates=candidates, generator=generator, **kwargs
+        )
+        ranks = result.rank_logits
+        return [
+            Decoded(
+                result.picks[i].cpu(),
+                result.pick_log_probs[i].cpu(),
+                result.log_probs[i].cpu(),
+                None if ranks is None else ranks[i].cpu(),
+            )
+            for i in range(len(suffixes))
+        ]
+
+    def _read_questions(self, suffixes: list[Tensor], video: BackboneState) -> BackboneState:
+        """The states behind the questions, in their order. Questions of equal length are read together.
+
+        A recurrence must not see padding, so questions of different lengths never share a pass.
+        """
+        by_length: dict[int, list[int]] = {}
+        for row, suffix in enumerate(suffixes):
+            by_length.setdefault(len(suffix), []).append(row)
+        states, order = [], []
+        for rows in by_length.values():
+            ids = torch.stack([suffixes[row] for row in rows]).to(self.model.device)
+            states.append(self.model.read_text(ids, video))
+            order.extend(rows)
+        if len(states) == 1:
+            return states[0]
+        return BackboneState.concat(states).select_rows(torch.tensor(order).argsort().to(self.model.device))
+
+    def _text(self, question: str, options: Sequence[str] | None) -> str:
+        if options is None or not self.model.config.answer_options:
+            return question
+        return multiple_choice_text(question, options)
+
+    def _checked_ids(self, ids: Tensor) -> Tensor:
+        rows = self.model.config.embedding_rows
+        if len(ids) and int(ids.max()) >= rows:
+            raise SelectorLoadError(
+                f"{self.name}: the tokenizer gives id {int(ids.max())} but the network knows {rows}; put the "
+                f"{TOKENIZER_FILE} that the network was trained with beside config.json"
+            )
+        return ids
+
+    # -- the released evaluation ----------------------------------------------------------------------
+
+    def _selection(self, encoding: VideoEncoding, question: str, choice: Choice, num_frames: int) -> Selection:
+        if not isinstance(choice, _ReleasedChoice) or choice.frames is None:
+            return super()._selection(encoding, question, choice, num_frames)
+        frames = np.unique(choice.frames)
+        warnings = [*encoding.warnings, *choice.warnings]
+        if len(frames) < num_frames:
+            warnings.append(
+                f"protocol 'paper' gives {num_frames} frames with repeats; the {len(frames)} distinct ones are returned"
+            )
+        spread = choice.strategy == "spread"
+        timestamps = _frame_times(encoding, frames)
+        return Selection(
+            question=question,
+            selector=self.name,
+            indices=frames,
+            timestamps=timestamps,
+            scores=np.zeros(len(frames)) if spread else choice.scores,
+            candidate_indices=frames if spread else encoding.indices,
+            candidate_timestamps=timestamps if spread else encoding.timestamps,
+            video=encoding.video,
+            video_fingerprint=encoding.video_fingerprint,
+            strategy=choice.strategy,
+            warnings=tuple(warnings),
+            origin=encoding.origin,
+        )
+
+
+def _check_choice(
+    sample: bool, num_samples: int, choose_by: str, protocol: str | None, num_frames: int, has_rank_head: bool
+) -> None:
+    if protocol not in (None, "paper"):
+        raise InputError(f"protocol must be None or 'paper', not {protocol!r}")
+    if isinstance(num_samples, bool) or not isinstance(num_samples, int) or num_samples < 1:
+        raise InputError(f"num_samples must be a whole number of at least 1, not {num_samples!r}")
+    if protocol == "paper" and num_frames > PICKS:
+        raise InputError(
+            f"protocol 'paper' draws {PICKS} picks, so num_frames can be at most {PICKS}, not {num_frames}"
+        )
+    if num_samples > 1 and not sample and protocol is None:
+        raise InputError("num_samples above 1 needs sample=True; without sampling there is one selection")
+    if choose_by not in ("likelihood", "rank"):
+        raise InputError(f"choose_by must be 'likelihood' or 'rank', not {choose_by!r}")
+    if choose_by == "rank" and not has_rank_head:
+        raise InputError("this checkpoint has no rank head; use choose_by='likelihood'")
+
+
+def _best(result: Decoded, choose_by: str) -> Choice:
+    """The likeliest or best ranked of the candidates of one question."""
+    quality = result.rank_logits if choose_by == "rank" else result.pick_log_probs.sum(-1)
+    assert quality is not None
+    winner = int(quality.argmax())
+    return Choice(result.picks[winner].numpy(), marginal_log_probs(result.log_probs[winner].numpy()))
+
+
+def _released(encoding: VideoEncoding, result: Decoded, num_frames: int) -> Choice:
+    """Candidate 0, its first picks, sorted; scores over all candidates and steps, as in the released database."""
+    picks = result.picks[0].numpy()
+    return _ReleasedChoice(
+        picks[:num_frames],
+        marginal_log_probs(result.log_probs.numpy()),
+        frames=released_frames(encoding.indices, picks, num_frames=num_frames),
+    )
+
+
+def _evenly_spaced(encoding: VideoEncoding, num_frames: int) -> Choice:
+    return _ReleasedChoice(
+        np.zeros(0, np.int64),
+        np.zeros(len(encoding)),
+        strategy="spread",
+        warnings=(
+            f"protocol 'paper' spaces the frames evenly when there are at most 128 candidates, here {len(encoding)}",
+        ),
+        frames=released_frames(encoding.indices, None, num_frames=num_frames),
+    )
+
+
+def _frame_times(encoding: VideoEncoding, frames: np.ndarray) -> np.ndarray:
+    """Times of frames in seconds; those that are no candidates are looked up in the video."""
+    place = np.searchsorted(encoding.indices, frames).clip(max=len(encoding) - 1)
+    if np.array_equal(encoding.indices[place], frames):
+        return encoding.timestamps[place]
+    with _video_of(encoding) as video:
+        return video.timestamps[frames]
+
+
+@contextmanager
+def _video_of(encoding: VideoEncoding) -> Iterator[Video]:
+    if isinstance(encoding.origin, Video):
+        yield encoding.origin
+        return
+    source = encoding.origin or encoding.video.get("source")
+    if not source or not Path(str(source)).exists():
+        raise EncodingError(
+            f"protocol 'paper' takes frames of a short video that are no candidates, and their times must be read from "
+            f"the video {source!r}, which is not here; give the video instead of its encoding"
+        )
+    video = open_video(source)
+    try:
+        if video.fingerprint != encoding.video_fingerprint:
+            raise EncodingError(f"{source} is not the video that was encoded; encode it again")
+        yield video
+    finally:
+        video.close()
+
+
+def _default_tokenizer(name: str, options: HubOptions) -> Path:
+    """The tokenizer that the authors' checkpoints use, from the Hub."""
+    remedy = f"put the {TOKENIZER_FILE} of {TOKENIZER_ID} into the folder of the checkpoint"
+    here = HubOptions(None, options.token, options.cache_dir, options.local_files_only)
+    try:
+        path = hub_file(TOKENIZER_ID, TOKENIZER_FILE, options=here)
+    except SelectorLoadError as error:
+        raise SelectorLoadError(f"{name} has no {TOKENIZER_FILE}, and {error}; or {remedy}") from error
+    if path is None:
+        raise SelectorLoadError(f"{name} has no {TOKENIZER_FILE}: {remedy}")
+    return path
