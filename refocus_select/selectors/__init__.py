@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from .base import Choice, FrameSelector, complete_picks
+from .algorithms import complete_picks
+from .base import Choice, FrameSelector
 from .registry import load_selector
 from .uniform import UniformSelector
 

@@ -16,6 +16,7 @@ from ..encoding import VideoEncoding
 from ..errors import EncodingError, InputError, VideoDecodeError
 from ..selection import Selection
 from ..video import CandidateRule, Frames, Video, open_video, sample_candidates
+from .algorithms.contract import check_num_frames, complete_picks
 
 if TYPE_CHECKING:
     import torch
@@ -221,7 +222,7 @@ class FrameSelector(ABC):
         """
         single = isinstance(question, str)
         questions = [_checked_question(q) for q in ([question] if single else question)]
-        _check_num_frames(num_frames)
+        check_num_frames(num_frames)
         choices_of: list[Sequence[str] | None] = [None] * len(questions)
         if options is not None:
             choices_of = [options] if single else list(options)
@@ -285,24 +286,6 @@ class FrameSelector(ABC):
             warnings=tuple(warnings),
             origin=encoding.origin,
         )
-
-
-def complete_picks(picks: np.ndarray, scores: np.ndarray, indices: np.ndarray, num_frames: int) -> np.ndarray:
-    """Make picks distinct frames and exactly min(num_frames, distinct frames) of them, sorted in time.
-
-    Args:
-        picks: positions among the candidates, [P], possibly with repeats or too few.
-        scores: [F]; the best unused candidates fill what is missing, earlier ones first at equal scores.
-        indices: frame numbers of the candidates, [F]; two candidates may be the same frame.
-
-    Returns:
-        Sorted positions, int64 [min(num_frames, number of distinct frame numbers)].
-    """
-    refill = np.argsort(-scores, kind="stable")
-    queue = np.concatenate([picks, refill])
-    _, first = np.unique(indices[queue], return_index=True)
-    chosen = queue[np.sort(first)[:num_frames]]
-    return chosen[np.argsort(indices[chosen], kind="stable")]
 
 
 _ENCODE_ARGUMENTS = frozenset({"fps", "max_frames", "start", "end", "exact", "workers", "backend", "progress"})
@@ -381,10 +364,3 @@ def _checked_question(question: Any) -> str:
     if not question.strip():
         raise InputError("the question is empty; ask something, or use selector 'uniform' to sample without a question")
     return question.strip()
-
-
-def _check_num_frames(num_frames: Any) -> None:
-    if isinstance(num_frames, bool) or not isinstance(num_frames, int | np.integer):
-        raise InputError(f"num_frames must be a whole number, not {num_frames!r}")
-    if num_frames < 1:
-        raise InputError(f"num_frames must be at least 1, not {num_frames}")
