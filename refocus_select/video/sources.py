@@ -6,9 +6,6 @@ import hashlib
 import os
 import re
 import tempfile
-import urllib.error
-import urllib.parse
-import urllib.request
 from collections.abc import Iterator
 from io import BytesIO
 from typing import Any
@@ -102,10 +99,13 @@ def _open_text(text: Any, backend: str, timestamps: Any, fps: float | None) -> V
         return _open_url(text, backend, timestamps, fps)
     path = text
     if text[:7].lower() == "file://":
-        parts = urllib.parse.urlsplit(text)
+        from urllib.parse import urlsplit
+        from urllib.request import url2pathname
+
+        parts = urlsplit(text)
         if parts.netloc not in ("", "localhost"):
             raise VideoOpenError(f"{text}: a file on another host ({parts.netloc}); copy it here, or use http")
-        path = urllib.request.url2pathname(parts.path)
+        path = url2pathname(parts.path)
     elif _SCHEME.match(text) and not os.path.exists(text):
         raise VideoOpenError(f"{text}: only http, https and file addresses can be opened; save the video to a file")
     try:
@@ -247,17 +247,21 @@ def _spool(blocks: Iterator[bytes], name: str, backend: str, timestamps: Any, fp
 # -- URLs ----------------------------------------------------------------------------------------------------------
 
 
-class _WebOnly(urllib.request.HTTPRedirectHandler):
-    """Follows redirections to http and https only."""
-
-    def redirect_request(self, req: Any, fp: Any, code: int, msg: str, headers: Any, newurl: str) -> Any:
-        if not newurl.lower().startswith(("http://", "https://")):
-            raise urllib.error.URLError(f"redirected to {newurl}, which is not a web address")
-        return super().redirect_request(req, fp, code, msg, headers, newurl)
-
-
 def _open_url(url: str, backend: str, timestamps: Any, fps: float | None) -> Video:
-    opener = urllib.request.build_opener(_WebOnly)
+    import urllib.request  # imported here because it is slow to import and rarely needed
+
+    # Only these handlers: no ftp, file or data addresses, not even by redirection.
+    opener = urllib.request.OpenerDirector()
+    for handler in (
+        urllib.request.ProxyHandler(),
+        urllib.request.HTTPHandler(),
+        urllib.request.HTTPSHandler(),
+        urllib.request.HTTPDefaultErrorHandler(),
+        urllib.request.HTTPRedirectHandler(),
+        urllib.request.HTTPErrorProcessor(),
+        urllib.request.UnknownHandler(),
+    ):
+        opener.add_handler(handler)
     request = urllib.request.Request(url, headers={"User-Agent": "refocus-select"})
     try:
         response = opener.open(request, timeout=_DOWNLOAD_TIMEOUT)

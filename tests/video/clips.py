@@ -60,7 +60,7 @@ def read_all(pictures: Iterable[NDArray[np.uint8]]) -> list[int]:
 
 def encode(
     path: str | Path,
-    frames: int = 100,
+    frames: int = 72,
     *,
     codec: str = "libx264",
     options: dict[str, str] | None = None,
@@ -74,7 +74,7 @@ def encode(
     time_base: Fraction | None = None,
     rotation: int = 0,
     audio: bool = False,
-    picture: Callable[[int], NDArray[np.uint8]] | None = None,
+    keyframes: set[int] | None = None,
 ) -> Path:
     """Writes a video of `frames` numbered pictures; `pts(i)` in units of `time_base` makes the rate vary."""
     path = Path(path)
@@ -88,8 +88,10 @@ def encode(
             stream.set_display_rotation(rotation)
         sound = output.add_stream("aac", rate=16000, layout="mono") if audio else None
         for number in range(frames):
-            image = picture(number) if picture else draw(number, width, height)
+            image = draw(number, width, height)
             frame = av.VideoFrame.from_ndarray(image, format="rgb24").reformat(format=pix_fmt, threads=1)
+            if keyframes is not None:
+                frame.pict_type = av.video.frame.PictureType.I if number in keyframes else 0
             frame.pts = pts(number) if pts else number
             frame.time_base = base
             output.mux(stream.encode(frame))
