@@ -5,9 +5,10 @@ from __future__ import annotations
 import json
 import logging
 import os
-from collections.abc import Iterator
+import re
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -21,6 +22,7 @@ VISION_CONFIG_FILE = "vision_config.json"
 WEIGHTS_FILE = "model.safetensors"
 INDEX_FILE = "model.safetensors.index.json"
 TOKENIZER_FILE = "tokenizer.json"
+_Get = Callable[..., "Path | None"]
 _PICKLES = ("pytorch_model.bin", "pytorch_model.bin.index.json")
 
 
@@ -70,6 +72,7 @@ def find_checkpoint(name_or_path: str | os.PathLike[str], options: HubOptions | 
             safetensors weights, or an incomplete set of files.
     """
     name = os.fspath(name_or_path)
+    get: _Get
     if Path(name).is_dir():
         get = partial(_local_file, Path(name))
     elif Path(name).exists():
@@ -82,13 +85,16 @@ def find_checkpoint(name_or_path: str | os.PathLike[str], options: HubOptions | 
     config = get(CONFIG_FILE)
     if config is None:
         raise SelectorLoadError(f"{name} has no {CONFIG_FILE}, so it is no selector; check the name and the revision")
-    return CheckpointFiles(
-        name, config, _weights(name, get), get(VISION_CONFIG_FILE), get(TOKENIZER_FILE)
-    )  # fmt: skip
+    if not Path(name).is_dir():
+        # All further files come from the very commit of the first, and what is cached of it needs no network.
+        get = partial(hub_file, name, options=replace(options or HubOptions(), revision=config.parent.name))
+    # The small files first: where the weights are in the cache, it is then known whether these exist.
+    vision, tokenizer = get(VISION_CONFIG_FILE, lenient=True), get(TOKENIZER_FILE, lenient=True)
+    return CheckpointFiles(name, config, _weights(name, get), vision, tokenizer)
 
 
-def _weights(name: str, get: Any) -> tuple[Path, ...]:
-    single = get(WEIGHTS_FILE)
+def _weights(name: str, get: _Get) -> tuple[Path, ...]:
+    single = get(WEIGHTS_FILE, lenient=True)
     if single is not None:
         return (single,)
     index = get(INDEX_FILE)
@@ -111,12 +117,14 @@ def _weights(name: str, get: Any) -> tuple[Path, ...]:
     return tuple(paths)
 
 
-def _local_file(folder: Path, filename: str, *, probe: bool = False) -> Path | None:
+def _local_file(folder: Path, filename: str, *, probe: bool = False, lenient: bool = False) -> Path | None:
     path = folder / filename
     return path if path.is_file() else None
 
 
-def hub_file(repo: str, filename: str, *, options: HubOptions, probe: bool = False) -> Path | None:
+def hub_file(
+    repo: str, filename: str, *, options: HubOptions, probe: bool = False, lenient: bool = False
+) -> Path | None:
     """One file of a Hub repository, from the cache or downloaded.
 
     huggingface_hub writes to a temporary name and moves complete files only, so a broken download is never used.
@@ -126,6 +134,7 @@ def hub_file(repo: str, filename: str, *, options: HubOptions, probe: bool = Fal
         filename: path in the repository.
         options: revision, token, cache.
         probe: do not download; tell whether the file exists (the path returned is then not on this machine).
+        lenient: without network, take a file that is not in the cache for absent.
 
     Returns:
         The local path, or None if the repository has no such file.
@@ -142,6 +151,8 @@ def hub_file(repo: str, filename: str, *, options: HubOptions, probe: bool = Fal
                 return None
             found = HfApi(token=options.token).file_exists(repo, filename, revision=options.revision)
             return Path(filename) if found else None
+        if _known_absent(repo, filename, options):
+            return None
         try:
             return Path(
                 hf_hub_download(
@@ -153,9 +164,8 @@ def hub_file(repo: str, filename: str, *, options: HubOptions, probe: bool = Fal
                     local_files_only=options.local_files_only,
                 )
             )
-        except LocalEntryNotFoundError:
-            # Without network: an optional file that an earlier, complete download knows to be absent is just absent.
-            if _known_absent(repo, filename, options):
+        except LocalEntryNotFoundError:  # a kind of EntryNotFoundError, but it means "not reached"
+            if lenient:
                 return None
             raise
         except EntryNotFoundError:
@@ -164,6 +174,9 @@ def hub_file(repo: str, filename: str, *, options: HubOptions, probe: bool = Fal
 
 
 def _known_absent(repo: str, filename: str, options: HubOptions) -> bool:
+    """Whether an earlier look at the same commit found that there is no such file; branches may have moved since."""
+    if not re.fullmatch(r"[0-9a-f]{40}", options.revision or ""):
+        return False
     from huggingface_hub import _CACHED_NO_EXIST, try_to_load_from_cache
 
     found = try_to_load_from_cache(repo, filename, cache_dir=options.cache_dir, revision=options.revision)
@@ -212,8 +225,10 @@ def hub_errors(repo: str, options: HubOptions) -> Iterator[None]:
                 f"if it is gated, accept its terms at https://huggingface.co/{repo}"
             ) from error
         raise SelectorLoadError(f"the Hub answered HTTP {status} for {repo}: try again later ({error})") from error
-    except OSError as error:  # connection lost, or fewer bytes than announced
-        raise SelectorLoadError(f"the download of {repo} broke off: try again ({error})") from error
+    except SelectorLoadError:
+        raise
+    except Exception as error:  # of the HTTP library in use: connection lost, fewer bytes than announced, disk full
+        raise SelectorLoadError(f"the connection to the Hub for {repo} broke off: try again ({error})") from error
 
 
 def read_json(path: Path) -> dict[str, Any]:

@@ -149,14 +149,15 @@ class PolicySelector(FrameSelector):
         from huggingface_hub import HfApi
 
         api = HfApi(token=token)
-        with tempfile.TemporaryDirectory() as folder, hub_errors(repo_id, HubOptions(revision, token)):
+        with tempfile.TemporaryDirectory() as folder:
             self.save_pretrained(folder)
             (Path(folder) / "README.md").write_text(model_card(self.model, repo_id), encoding="utf-8")
-            api.create_repo(repo_id, private=private, exist_ok=True)
-            info = api.upload_folder(
-                repo_id=repo_id, folder_path=folder, revision=revision, commit_message=commit_message
-            )
-            return str(info.commit_url)
+            with hub_errors(repo_id, HubOptions(revision, token)):
+                api.create_repo(repo_id, private=private, exist_ok=True)
+                info = api.upload_folder(
+                    repo_id=repo_id, folder_path=folder, revision=revision, commit_message=commit_message
+                )
+        return str(info.commit_url)
 
     # -- encoding -------------------------------------------------------------------------------------
 
