@@ -19,7 +19,7 @@ from .handling import Clip, Handling, equal_length, processor_kwargs, seconds_pe
 from .media import is_source, name_of, sound_of, to_pictures
 from .messages import block_limits, given_metadata, is_batch, pictures_of_files
 from .prompts import write_times
-from .questions import Query, Question, conversation_of_prompt, questions_of
+from .questions import Query, conversation_of_prompt, questions_of
 from .state import CHAT, PINNED, Chat, Notes, State, state_of
 
 logger = logging.getLogger(__name__)

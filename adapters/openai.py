@@ -1,0 +1,197 @@
+"""Requests in the style of OpenAI: times and pictures for any server, or a JPEG sequence with metadata for vLLM."""
+
+from __future__ import annotations
+
+import base64
+import io
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from refocus_select.errors import InputError
+
+from .handling import stamp
+from .media import is_video_block
+from .messages import select_messages
+from .questions import Query
+
+
+def image_messages(
+    messages: Sequence[Mapping[str, Any]],
+    selector: Any = "mini",
+    *,
+    num_frames: int = 8,
+    query: Query = "last_user",
+    max_side: int | None = 768,
+    quality: int = 90,
+    detail: str | None = None,
+    **select_kwargs: Any,
+) -> list[dict[str, Any]]:
+    """Replace every video by pictures, each with its time in front: understood by every OpenAI-compatible server.
+
+        client.chat.completions.create(model=name, messages=image_messages(messages, selector, num_frames=16))
+
+    The times are exact on every server and for every model. The price: the model sees single pictures, with its token
+    budget and its limit for pictures, and no temporal merging.
+
+    Args:
+        messages: a chat; videos are blocks of type "video" or "video_url".
+        selector: a `FrameSelector`, or the name of one.
+        num_frames: how many frames K per video.
+        query: what counts as the question, see `select_messages`.
+        max_side: pictures are scaled down to this many pixels on the longer side; None keeps their size.
+        quality: of the JPEG files, 1 to 95.
+        detail: "low", "high" or "auto", for servers that know `detail`.
+        **select_kwargs: more arguments of `FrameSelector.select`.
+
+    Returns:
+        Messages for `chat.completions`, JSON-ready.
+
+    Raises:
+        InputError: if the chat has no question.
+        VideoError: if a video cannot be read.
+    """
+    chosen = select_messages(messages, selector, num_frames=num_frames, query=query, **select_kwargs)
+    metadata = iter(chosen[1].get("video_metadata", []))
+    extra = {} if detail is None else {"detail": detail}
+
+    def blocks(block: Any) -> list[Any]:
+        if not is_video_block(block):
+            return [_openai_block(block)]
+        seconds = [ms / 1000 for ms in next(metadata)["frames_indices"]]
+        pictures = zip(seconds, block["video"], strict=True)
+        return [
+            part
+            for t, frame in pictures
+            for part in (
+                {"type": "text", "text": stamp(t)},
+                {"type": "image_url", "image_url": {"url": jpeg_url(frame, max_side, quality), **extra}},
+            )
+        ]
+
+    return [_mapped(m, blocks) for m in chosen[0]]
+
+
+def video_request(
+    messages: Sequence[Mapping[str, Any]],
+    selector: Any = "mini",
+    *,
+    num_frames: int = 8,
+    model: Any = None,
+    query: Query = "last_user",
+    max_side: int | None = 768,
+    quality: int = 90,
+    temporal_merge: str = "auto",
+    **select_kwargs: Any,
+) -> tuple[list[dict[str, Any]], dict[str, Any]]:
+    """A request for a vLLM server: the frames as one JPEG sequence, with their true times in milliseconds.
+
+        messages, extra_body = video_request(messages, selector, num_frames=32, model="qwen3_vl")
+        client.chat.completions.create(model=name, messages=messages, extra_body=extra_body)
+
+    The server must run with `--trust-request-mm-kwargs`, or it refuses `media_io_kwargs` of a request. They hold for all
+    videos of a request, so there can be one video only. The frames are not written into a short video file: its times
+    would be those of the file.
+
+    Args:
+        messages: a chat with one video, a block of type "video" or "video_url".
+        selector: a `FrameSelector`, or the name of one.
+        num_frames: how many frames K.
+        model: the model type behind the server, e.g. "qwen3_vl", to fit merging and words to it.
+        query: what counts as the question, see `select_messages`.
+        max_side: frames are scaled down to this many pixels on the longer side; None keeps their size.
+        quality: of the JPEG files, 1 to 95.
+        temporal_merge: see `select_messages`.
+        **select_kwargs: more arguments of `FrameSelector.select`.
+
+    Returns:
+        Messages and `extra_body`, JSON-ready.
+
+    Raises:
+        InputError: if the chat has not exactly one video, or no question.
+        VideoError: if the video cannot be read.
+    """
+    chosen = select_messages(
+        messages,
+        selector,
+        num_frames=num_frames,
+        query=query,
+        model=model,
+        timestamps="auto",
+        temporal_merge=temporal_merge,
+        **select_kwargs,
+    )
+    if len(chosen.selections) != 1:
+        raise InputError(
+            f"the chat has {len(chosen.selections)} videos; media_io_kwargs of vLLM hold for all videos of a request, so "
+            "send one video per request, or use image_messages"
+        )
+    (metadata,) = chosen[1]["video_metadata"]
+
+    def blocks(block: Any) -> list[Any]:
+        if not is_video_block(block):
+            return [_openai_block(block)]
+        pictures = ",".join(jpeg_base64(frame, max_side, quality) for frame in block["video"])
+        return [{"type": "video_url", "video_url": {"url": f"data:video/jpeg;base64,{pictures}"}}]
+
+    video_kwargs = {
+        "num_frames": -1,  # vLLM cuts the sequence after its default of 32 otherwise
+        "fps": metadata["fps"],
+        "frames_indices": metadata["frames_indices"],
+        "total_num_frames": metadata["total_num_frames"],
+        "duration": metadata["duration"],
+        "do_sample_frames": False,
+    }
+    return [_mapped(m, blocks) for m in chosen[0]], {"media_io_kwargs": {"video": video_kwargs}}
+
+
+def _mapped(message: Mapping[str, Any], blocks: Any) -> dict[str, Any]:
+    content = message.get("content")
+    if not isinstance(content, list):
+        return dict(message)
+    return {**message, "content": [part for block in content for part in blocks(block)]}
+
+
+def _openai_block(block: Any) -> Any:
+    """Blocks of transformers' chats in OpenAI's words."""
+    if not isinstance(block, Mapping) or block.get("type") != "image":
+        return block
+    image = next((block[k] for k in ("image", "url", "path") if block.get(k) is not None), None)
+    if isinstance(image, str) and (image.startswith(("http://", "https://", "data:"))):
+        return {"type": "image_url", "image_url": {"url": image}}
+    if isinstance(image, str):
+        from PIL import Image
+
+        try:
+            image = np.asarray(Image.open(image.removeprefix("file://")).convert("RGB"))
+        except OSError as error:
+            raise InputError(
+                f"the picture {block.get('image') or block.get('path')} cannot be read: {error}"
+            ) from error
+    return {"type": "image_url", "image_url": {"url": jpeg_url(image, None, 95)}}
+
+
+def jpeg_url(frame: Any, max_side: int | None, quality: int) -> str:
+    """A picture as a `data:` URL."""
+    return f"data:image/jpeg;base64,{jpeg_base64(frame, max_side, quality)}"
+
+
+def jpeg_base64(frame: Any, max_side: int | None, quality: int) -> str:
+    """A picture as a JPEG file in base64.
+
+    Args:
+        frame: a PIL image, or an array or tensor [H, W, 3] or [3, H, W].
+        max_side: scale down to this many pixels on the longer side.
+        quality: 1 to 95.
+    """
+    from PIL import Image
+
+    from .media import to_pictures
+
+    image = Image.fromarray(to_pictures([frame])[0])
+    if max_side is not None:
+        image.thumbnail((max_side, max_side), Image.Resampling.BICUBIC)
+    file = io.BytesIO()
+    image.save(file, "JPEG", quality=quality)
+    return base64.b64encode(file.getvalue()).decode("ascii")

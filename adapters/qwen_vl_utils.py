@@ -1,0 +1,181 @@
+"""`process_vision_info` of qwen-vl-utils with selected frames and true metadata.
+
+qwen-vl-utils gives frame lists the times of a constant frame rate (QwenLM/Qwen3-VL#2117). This replacement lets it load
+pictures and resize as always, and states the true times:
+
+    from refocus_select.adapters.qwen_vl_utils import process_vision_info      # instead of qwen_vl_utils
+
+    text = processor.apply_chat_template(messages, tokenize=False, add_generation_prompt=True)
+    images, videos, kwargs = process_vision_info(
+        messages, selector, num_frames=32, image_patch_size=16, return_video_kwargs=True, return_video_metadata=True
+    )
+    videos, metadata = zip(*videos)
+    inputs = processor(text=[text], images=images, videos=list(videos), video_metadata=list(metadata),
+                       do_resize=False, return_tensors="pt", **kwargs)
+
+Qwen2.5-VL is told times in words, so its messages change too: use `select_vision_info`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from refocus_select.errors import MissingDependencyError
+from refocus_select.selection import Selection
+
+from .messages import is_batch, select_messages
+from .questions import Query
+
+
+@dataclass(frozen=True)
+class VisionInfo:
+    """What the processor of a Qwen model is called with.
+
+    Attributes:
+        messages: the chat for `apply_chat_template`.
+        images: pictures, or None.
+        videos: float frames [T, 3, H, W] per video, resized; or None.
+        video_metadata: true times per video.
+        selections: what was chosen per video.
+    """
+
+    messages: Any
+    images: list[Any] | None
+    videos: list[Any] | None
+    video_metadata: list[dict[str, Any]]
+    selections: tuple[Selection | None, ...]
+
+    @property
+    def kwargs(self) -> dict[str, Any]:
+        """Keyword arguments for the processor besides the text."""
+        video = {"videos": self.videos, "video_metadata": self.video_metadata} if self.videos else {}
+        return {"images": self.images, **video, "do_sample_frames": False, "do_resize": False}
+
+
+def select_vision_info(
+    conversations: Sequence[Any],
+    selector: Any = "mini",
+    *,
+    num_frames: int = 8,
+    model: Any = "qwen3_vl",
+    image_patch_size: int | None = None,
+    query: Query = "last_user",
+    timestamps: str = "auto",
+    temporal_merge: str = "auto",
+    **select_kwargs: Any,
+) -> VisionInfo:
+    """Choose frames and prepare them with qwen-vl-utils.
+
+        info = select_vision_info(messages, selector, num_frames=32, model="qwen2_5_vl")
+        text = processor.apply_chat_template(info.messages, tokenize=False, add_generation_prompt=True)
+        inputs = processor(text=[text], return_tensors="pt", **info.kwargs)
+
+    Args:
+        conversations: a chat or a list of chats; `min_pixels`, `max_pixels`, `total_pixels`, `resized_height` and
+            `resized_width` of a video block are heeded.
+        selector: a `FrameSelector`, or the name of one.
+        num_frames: how many frames K per video.
+        model: a processor, or "qwen2_vl", "qwen2_5_vl", "qwen3_vl", ….
+        image_patch_size: 14 for Qwen2-VL and Qwen2.5-VL, 16 for later ones (default: by the model).
+        query: what counts as the question, see `select_messages`.
+        timestamps: see `select_messages`.
+        temporal_merge: see `select_messages`.
+        **select_kwargs: more arguments of `FrameSelector.select`.
+
+    Raises:
+        MissingDependencyError: if qwen-vl-utils is not installed.
+        InputError: if a chat has no question.
+        VideoError: if a video cannot be read.
+    """
+    stock = _stock()
+    chosen = select_messages(
+        conversations,
+        selector,
+        num_frames=num_frames,
+        query=query,
+        model=model,
+        timestamps=timestamps,
+        temporal_merge=temporal_merge,
+        **select_kwargs,
+    )
+    patch = image_patch_size or (14 if _name(model) in ("qwen2_vl", "qwen2_5_vl") else 16)
+    images, videos, _ = stock(_with_lists(chosen[0]), return_video_kwargs=True, image_patch_size=patch)
+    metadata = [
+        {**m, "frames_indices": _padded(m["frames_indices"], len(v))}
+        for m, v in zip(chosen[1].get("video_metadata", []), videos or [], strict=True)
+    ]
+    return VisionInfo(chosen[0], images, videos, metadata, chosen.selections)
+
+
+def process_vision_info(
+    conversations: Sequence[Any],
+    selector: Any = "mini",
+    *,
+    num_frames: int = 8,
+    return_video_kwargs: bool = False,
+    return_video_metadata: bool = False,
+    image_patch_size: int = 14,
+    **kwargs: Any,
+) -> tuple[Any, ...]:
+    """The function of qwen-vl-utils, with frames chosen for the question.
+
+    Args:
+        conversations: a chat or a list of chats.
+        selector: a `FrameSelector`, or the name of one.
+        num_frames: how many frames K per video.
+        return_video_kwargs: return `{"do_sample_frames": False}` as a third value. There is no `fps` in it: transformers 5
+            refuses a list, and the metadata has the times.
+        return_video_metadata: make each video a pair (frames, metadata).
+        image_patch_size: 14 for Qwen2.5-VL, 16 for Qwen3-VL.
+        **kwargs: more arguments of `select_vision_info`.
+    """
+    kwargs.setdefault("model", "qwen2_5_vl" if image_patch_size == 14 else "qwen3_vl")
+    info = select_vision_info(
+        conversations, selector, num_frames=num_frames, image_patch_size=image_patch_size, **kwargs
+    )
+    videos: list[Any] | None = info.videos
+    if return_video_metadata and info.videos is not None:
+        videos = list(zip(info.videos, info.video_metadata, strict=True))
+    result = (info.images, videos)
+    return (*result, {"do_sample_frames": False}) if return_video_kwargs else result
+
+
+def _stock() -> Any:
+    try:
+        from qwen_vl_utils import process_vision_info as stock
+    except ImportError as error:
+        raise MissingDependencyError("this needs qwen-vl-utils: pip install qwen-vl-utils") from error
+    return stock
+
+
+def _name(model: Any) -> str:
+    if isinstance(model, str):
+        return model
+    patch = getattr(getattr(model, "video_processor", None), "patch_size", 16)
+    return "qwen2_5_vl" if patch == 14 else "qwen3_vl"
+
+
+def _padded(milliseconds: list[int], length: int) -> list[int]:
+    """qwen-vl-utils repeats the last frame of an odd number."""
+    return [*milliseconds, *[milliseconds[-1]] * (length - len(milliseconds))]
+
+
+def _with_lists(messages: Any) -> Any:
+    """qwen-vl-utils takes frames as lists of pictures only."""
+    from PIL import Image
+
+    from .media import to_pictures
+
+    def block(b: Any) -> Any:
+        if isinstance(b, dict) and b.get("type") == "video":
+            return {**b, "video": [Image.fromarray(p) for p in to_pictures(b["video"])]}
+        return b
+
+    def message(m: dict[str, Any]) -> dict[str, Any]:
+        content = m.get("content")
+        return {**m, "content": [block(b) for b in content]} if isinstance(content, list) else m
+
+    chats = messages if is_batch(messages) else [messages]
+    return [[message(m) for m in chat] for chat in chats]

@@ -1,0 +1,74 @@
+"""SGLang, as far as its interface allows. Not tried against a running server.
+
+SGLang 0.5 takes no times with a video: `video_url` has no field for them, and frames that were decoded before arrive
+without metadata. So videos become pictures with their times in front, which every SGLang server understands:
+
+    from refocus_select.adapters.sglang import chat_messages
+    client.chat.completions.create(model=name, messages=chat_messages(messages, selector, num_frames=16))
+
+and for `sglang.Engine`:
+
+    engine.generate(**engine_inputs(messages, processor, selector, num_frames=16))
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from .handling import stamp
+from .media import is_video_block
+from .messages import select_messages
+from .openai import image_messages as chat_messages
+from .openai import jpeg_url
+from .questions import Query
+
+__all__ = ["chat_messages", "engine_inputs"]
+
+
+def engine_inputs(
+    messages: Sequence[Any],
+    processor: Any,
+    selector: Any = "mini",
+    *,
+    num_frames: int = 8,
+    query: Query = "last_user",
+    max_side: int | None = 768,
+    quality: int = 90,
+    **select_kwargs: Any,
+) -> dict[str, Any]:
+    """What `sglang.Engine.generate` takes for a chat with videos: a prompt with times, and pictures as `data:` URLs.
+
+    Args:
+        messages: one chat.
+        processor: the model's processor, for its chat template.
+        selector: a `FrameSelector`, or the name of one.
+        num_frames: how many frames K per video.
+        query: what counts as the question, see `select_messages`.
+        max_side: pictures are scaled down to this many pixels on the longer side; None keeps their size.
+        quality: of the JPEG files, 1 to 95.
+        **select_kwargs: more arguments of `FrameSelector.select`.
+
+    Returns:
+        `{"prompt": …, "image_data": […]}`.
+    """
+    chosen = select_messages(messages, selector, num_frames=num_frames, query=query, **select_kwargs)
+    metadata = iter(chosen[1].get("video_metadata", []))
+    pictures: list[Any] = []
+
+    def blocks(block: Any) -> list[Any]:
+        if block.get("type") == "image":
+            pictures.append(next(block[k] for k in ("image", "url", "path") if block.get(k) is not None))
+            return [{"type": "image"}]
+        if not is_video_block(block):
+            return [block]
+        milliseconds = next(metadata)["frames_indices"]
+        pictures.extend(jpeg_url(frame, max_side, quality) for frame in block["video"])
+        return [part for ms in milliseconds for part in ({"type": "text", "text": stamp(ms / 1000)}, {"type": "image"})]
+
+    chat = [
+        {**m, "content": [p for b in m["content"] for p in blocks(b)]} if isinstance(m.get("content"), list) else m
+        for m in chosen[0]
+    ]
+    prompt = processor.apply_chat_template(chat, tokenize=False, add_generation_prompt=True)
+    return {"prompt": prompt, "image_data": pictures}

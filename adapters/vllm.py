@@ -1,0 +1,139 @@
+"""vLLM: inputs for the offline engine, and a video loader for the server that knows the question.
+
+For a request to a running server from the client's side see `refocus_select.adapters.openai.video_request`.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from functools import lru_cache
+from typing import Any
+
+from refocus_select.errors import InputError
+
+from .messages import select_messages
+from .questions import Query
+
+LOADER = "refocus_select"
+
+
+def generate_inputs(
+    messages: Sequence[Any],
+    processor: Any,
+    selector: Any = "mini",
+    *,
+    num_frames: int = 8,
+    query: Query = "last_user",
+    timestamps: str = "auto",
+    temporal_merge: str = "auto",
+    chat_template_kwargs: dict[str, Any] | None = None,
+    **select_kwargs: Any,
+) -> dict[str, Any]:
+    """What `vllm.LLM.generate` takes for a chat with videos.
+
+        llm = LLM("Qwen/Qwen3-VL-8B-Instruct")
+        processor = AutoProcessor.from_pretrained("Qwen/Qwen3-VL-8B-Instruct")
+        llm.generate(generate_inputs(messages, processor, selector, num_frames=32), sampling_params)
+
+    Args:
+        messages: one chat.
+        processor: the model's processor, for its chat template and to fit the frames to it.
+        selector: a `FrameSelector`, or the name of one.
+        num_frames: how many frames K per video.
+        query: what counts as the question, see `select_messages`.
+        timestamps: see `select_messages`.
+        temporal_merge: see `select_messages`.
+        chat_template_kwargs: more arguments of `apply_chat_template`.
+        **select_kwargs: more arguments of `FrameSelector.select`.
+
+    Returns:
+        `{"prompt": …, "multi_modal_data": {"video": [(frames, metadata), …], "image": […]}}`. The metadata has
+        milliseconds (`fps=1000`) and `do_sample_frames=False`, so that vLLM takes the frames as they are.
+
+    Raises:
+        InputError: if the chat has no question.
+        VideoError: if a video cannot be read.
+    """
+    chosen = select_messages(
+        messages,
+        selector,
+        num_frames=num_frames,
+        query=query,
+        model=processor,
+        timestamps=timestamps,
+        temporal_merge=temporal_merge,
+        **select_kwargs,
+    )
+    prompt = processor.apply_chat_template(
+        chosen[0], tokenize=False, **{"add_generation_prompt": True, **(chat_template_kwargs or {})}
+    )
+    blocks = [b for m in chosen[0] if isinstance(m.get("content"), list) for b in m["content"]]
+    frames = [b["video"] for b in blocks if b.get("type") == "video"]
+    images = [b["image"] for b in blocks if b.get("type") == "image" and "image" in b]
+    metadata = chosen[1].get("video_metadata", [])
+    videos = [(f, {**m, "do_sample_frames": False}) for f, m in zip(frames, metadata, strict=True)]
+    data = {**({"video": videos} if videos else {}), **({"image": images} if images else {})}
+    return {"prompt": prompt, **({"multi_modal_data": data} if data else {})}
+
+
+def register() -> None:
+    """Entry point `vllm.general_plugins`: adds the video loader "refocus_select" to vLLM.
+
+    A request names the question, because the loader sees the video only:
+
+        extra_body={"media_io_kwargs": {"video": {"video_backend": "refocus_select", "query": question, "num_frames": 32}}}
+
+    (the server needs `--trust-request-mm-kwargs`). The selector is named by the environment variable `REFOCUS_SELECTOR`
+    of the server, "mini" by default. Without a `query` frames are spread over the video.
+    """
+    from vllm.multimodal.video import VIDEO_LOADER_REGISTRY, VideoLoader
+
+    if LOADER in getattr(VIDEO_LOADER_REGISTRY, "name2class", {}):  # vLLM loads plugins in every process, maybe twice
+        return
+
+    @VIDEO_LOADER_REGISTRY.register(LOADER)
+    class SelectingVideoLoader(VideoLoader):
+        """Chooses frames of a video for the question in `query`."""
+
+        @classmethod
+        def load_bytes(cls, data: bytes, num_frames: int = -1, **kwargs: Any) -> tuple[Any, dict[str, Any]]:
+            return load_video(data, num_frames, **kwargs)
+
+
+def load_video(
+    data: bytes, num_frames: int = -1, *, query: str | None = None, model: str | None = None, **unused: Any
+) -> tuple[Any, dict[str, Any]]:
+    """Choose frames of an encoded video, as a vLLM video loader returns them.
+
+    Args:
+        data: the file.
+        num_frames: how many frames K; -1 for 32, the default of vLLM.
+        query: the question; without one frames are spread over the video.
+        model: a model type such as "qwen3_vl", to repeat frames for models that merge them.
+        **unused: other arguments of vLLM's own loaders (`fps`, `max_duration`, …).
+
+    Returns:
+        uint8 frames [N, H, W, 3], and metadata in milliseconds.
+
+    Raises:
+        InputError: if `num_frames` is not usable.
+        VideoError: if the video cannot be read.
+    """
+    from .handling import Handling
+
+    count = 32 if num_frames == -1 else num_frames
+    if count < 1:
+        raise InputError(f"num_frames must be at least 1, or -1 for 32, not {num_frames}")
+    handling = Handling.of(model)
+    chooser = _selector(os.environ.get("REFOCUS_SELECTOR", "mini") if query else "uniform")
+    selection = chooser.select(data, query or "the whole video", num_frames=handling.frames_to_choose(count))
+    (clip,) = handling.clips(selection)
+    return clip.frames, {**clip.metadata, "do_sample_frames": False}
+
+
+@lru_cache(maxsize=2)
+def _selector(name: str) -> Any:
+    from refocus_select.selectors import FrameSelector
+
+    return FrameSelector.from_pretrained(name)
