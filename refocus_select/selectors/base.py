@@ -15,7 +15,7 @@ import numpy as np
 from ..encoding import VideoEncoding
 from ..errors import EncodingError, InputError, VideoDecodeError
 from ..selection import Selection
-from ..video import CandidateRule, Frames, Video, open_video, sample_candidates
+from ..video import CandidateRule, Frames, Video, VideoMetadata, open_video, sample_candidates
 from .algorithms.contract import check_num_frames, complete_picks
 
 if TYPE_CHECKING:
@@ -70,11 +70,12 @@ class FrameSelector(ABC):
 
     @classmethod
     def from_pretrained(cls, name_or_path: str | os.PathLike[str] = "mini", **kwargs: Any) -> FrameSelector:
-        """Load a selector by name ("mini", "uniform"), from a local folder, or from the Hugging Face Hub.
+        """Load a selector by name ("mini", "uniform", "aks", …), from a local folder, or from the Hugging Face Hub.
 
         Args:
             name_or_path: a built-in name, a folder, or a Hub id such as "interlive/ReFoCUS-1.3B".
-            **kwargs: `device`, `dtype`; for the Hub also `revision`, `token`, `cache_dir`, `local_files_only`.
+            **kwargs: `device`, `dtype`; for an algorithm `encoder` and its settings (see
+                `AlgorithmSelector`); for the Hub also `revision`, `token`, `cache_dir`, `local_files_only`.
 
         Raises:
             SelectorLoadError: naming what is missing or damaged, and the remedy.
@@ -132,7 +133,11 @@ class FrameSelector(ABC):
             per_video: dict[str, torch.Tensor] = {}
             if self.looks:
                 stream = source.iter_frames(
-                    plan.indices, size=self.frame_size, exact=exact, workers=workers, ordered=self.ordered
+                    plan.indices,
+                    size=self._decode_size(source.metadata),
+                    exact=exact,
+                    workers=workers,
+                    ordered=self.ordered,
                 )
                 per_frame, per_video = self._encode_frames(reader.read(stream), len(plan.indices))
                 positions, indices, timestamps = reader.arrived()
@@ -156,6 +161,10 @@ class FrameSelector(ABC):
                 warnings=(*unusual, *reader.warnings()),
                 origin=os.fspath(video) if _is_path(video) else source,
             )
+
+    def _decode_size(self, metadata: VideoMetadata) -> tuple[int, int] | None:
+        """(height, width) at which the candidates of this video are decoded; None for the video's own size."""
+        return self.frame_size
 
     @abstractmethod
     def _encode_frames(

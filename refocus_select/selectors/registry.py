@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import SelectorLoadError
+from .algorithms import SCORED
 from .base import FrameSelector
 
 
@@ -47,4 +48,27 @@ def _uniform(**kwargs: Any) -> FrameSelector:
     return UniformSelector()
 
 
-_BUILT_IN: dict[str, Callable[..., FrameSelector]] = {"mini": _mini, "uniform": _uniform}
+def _random(**kwargs: Any) -> FrameSelector:
+    from .training_free import RandomSelector
+
+    kwargs.pop("device", None)
+    if kwargs.keys() - {"seed"}:
+        raise SelectorLoadError(f"'random' takes no {', '.join(sorted(kwargs.keys() - {'seed'}))}; it takes seed")
+    return RandomSelector(**kwargs)
+
+
+def _algorithm(name: str) -> Callable[..., FrameSelector]:
+    def load(**kwargs: Any) -> FrameSelector:
+        from .training_free import AlgorithmSelector
+
+        return AlgorithmSelector.from_pretrained(name, **kwargs)
+
+    return load
+
+
+_BUILT_IN: dict[str, Callable[..., FrameSelector]] = {
+    "mini": _mini,
+    "uniform": _uniform,
+    "random": _random,
+    **{name: _algorithm(name) for name in SCORED},
+}

@@ -105,7 +105,7 @@ def test_frames_are_decoded_no_larger_than_the_model_needs(tmp_path, kind, heigh
 
 def test_the_logit_scale_is_the_models_own(tmp_path):
     encoder = HFEncoder.from_pretrained(tiny_clip(tmp_path), device="cpu")
-    assert encoder.logit_scale == pytest.approx(float(AutoModel.from_pretrained(tmp_path).logit_scale.exp()))
+    assert encoder.logit_scale == pytest.approx(AutoModel.from_pretrained(tmp_path).logit_scale.exp().item())
     assert encoder.logit_scale == pytest.approx(1 / 0.07, rel=1e-3)
 
 
@@ -130,9 +130,7 @@ def test_half_precision_is_close(tmp_path):
     assert cosines.min() > 0.99
 
 
-@pytest.mark.parametrize(
-    "bad", [np.zeros((2, 8, 8, 3)), np.zeros((8, 8, 3), np.uint8), np.zeros((2, 3, 8, 8), np.uint8)]
-)
+@pytest.mark.parametrize("bad", [np.zeros((2, 8, 8, 3)), *(np.zeros(s, np.uint8) for s in ((8, 8, 3), (2, 3, 8, 8)))])
 def test_frames_must_be_rgb_pictures(encoder, bad):
     with pytest.raises(InputError, match="uint8"):
         encoder.encode_frames(bad)

@@ -1,0 +1,292 @@
+"""`HFEncoder`: frames and text in one space, by any dual encoder of transformers (CLIP, SigLIP, SigLIP 2, …)."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+import os
+from collections.abc import Mapping, Sequence
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from ..errors import InputError, SelectorLoadError
+from ..hub import HubOptions, find_checkpoint
+
+DEFAULT_LOGIT_SCALE = 100.0  # CLIP's, for models that have none of their own
+_SAMPLES = 64  # values of each weight that enter the fingerprint
+_MOST_TOKENS = 100_000  # tokenizers write a huge number where no limit is set
+
+
+class HFEncoder:
+    """Vectors of frames and of text whose dot product says how well they match.
+
+    Attributes:
+        name: the folder or Hub id.
+        frame_size: (height, width) that frames may be decoded at without loss; None where the shape must be kept.
+        fingerprint: identity of weights and preprocessing, the same on every machine and for every dtype.
+        logit_scale: what the model multiplies cosines with.
+        max_tokens: longer texts are encoded in pieces whose vectors are averaged.
+    """
+
+    def __init__(self, model: nn.Module, image_processor: Any, tokenizer: Any, *, name: str, batch: int = 32) -> None:
+        for method in ("get_image_features", "get_text_features"):
+            if not hasattr(model, method):
+                raise SelectorLoadError(
+                    f"{name} is a {type(model).__name__}, which does not encode pictures and text into one space; "
+                    "give a dual encoder such as 'google/siglip2-base-patch16-224'"
+                )
+        self.name = name
+        self.model: Any = model.requires_grad_(False).eval()
+        self.image_processor = image_processor
+        self.tokenizer = tokenizer
+        self.batch = batch
+        self.frame_size = _fixed_size(image_processor)
+        self.fingerprint = _fingerprint(model, image_processor)
+        self.logit_scale = _logit_scale(model)
+        self.max_tokens = _max_tokens(model, tokenizer)
+
+    @classmethod
+    def from_pretrained(
+        cls,
+        name_or_path: str | os.PathLike[str],
+        *,
+        device: str | torch.device | None = None,
+        dtype: str | torch.dtype | None = None,
+        batch: int = 32,
+        revision: str | None = None,
+        token: str | bool | None = None,
+        cache_dir: str | os.PathLike[str] | None = None,
+        local_files_only: bool = False,
+    ) -> HFEncoder:
+        """Load model, image processor and tokenizer. Only safetensors are read, and no code of the repository is run.
+
+        Args:
+            name_or_path: a Hub id such as "google/siglip2-base-patch16-224", or a folder.
+            device: "cpu", "cuda", …; by default the GPU if there is one.
+            dtype: by default float16 on a GPU and float32 elsewhere.
+            batch: how many frames go through the model at once.
+            revision, token, cache_dir, local_files_only: as in huggingface_hub.
+
+        Raises:
+            SelectorLoadError: if the model is missing, gated, damaged, no dual encoder, or has no safetensors weights.
+        """
+        from safetensors import SafetensorError
+        from transformers import AutoImageProcessor, AutoModel, AutoTokenizer
+
+        name = os.fspath(name_or_path)
+        options = HubOptions(revision, token, Path(cache_dir) if cache_dir is not None else None, local_files_only)
+        find_checkpoint(name_or_path, options)  # downloads the weights, or says what stands in the way
+        shared: dict[str, Any] = {
+            "revision": revision or "main",
+            "token": token,
+            "cache_dir": cache_dir,
+            "local_files_only": local_files_only or Path(name).is_dir(),
+            "trust_remote_code": False,
+        }
+        try:
+            model, report = AutoModel.from_pretrained(
+                name, use_safetensors=True, dtype="auto", output_loading_info=True, **shared
+            )
+            image_processor = AutoImageProcessor.from_pretrained(name, **shared)
+            tokenizer = AutoTokenizer.from_pretrained(name, **shared)
+        except (OSError, ValueError, KeyError, ImportError, RuntimeError, SafetensorError) as error:
+            raise SelectorLoadError(f"cannot load the encoder {name}: {error}") from error
+        missing = sorted(key for key in report["missing_keys"] if not key.endswith("position_ids"))
+        if missing:
+            raise SelectorLoadError(
+                f"the weights of {name} lack {len(missing)} tensors, first {missing[0]}; they would be random: "
+                "download the checkpoint again, or give another"
+            )
+        encoder = cls(model, image_processor, tokenizer, name=name, batch=batch)
+        chosen = torch.device(device if device is not None else "cuda" if torch.cuda.is_available() else "cpu")
+        encoder.model.to(device=chosen, dtype=_dtype(dtype, chosen))
+        return encoder
+
+    @property
+    def device(self) -> torch.device:
+        """Where the weights lie."""
+        device: torch.device = next(self.model.parameters()).device
+        return device
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """In what the model computes."""
+        dtype: torch.dtype = next(self.model.parameters()).dtype
+        return dtype
+
+    def decode_size(self, height: int, width: int) -> tuple[int, int] | None:
+        """The size at which frames of a video of this height and width are best decoded, None for their own.
+
+        Smaller pictures are decoded and carried faster; the image processor still does its own resizing and cropping.
+        """
+        if self.frame_size:
+            return self.frame_size
+        short = _sizes(self.image_processor).get("shortest_edge")
+        patches = getattr(self.image_processor, "max_num_patches", None)
+        if short:
+            scale = short / min(height, width)
+        elif patches:
+            scale = math.sqrt(patches * self.image_processor.patch_size**2 / (height * width))
+        else:
+            return None
+        return (round(height * scale), round(width * scale)) if scale < 1 else None
+
+    @torch.inference_mode()
+    def encode_frames(self, frames: np.ndarray | Tensor) -> Tensor:
+        """Frame vectors.
+
+        Args:
+            frames: uint8 RGB `[N, H, W, 3]`.
+
+        Returns:
+            float32 `[N, D]` on the CPU, unit length.
+
+        Raises:
+            InputError: if `frames` has another type or shape.
+        """
+        pixels = np.asarray(frames)
+        if pixels.dtype != np.uint8 or pixels.ndim != 4 or pixels.shape[3] != 3:
+            raise InputError(f"frames must be uint8 [N, H, W, 3], not {pixels.dtype} {list(pixels.shape)}")
+        vectors = []
+        for at in range(0, len(pixels), self.batch):
+            inputs = self.image_processor(
+                images=list(pixels[at : at + self.batch]), input_data_format="channels_last", return_tensors="pt"
+            )
+            vectors.append(_unit(self.model.get_image_features(**self._placed(inputs))))
+        return torch.cat(vectors) if vectors else torch.zeros(0, self._width())
+
+    @torch.inference_mode()
+    def encode_text(self, texts: Sequence[str]) -> Tensor:
+        """Text vectors, float32 `[len(texts), D]` on the CPU, unit length.
+
+        A text that is longer than the model reads is cut between words into equal pieces; their vectors are averaged
+        (as MDP3 does, there at 64 tokens).
+        """
+        pieces = [self._pieces(text) for text in texts]
+        flat = [piece for text in pieces for piece in text]
+        vectors = []
+        for at in range(0, len(flat), self.batch):
+            inputs = self.tokenizer(
+                flat[at : at + self.batch],
+                # SigLIP was trained with texts filled up to full length; elsewhere a mask hides what fills up.
+                padding="max_length" if self._model_type.startswith("siglip") else True,
+                truncation=True,
+                max_length=self.max_tokens,
+                return_tensors="pt",
+            )
+            vectors.append(_unit(self.model.get_text_features(**self._placed(inputs))))
+        if not vectors:
+            return torch.zeros(0, self._width())
+        owner = torch.repeat_interleave(torch.arange(len(pieces)), torch.tensor([len(text) for text in pieces]))
+        sums = torch.zeros(len(pieces), vectors[0].shape[1]).index_add_(0, owner, torch.cat(vectors))
+        return F.normalize(sums, dim=-1)
+
+    @property
+    def _model_type(self) -> str:
+        return str(self.model.config.model_type)
+
+    def _pieces(self, text: str) -> list[str]:
+        """The text, or as few equal pieces of it as the model can read."""
+        pieces = [text]
+        while max(lengths := self._lengths(pieces)) > self.max_tokens and len(pieces) < len(text):
+            count = max(len(pieces) + 1, math.ceil(sum(lengths) / self.max_tokens))
+            pieces = _cut(text, min(count, len(text)))
+        return pieces
+
+    def _lengths(self, texts: list[str]) -> list[int]:
+        return [len(ids) for ids in self.tokenizer(texts, truncation=False, verbose=False)["input_ids"]]
+
+    def _placed(self, inputs: Mapping[str, Any]) -> dict[str, Tensor]:
+        """Inputs on the model's device, real numbers in its dtype."""
+        return {
+            name: value.to(self.device, self.dtype if value.is_floating_point() else None)
+            for name, value in inputs.items()
+        }
+
+    def _width(self) -> int:
+        return int(self.encode_text(["a"]).shape[1])
+
+
+def _cut(text: str, count: int) -> list[str]:
+    """`count` pieces of about equal length, cut between words, or anywhere if there are too few words."""
+    words = text.split()
+    joint, units = (" ", words) if len(words) >= count else ("", list(text))
+    edges = np.linspace(0, len(units), count + 1).round().astype(int)
+    return [joint.join(units[begin:end]) for begin, end in pairwise(edges)]
+
+
+def _unit(output: Any) -> Tensor:
+    """Vectors of unit length, float32 on the CPU; transformers 5 wraps them in an output object."""
+    features: Tensor = output if isinstance(output, Tensor) else output.pooler_output
+    return F.normalize(features.float(), dim=-1).cpu()
+
+
+def _dtype(dtype: str | torch.dtype | None, device: torch.device) -> torch.dtype:
+    if dtype is None:
+        return torch.float16 if device.type == "cuda" else torch.float32
+    found = getattr(torch, dtype, None) if isinstance(dtype, str) else dtype
+    if not isinstance(found, torch.dtype) or not found.is_floating_point:
+        raise InputError(f"dtype must be 'float32', 'float16' or 'bfloat16', not {dtype!r}")
+    return found
+
+
+def _sizes(image_processor: Any) -> dict[str, int]:
+    """The processor's target size as a plain dictionary, without what is not set."""
+    size = getattr(image_processor, "size", None)
+    if not size:
+        return {}
+    keys = ("height", "width", "shortest_edge", "longest_edge")
+    found = {key: size.get(key) if isinstance(size, Mapping) else getattr(size, key, None) for key in keys}
+    return {key: int(value) for key, value in found.items() if value}
+
+
+def _fixed_size(image_processor: Any) -> tuple[int, int] | None:
+    """(height, width) if every picture is brought to one size and nothing is cropped."""
+    size = _sizes(image_processor)
+    if getattr(image_processor, "do_center_crop", False) or "height" not in size or "width" not in size:
+        return None
+    return size["height"], size["width"]
+
+
+def _logit_scale(model: nn.Module) -> float:
+    scale, temperature = getattr(model, "logit_scale", None), getattr(model, "temperature", None)
+    if isinstance(scale, Tensor):
+        return float(scale.detach().float().exp())
+    if isinstance(temperature, Tensor):  # ALIGN divides by it
+        return 1 / float(temperature.detach().float())
+    return DEFAULT_LOGIT_SCALE
+
+
+def _max_tokens(model: nn.Module, tokenizer: Any) -> int:
+    config = getattr(model.config, "text_config", model.config)
+    limits = [getattr(config, "max_position_embeddings", None), getattr(tokenizer, "model_max_length", None)]
+    usable = [int(limit) for limit in limits if limit and limit < _MOST_TOKENS]
+    return min(usable) if usable else 512
+
+
+def _fingerprint(model: nn.Module, image_processor: Any) -> str:
+    """Identity of what decides the vectors: shapes and sampled values of all weights, and the preprocessing.
+
+    Sampled, because hashing gigabytes would take longer than encoding a video; a fine-tuned copy differs everywhere.
+    """
+    digest = hashlib.sha256()
+    preprocessing = {
+        key: value
+        for key, value in json.loads(image_processor.to_json_string()).items()
+        if key not in ("_processor_class", "processor_class", "transformers_version", "image_processor_type")
+    }
+    digest.update(json.dumps(preprocessing, sort_keys=True).encode())
+    digest.update(type(model).__name__.encode())
+    for name, tensor in sorted(model.state_dict().items()):
+        flat = tensor.detach().flatten()
+        step = max(1, flat.numel() // _SAMPLES)
+        digest.update(f"{name}{list(tensor.shape)}".encode())
+        digest.update(flat[::step][: _SAMPLES + 1].double().cpu().numpy().tobytes())
+    return f"hf-{digest.hexdigest()[:32]}"
