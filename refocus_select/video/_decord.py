@@ -17,6 +17,7 @@ from refocus_select.errors import MissingDependencyError, UnsupportedVideoError,
 from refocus_select.video._pyav import PyAVVideo, decodes_alone
 from refocus_select.video.base import SpanReader
 from refocus_select.video.engine import Put, Span
+from refocus_select.video.images import resized
 from refocus_select.video.plan import Plan
 
 _BATCH = 32  # frames per call: decord returns them all at once
@@ -93,7 +94,8 @@ class _DecordReader:
     def __init__(self, video: DecordVideo, targets: NDArray[np.int64], size: tuple[int, int]) -> None:
         self.video, self.targets = video, targets
         own = (video.metadata.height, video.metadata.width)
-        self.reader = video._open(*((0, 0) if size == own else size))
+        # It cannot turn and scale at once: turned videos are scaled afterwards.
+        self.reader = video._open(*((0, 0) if size == own or video.metadata.rotation else size))
         self.size = size
 
     def read(self, span: Span, put: Put, check: Callable[[], None]) -> None:
@@ -106,6 +108,8 @@ class _DecordReader:
                 f"{self.video.metadata.source}: decord cannot decode frames {wanted[0]} to {wanted[-1]} "
                 f"({_first_line(error)}); use backend='pyav', which returns what is left of a damaged file"
             ) from error
+        if self.video.metadata.rotation:
+            pictures = np.stack([resized(picture, self.size) for picture in pictures])
         if pictures.shape[1:3] != self.size:
             raise UnsupportedVideoError(
                 f"{self.video.metadata.source}: decord returns pictures of {pictures.shape[1:3]} where {self.size} "

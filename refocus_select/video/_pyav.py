@@ -277,9 +277,10 @@ class _Damage:
     spans: list[tuple[int, float]] = field(default_factory=list)
     last_fed: int = 0
 
-    def note(self) -> None:
-        start = max(0, self.last_fed - self.slack)
-        following = np.searchsorted(self.index.key_positions, self.last_fed, side="right")
+    def note(self, position: int | None = None) -> None:
+        """An error at the packet fed last, or at `position`: all is in doubt from there to the next keyframe."""
+        start = max(0, self.last_fed - self.slack) if position is None else position
+        following = np.searchsorted(self.index.key_positions, max(start, position or self.last_fed), side="right")
         end = float(self.index.key_positions[following]) if following < len(self.index.key_positions) else np.inf
         self.spans.append((start, end))
 
@@ -371,6 +372,8 @@ class Reader:
                 if beyond > _OVERRUN:
                     break
         delivery.finish()
+        if delivery.damage.spans:
+            decoder.reopen()  # what it took for parameters of the stream may have been noise
 
     def _check_guess(self, pts: int | None) -> None:
         index = self.index
@@ -485,7 +488,7 @@ class _Delivery:
         if picture.is_corrupt:
             if not self.damage.spans and self.anchor > 0 and len(self.open) == self.stop - self.first:
                 raise _TooLate
-            self.damage.spans.append((int(self.index.positions[rank]), np.inf))
+            self.damage.note(int(self.index.positions[rank]))
         good = not self.damage.touches(rank)
         self._pass_by(rank)
         position = self.wanted.get(picture.pts) if picture.pts is not None else None
@@ -555,7 +558,7 @@ def _good_pictures(decoder: Decoder, index: FrameIndex, anchor: int, until: int)
         for picture in pictures:
             number = _rank(index, picture.pts)
             if picture.is_corrupt and number is not None:
-                damage.spans.append((int(index.positions[number]), np.inf))
+                damage.note(int(index.positions[number]))
             if number is not None and not damage.touches(number):
                 yield number, picture
 

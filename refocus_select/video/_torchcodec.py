@@ -42,7 +42,9 @@ class TorchCodecVideo(PyAVVideo):
     def _open(self) -> Any:
         try:
             return self._decoder_class(self.path, seek_mode="exact", num_ffmpeg_threads=1, dimension_order="NHWC")
-        except (RuntimeError, ValueError) as error:
+        except (RuntimeError, ValueError, OSError) as error:
+            if "libtorchcodec" in str(error):
+                raise _does_not_load(error) from error
             raise UnsupportedVideoError(
                 f"{self.metadata.source}: torchcodec cannot open it ({_first_line(error)}); use backend='pyav'"
             ) from error
@@ -98,11 +100,15 @@ def _import_decoder() -> Any:
     except ImportError as error:
         raise MissingDependencyError("backend='torchcodec' needs torchcodec: pip install torchcodec") from error
     except (RuntimeError, OSError) as error:
-        raise MissingDependencyError(
-            f"torchcodec is installed but does not load ({_first_line(error)}); it needs the libraries of FFmpeg "
-            "4 to 8 and the torch release that it was built for. backend='pyav' needs neither"
-        ) from error
+        raise _does_not_load(error) from error
     return VideoDecoder
+
+
+def _does_not_load(error: Exception) -> MissingDependencyError:
+    return MissingDependencyError(
+        f"torchcodec is installed but does not load ({_first_line(error)}); it needs the libraries of FFmpeg 4 to 8 "
+        "on the system and the torch release that it was built for. backend='pyav' needs neither"
+    )
 
 
 def _first_line(error: Exception) -> str:

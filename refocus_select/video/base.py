@@ -305,12 +305,10 @@ class Video(ABC):
         if len(asked) == 0:
             return
         with self._warnings_lock:
+            level = logging.DEBUG if self._damaged else logging.WARNING  # one warning per video
             self._damaged.update(zip(asked.tolist(), got.tolist(), strict=True))
-            known = len(self._damaged)
-        logger.warning(
-            "%s: %d damaged frames were replaced by neighbours (%d so far), the first: %d by %d",
-            self.metadata.source, len(asked), known, asked[0], got[0],
-        )  # fmt: skip
+        source, first = self.metadata.source, (int(asked[0]), int(got[0]))
+        logger.log(level, "%s: damaged frames are replaced by neighbours, such as %d by %d", source, *first)
 
     def _nothing_decoded(self) -> VideoDecodeError:
         return VideoDecodeError(

@@ -49,6 +49,7 @@ class PictureVideo(Video):
         self._load = load
         times, start, duration = _times(source, count, timestamps, fps, last)
         notes = list(warnings)
+        fingerprint = hashlib.sha256(fingerprint.encode() + times.tobytes()).hexdigest()[:32]  # times are content
         height, width = self._first_size(source, count)
         steps = np.diff(times)
         metadata = VideoMetadata(
@@ -363,14 +364,19 @@ def open_array(
         picture = array[index]
         if picture.dtype != np.uint8:
             picture = np.rint(picture.astype(np.float32) * 255).astype(np.uint8)
-        if size is None or size == picture.shape[:2]:
-            return picture
-        from PIL import Image
-
-        image = Image.fromarray(np.ascontiguousarray(picture))
-        return np.asarray(image.resize((size[1], size[0]), Image.Resampling.BILINEAR))
+        return picture if size is None else resized(picture, size)
 
     return PictureVideo(load, len(array), source, "array", _digest(array), timestamps=timestamps, fps=fps)
+
+
+def resized(picture: NDArray[np.uint8], size: tuple[int, int]) -> NDArray[np.uint8]:
+    """An RGB picture `[H, W, 3]` at (height, width), bilinear with antialiasing."""
+    if picture.shape[:2] == size:
+        return picture
+    from PIL import Image
+
+    image = Image.fromarray(np.ascontiguousarray(picture))
+    return np.asarray(image.resize((size[1], size[0]), Image.Resampling.BILINEAR))
 
 
 def _as_channels_last(frames: Any) -> NDArray[Any]:
