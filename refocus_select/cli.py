@@ -1,4 +1,4 @@
-"""The command line: `refocus-select select VIDEO QUESTION`, `refocus-select info VIDEO`."""
+"""The command line: `refocus-select select VIDEO QUESTION`, `refocus-select info VIDEO`, `refocus-select cache`."""
 
 from __future__ import annotations
 
@@ -17,12 +17,14 @@ from .errors import InputError, MissingDependencyError, RefocusError, SelectorLo
 
 if TYPE_CHECKING:
     from .selection import Selection
+    from .selectors import FrameSelector
 
 _EXAMPLES = """\
 examples:
   refocus-select select film.mp4 "When does the bird appear?"
   refocus-select select film.mp4 "Who wins?" -n 16 --out frames/ --plot why.png
   refocus-select select film.mp4 "Who wins?" "What is on the table?" --json > answers.jsonl
+  refocus-select select film.mp4 "Who wins?" --selector aks --encoder google/siglip2-base-patch16-224
   refocus-select select lecture.mp4 "the slide with the formula" --start 10:00 --end 25:30
 
 Several questions read the video once. exit status: 0 done, 2 bad arguments,
@@ -92,8 +94,13 @@ def _parser() -> argparse.ArgumentParser:
     select.add_argument("--plot", type=Path, metavar="FILE", help="draw scores and frames beside uniform sampling")
     select.add_argument("--sheet", type=Path, metavar="FILE", help="draw the chosen frames as one picture")
     select.add_argument(
-        "--selector", default="mini", metavar="NAME", help="'mini' (default), 'uniform', a folder, or a Hub id"
+        "--selector",
+        default="mini",
+        metavar="NAME",
+        help="'mini' (default), 'uniform', an algorithm, a folder, or a Hub id",
     )
+    select.add_argument("--encoder", metavar="NAME", help="dual encoder of an algorithm: a folder or a Hub id")
+    select.add_argument("--cache", metavar="DIR", help="keep encodings there (default: REFOCUS_CACHE_DIR if set)")
     select.add_argument("--device", help="where the selector runs, e.g. cuda (default: chosen by the selector)")
     select.add_argument("--start", type=_seconds, metavar="TIME", help="look from here: seconds, m:ss or h:mm:ss")
     select.add_argument("--end", type=_seconds, metavar="TIME", help="look up to here")
@@ -108,6 +115,17 @@ def _parser() -> argparse.ArgumentParser:
     )
     info.add_argument("video", metavar="VIDEO", help="a file, a folder of images, or a URL")
     info.set_defaults(run=_info)
+
+    cache = commands.add_parser(
+        "cache",
+        help="look at stored encodings, and clean up",
+        description="List the encodings in the cache folder, last used first; --limit and --clear remove some or all.",
+    )
+    cache.add_argument("--dir", type=Path, help="the folder (default: REFOCUS_CACHE_DIR or the system's)")
+    cache.add_argument("--limit", metavar="SIZE", help="remove what was not used for longest, down to e.g. 500MB")
+    cache.add_argument("--clear", action="store_true", help="remove all encodings")
+    cache.add_argument("--json", action="store_true", help="JSON on standard output, one object per line")
+    cache.set_defaults(run=_cache, verbose=False)
     return parser
 
 
@@ -132,8 +150,9 @@ def _select(arguments: argparse.Namespace) -> int:
         arguments.video,
         arguments.questions,
         arguments.num_frames,
-        selector=arguments.selector,
+        selector=_selector(arguments),
         device=arguments.device,
+        cache=arguments.cache,
         start=arguments.start,
         end=arguments.end,
         fps=arguments.fps,
@@ -157,6 +176,15 @@ def _select(arguments: argparse.Namespace) -> int:
         else:
             _print_selection(selection, outputs)
     return 0
+
+
+def _selector(arguments: argparse.Namespace) -> str | FrameSelector:
+    if not arguments.encoder:
+        return str(arguments.selector)
+    from .selectors import FrameSelector
+
+    device = {} if arguments.device is None else {"device": arguments.device}
+    return FrameSelector.from_pretrained(arguments.selector, encoder=arguments.encoder, **device)
 
 
 def _print_selection(selection: Selection, outputs: Sequence[Path]) -> None:
@@ -197,6 +225,30 @@ def _info(arguments: argparse.Namespace) -> int:
         print(f"{name.replace('_', ' '):>18}  {round(value, 3) if isinstance(value, float) else value}")
     for warning in facts["warnings"]:
         print(f"{'note':>18}  {warning}")
+    return 0
+
+
+def _cache(arguments: argparse.Namespace) -> int:
+    from dataclasses import asdict
+    from datetime import datetime
+
+    from .cache import EncodingCache, parse_size
+
+    cache = EncodingCache(arguments.dir)
+    limit = 0 if arguments.clear else parse_size(arguments.limit) if arguments.limit else None
+    removed = cache.shrink(limit) if limit is not None else 0
+    entries = cache.entries()
+    if arguments.json:
+        for entry in entries:
+            print(json.dumps({**asdict(entry), "path": str(entry.path)}, ensure_ascii=False))
+        return 0
+    for entry in entries:
+        used = datetime.fromtimestamp(entry.used).strftime("%Y-%m-%d %H:%M")
+        print(f"{entry.size / 1e6:9.2f} MB  {used}  {entry.candidates:5d} frames  {entry.selector}  {entry.source}")
+    total = sum(entry.size for entry in entries)
+    print(f"{len(entries)} encodings, {total / 1e6:.2f} MB of {cache.max_bytes / 1e6:.0f} MB in {cache.folder}")
+    if limit is not None:
+        print(f"{removed} removed")
     return 0
 
 

@@ -7,15 +7,16 @@ import os
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, fields, replace
 from typing import TYPE_CHECKING, Any, ClassVar, overload
 
 import numpy as np
 
+from ..cache import EncodingCache, encoding_key, find_cache
 from ..encoding import VideoEncoding
 from ..errors import EncodingError, InputError, VideoDecodeError
 from ..selection import Selection
-from ..video import CandidateRule, Frames, Video, VideoMetadata, open_video, sample_candidates
+from ..video import CandidatePlan, CandidateRule, Frames, Video, VideoMetadata, open_video, sample_candidates
 from .algorithms.contract import check_num_frames, complete_picks
 
 if TYPE_CHECKING:
@@ -104,6 +105,7 @@ class FrameSelector(ABC):
         workers: int | None = None,
         backend: str | None = None,
         progress: bool | None = None,
+        cache: EncodingCache | str | os.PathLike[str] | bool | None = None,
     ) -> VideoEncoding:
         """Read the candidate frames of a video and keep what later questions need.
 
@@ -117,6 +119,8 @@ class FrameSelector(ABC):
             workers: decoder threads (default: one per core).
             backend: "pyav", "torchcodec" or "decord" (default: chosen for you).
             progress: show a progress bar (default: only on a terminal).
+            cache: where encodings are kept between runs: a folder, True for the default one, an `EncodingCache`, or
+                False for nowhere (default: REFOCUS_CACHE_DIR if it is set, else nowhere).
 
         Returns:
             The encoding of F candidates; damaged pictures are left out and reported in `warnings`.
@@ -127,40 +131,55 @@ class FrameSelector(ABC):
         """
         with _opened(video, backend) as source:
             plan = sample_candidates(source, self.rule, fps=fps, max_frames=max_frames, start=start, end=end)
-            unusual = source.warnings  # before reading: damaged pictures are reported by the reader
-            reader = _Reader(plan.indices, progress)
-            per_frame: dict[str, torch.Tensor] = {}
-            per_video: dict[str, torch.Tensor] = {}
-            if self.looks:
-                stream = source.iter_frames(
-                    plan.indices,
-                    size=self._decode_size(source.metadata),
-                    exact=exact,
-                    workers=workers,
-                    ordered=self.ordered,
-                )
-                per_frame, per_video = self._encode_frames(reader.read(stream), len(plan.indices))
-                positions, indices, timestamps = reader.arrived()
-            else:
-                indices, first = np.unique(plan.indices, return_index=True)
-                positions, timestamps = np.arange(len(indices)), plan.timestamps[first]
-            if not len(positions):
-                raise VideoDecodeError(
-                    f"{source.metadata.source}: not one of the {len(plan.indices)} candidate frames could be decoded; "
-                    "the file is damaged there: choose another range with start= and end=, or repair the file"
-                )
-            order = np.argsort(positions, kind="stable")
-            return VideoEncoding(
-                tensors={**{name: t[order] for name, t in per_frame.items()}, **per_video},
-                indices=indices[order],
-                timestamps=timestamps[order],
-                video=asdict(source.metadata),
-                video_fingerprint=source.fingerprint,
-                selector=self.name,
-                selector_fingerprint=self.fingerprint,
-                warnings=(*unusual, *reader.warnings()),
-                origin=os.fspath(video) if _is_path(video) else source,
+            size = self._decode_size(source.metadata)
+            store = find_cache(cache) if self.looks else None
+            key = encoding_key(source, self.fingerprint, plan, size=size, exact=exact) if store else ""
+            encoding = store.get(key) if store else None
+            if encoding is None:
+                encoding = self._read(source, plan, size=size, exact=exact, workers=workers, progress=progress)
+                if store:
+                    store.put(key, encoding)
+            origin = os.fspath(video) if _is_path(video) else source
+            return replace(encoding, video=asdict(source.metadata), selector=self.name, origin=origin)
+
+    def _read(
+        self,
+        source: Video,
+        plan: CandidatePlan,
+        *,
+        size: tuple[int, int] | None,
+        exact: bool,
+        workers: int | None,
+        progress: bool | None,
+    ) -> VideoEncoding:
+        """Decode and encode the candidates of a plan."""
+        unusual = source.warnings  # before reading: damaged pictures are reported by the reader
+        reader = _Reader(plan.indices, progress)
+        per_frame: dict[str, torch.Tensor] = {}
+        per_video: dict[str, torch.Tensor] = {}
+        if self.looks:
+            stream = source.iter_frames(plan.indices, size=size, exact=exact, workers=workers, ordered=self.ordered)
+            per_frame, per_video = self._encode_frames(reader.read(stream), len(plan.indices))
+            positions, indices, timestamps = reader.arrived()
+        else:
+            indices, first = np.unique(plan.indices, return_index=True)
+            positions, timestamps = np.arange(len(indices)), plan.timestamps[first]
+        if not len(positions):
+            raise VideoDecodeError(
+                f"{source.metadata.source}: not one of the {len(plan.indices)} candidate frames could be decoded; "
+                "the file is damaged there: choose another range with start= and end=, or repair the file"
             )
+        order = np.argsort(positions, kind="stable")
+        return VideoEncoding(
+            tensors={**{name: t[order] for name, t in per_frame.items()}, **per_video},
+            indices=indices[order],
+            timestamps=timestamps[order],
+            video=asdict(source.metadata),
+            video_fingerprint=source.fingerprint,
+            selector=self.name,
+            selector_fingerprint=self.fingerprint,
+            warnings=(*unusual, *reader.warnings()),
+        )
 
     def _decode_size(self, metadata: VideoMetadata) -> tuple[int, int] | None:
         """(height, width) at which the candidates of this video are decoded; None for the video's own size."""
@@ -297,7 +316,7 @@ class FrameSelector(ABC):
         )
 
 
-_ENCODE_ARGUMENTS = frozenset({"fps", "max_frames", "start", "end", "exact", "workers", "backend", "progress"})
+_ENCODE_ARGUMENTS = frozenset({"fps", "max_frames", "start", "end", "exact", "workers", "backend", "progress", "cache"})
 
 
 class _Reader:
