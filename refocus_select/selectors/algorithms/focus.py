@@ -36,6 +36,7 @@ def focus(
     min_gap: float = 1.0,
     temperature: float = 0.06,
     seed: int = 42,
+    faithful: bool = False,
 ) -> np.ndarray:
     """Score a few frames everywhere, more where the upper confidence bound is high, then pick.
 
@@ -46,10 +47,11 @@ def focus(
     evenly by the best quarter of the arms (4 to 32) and drawn in each from a softmax of the scores, where a frame
     without a score has that of the nearest one with.
 
-    The released code differs: its arms leave out up to one arm's worth of frames at the end of the video, the gap is
-    not kept between the picks that one arm draws together, scores are cut to [0, 1], and arms that are too short
-    leave the answer with fewer than K frames. Here all frames belong to an arm, the gap holds between all
-    picks as long as an arm has frames left, and missing picks are filled by the estimated score.
+    The released code has four faults: arms of T // count frames leave out the frames behind the last one; the gap is
+    not kept between the picks that one arm draws together; estimated scores are cut to [0, 1], so that negative cosines
+    cannot rank; and arms that are too short leave the answer with fewer than K frames. By default all frames belong
+    to an arm, the gap holds between all picks as long as an arm has frames left, scores are not cut, and missing picks
+    are filled by the estimated score.
 
     Args:
         scores: a function from positions int64 [n] to scores [n], called at most twice, each time with new positions;
@@ -60,9 +62,10 @@ def focus(
         min_gap: seconds between picks; the authors' scripts use 1.
         temperature: of the softmax over an arm's scores scaled to [0, 1].
         seed: of all draws.
+        faithful: do as the released code does, except for equal scores, which give uniform picks.
 
     Returns:
-        Sorted distinct positions, int64 [min(K, T)].
+        Sorted distinct positions, int64 [min(K, T)]; with `faithful` possibly fewer.
     """
     check_num_frames(num_frames)
     times = clean_times(timestamps)
@@ -70,8 +73,10 @@ def focus(
         return np.arange(len(times), dtype=np.int64)
     ask = scores if callable(scores) else clean_scores(scores).__getitem__
     generator = np.random.default_rng(seed)
-    arms = _arms(times)
-    arm_of = np.concatenate([np.full(len(arm), number) for number, arm in enumerate(arms)])
+    arms = _released_arms(times) if faithful else _arms(times)
+    arm_of = np.full(len(times), -1)
+    for number, arm in enumerate(arms):
+        arm_of[arm] = number
 
     asked = np.concatenate([_coarse(arm, generator) for arm in arms])
     found = clean_scores(ask(asked))
@@ -86,13 +91,18 @@ def focus(
         return uniform(times, num_frames)
 
     estimate = _nearest(times, arm_of, asked, found)
+    if faithful:
+        estimate = estimate.clip(0, 1)
     top = round(top_ratio * min(num_frames, len(found)))
     picks = asked[np.argsort(-found, kind="stable")[:top]].tolist()
     count = min(max(math.ceil(_ZOOM_RATIO * len(arms)), _FINAL_ARMS[0]), _FINAL_ARMS[1], len(arms))
     share, rest = divmod(num_frames - top, count)
     for rank, number in enumerate(np.argsort(-bounds, kind="stable")[:count].tolist()):
         wanted = share + (rank < rest)
-        picks += _draw(arms[number], wanted, estimate, times, picks, min_gap, temperature, generator)
+        draw = _draw_released if faithful else _draw
+        picks += draw(arms[number], wanted, estimate, times, picks, min_gap, temperature, generator)
+    if faithful:
+        return np.sort(np.array(picks, dtype=np.int64))
     return complete_picks(np.array(picks, dtype=np.int64), estimate, np.arange(len(times)), num_frames)
 
 
@@ -103,6 +113,13 @@ def _arms(times: np.ndarray) -> list[np.ndarray]:
     edges = times[0] + np.arange(1, count) * duration / count
     parts = np.split(np.arange(len(times)), np.searchsorted(times, edges))
     return [part for part in parts if len(part)]
+
+
+def _released_arms(times: np.ndarray) -> list[np.ndarray]:
+    """Arms of equally many candidates; what does not divide evenly belongs to none."""
+    wanted = max(_MIN_ARMS, math.ceil(spacing(times) * len(times) / _ARM_SECONDS))
+    count = len(times) // max(1, len(times) // wanted)
+    return list(np.arange(len(times) // count * count).reshape(count, -1))
 
 
 def _coarse(arm: np.ndarray, generator: np.random.Generator) -> np.ndarray:
@@ -163,3 +180,23 @@ def _draw(
             drawn.append(pick)
     near = [pick for pick in queue.tolist() if pick not in drawn]
     return drawn + near[: wanted - len(drawn)]
+
+
+def _draw_released(
+    arm: np.ndarray,
+    wanted: int,
+    estimate: np.ndarray,
+    times: np.ndarray,
+    picks: list[int],
+    min_gap: float,
+    temperature: float,
+    generator: np.random.Generator,
+) -> list[int]:
+    """Up to `wanted` new frames of an arm at once, each away from the picks of other arms only."""
+    free = arm[~np.isin(arm, picks)]
+    if not len(free):
+        return []
+    away = np.array([(np.abs(times[picks] - times[pick]) >= min_gap).all() for pick in free.tolist()], dtype=bool)
+    queue = free[away] if away.any() else free
+    taken = gumbel_top_k(minmax(estimate[queue]) / temperature, wanted, generator)
+    return [int(pick) for pick in queue[taken]]

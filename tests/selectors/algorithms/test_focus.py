@@ -7,7 +7,7 @@ import math
 import numpy as np
 
 from refocus_select.selectors.algorithms import focus, uniform
-from refocus_select.selectors.algorithms.focus import _arms, _bounds, _nearest
+from refocus_select.selectors.algorithms.focus import _arms, _bounds, _nearest, _released_arms
 
 
 class Oracle:
@@ -101,3 +101,51 @@ def test_a_frame_without_a_score_has_the_nearest_of_its_arm():
 def test_equal_answers_give_uniform_picks():
     times = np.arange(100.0)
     assert focus(lambda at: np.full(len(at), 0.5), 7, timestamps=times).tolist() == uniform(times, 7).tolist()
+
+
+# -- the released code ----------------------------------------------------------------------------
+
+
+def test_released_arms_leave_out_the_end():
+    # 44 s: 8 arms wanted, 44 // 8 = 5 frames each, so 44 // 5 = 8 arms of 5: the last four frames are in none
+    arms = _released_arms(np.arange(44.0))
+    assert [len(arm) for arm in arms] == [5] * 8
+    assert arms[-1][-1] == 39
+    scores = np.linspace(0, 1, 44)
+    for seed in range(10):
+        assert focus(scores, 20, timestamps=np.arange(44.0), seed=seed, faithful=True).max() <= 39
+    assert any(focus(scores, 20, timestamps=np.arange(44.0), seed=seed).max() > 39 for seed in range(10))
+
+
+def test_released_arms_that_are_short_give_too_few():
+    # 8 arms of 5, the best 4 of them hold 20 frames: K = 40 gives 8 by score and at most 20 more
+    scores = np.random.default_rng(0).uniform(size=44)
+    assert len(focus(scores, 40, timestamps=np.arange(44.0), faithful=True)) <= 28
+    assert len(focus(scores, 40, timestamps=np.arange(44.0))) == 40
+
+
+def test_the_released_gap_does_not_hold_within_an_arm():
+    oracle = Oracle(2000, centre=1000)
+    times = np.arange(2000) / 10
+    picks = focus(oracle, 24, timestamps=times, min_gap=2.0, top_ratio=0.0, faithful=True)
+    assert np.diff(times[picks]).min() < 2.0
+    assert np.diff(times[focus(oracle, 24, timestamps=times, min_gap=2.0, top_ratio=0.0)]).min() >= 2.0
+
+
+def test_released_scores_below_zero_do_not_rank():
+    """Within an arm all are cut to zero and drawn alike; by default rather the best of the arm."""
+    times = np.arange(400) / 10
+    scores = -1 + 0.5 * (np.arange(400) % 50) / 49  # in each arm of 50 frames rising from -1 to -0.5
+    late = {
+        faithful: np.mean(
+            [
+                (
+                    focus(scores, 8, timestamps=times, top_ratio=0.0, min_gap=0.0, seed=seed, faithful=faithful) % 50
+                ).mean()
+                for seed in range(40)
+            ]
+        )
+        for faithful in (False, True)
+    }
+    assert late[False] > 34
+    assert 18 < late[True] < 31
