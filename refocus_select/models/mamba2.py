@@ -87,7 +87,9 @@ class DecodeCache:
     of the product leaves S_0 shared by all R rows: it is read once per step, in one GEMM, and never written.
     """
 
-    def __init__(self, state: LayerState, rows: int, steps: int, heads: int, groups: int) -> None:
+    def __init__(self, state: LayerState, rows: int, steps: int, rates: Tensor, groups: int) -> None:
+        heads = len(rates)
+        self.rates = rates  # [H], negative
         base, _, self.headdim, n = state.ssm.shape
         ssm, device = state.ssm, state.ssm.device
         self.base = ssm.unflatten(1, (groups, -1)).flatten(2, 3)  # [Bs, G, I/G, N]
@@ -98,13 +100,13 @@ class DecodeCache:
         self.decay = torch.empty(count, heads, steps, device=device)  # cumulative log decay s_m
         self.length = 0
 
-    def step(self, x: Tensor, dt: Tensor, a: Tensor, b: Tensor, c: Tensor) -> Tensor:
-        """One token per row: x [B, H, P], dt [B, H], a [H], b and c [B, G, N]; returns y [B, H, P]."""
+    def step(self, x: Tensor, dt: Tensor, b: Tensor, c: Tensor) -> Tensor:
+        """One token per row: x [B, H, P], dt [B, H], b and c [B, G, N]; returns y [B, H, P]."""
         rows, heads = dt.shape
         groups, t = b.shape[1], self.length
         if t == self.decay.shape[2]:
             raise IndexError("more decoding steps than the cache was made for")
-        decay = dt * a if t == 0 else self.decay[:, :, t - 1] + dt * a
+        decay = dt * self.rates if t == 0 else self.decay[:, :, t - 1] + dt * self.rates
         self.x[:, :, t] = x * dt[..., None]
         self.b[:, :, t] = b
         self.decay[:, :, t] = decay
@@ -181,8 +183,7 @@ class Mamba2Mixer(nn.Module):
         z, xbc, dt = projected.split([self.inner, self.channels, self.heads], -1)
         padded = torch.cat([state.conv.to(xbc.dtype), xbc], 1)  # [B, K-1+l, channels]
         x, b, c = self._split(self._convolve(padded))
-        rates = -torch.exp(self.A_log.float())
-        y, ssm = ssd_scan(x, self._step_sizes(dt), rates, b, c, state.ssm, return_state=return_state)
+        y, ssm = ssd_scan(x, self._step_sizes(dt), self.rates(), b, c, state.ssm, return_state=return_state)
         y = torch.addcmul(y, x.float(), self.D.float()[:, None]).flatten(-2)
         after = None if ssm is None else LayerState(padded[:, 1 - self.kernel :].clone(), ssm)
         return self._gate(y, z), after
@@ -194,9 +195,13 @@ class Mamba2Mixer(nn.Module):
         cache.conv = padded[:, 1:]
         x, b, c = self._split(self._convolve(padded)[:, 0])
         x, b, c = x.float(), b.float(), c.float()
-        y = cache.step(x, self._step_sizes(dt), -torch.exp(self.A_log.float()), b, c)
+        y = cache.step(x, self._step_sizes(dt), b, c)
         y = torch.addcmul(y, x, self.D.float()[:, None]).flatten(-2)
         return self.out_proj(self._gate(y, z))
+
+    def rates(self) -> Tensor:
+        """Decay rates of the heads, negative, float32 [H]."""
+        return -torch.exp(self.A_log.float())
 
     def _convolve(self, padded: Tensor) -> Tensor:
         """Causal depthwise convolution and SiLU: [B, K-1+L, channels] to [B, L, channels]."""
@@ -297,7 +302,7 @@ class Mamba2Backbone(nn.Module):
     def start_decoding(self, state: BackboneState, rows: int, steps: int) -> list[DecodeCache]:
         """Prepare `rows` independent continuations of every row of `state`, of at most `steps` tokens."""
         return [
-            DecodeCache(before, rows, steps, block.mixer.heads, block.mixer.groups)
+            DecodeCache(before, rows, steps, block.mixer.rates(), block.mixer.groups)
             for block, before in zip(self.blocks, state.layers, strict=True)
         ]
 
