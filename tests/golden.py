@@ -22,7 +22,7 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor
 
-from refocus_select.errors import RefocusError
+from refocus_select.errors import InputError, RefocusError
 from refocus_select.hub import find_checkpoint
 from refocus_select.models.checkpoint import load_model
 from refocus_select.models.preprocess import normalise_frames, resize_frames
@@ -81,6 +81,8 @@ class Case:
         self.theirs = load_file(folder / "outputs.safetensors")
         self.inputs = inputs
         ids = inputs["input_ids"]
+        if int((ids == IMAGE_TOKEN_ID).sum()) != 1:
+            raise InputError("input_ids hold more or less than one image marker; a selector reads one video")
         marker = int((ids == IMAGE_TOKEN_ID).nonzero()[0])
         self.prefix, self.suffix = ids[:marker], ids[marker + 1 :]
         # The cases were recorded from the image processor on; the loader's own resizing has goldens of its own.

@@ -148,7 +148,7 @@ class RefocusConfig:
             "rmsnorm" RMS. Any truthy `value_head_norm`, the string "False" included, brings a `value_head_scale`.
         logit_scale_type: "vector" for one scale per channel, anything else for a scalar.
         attention_scaling: divide the scale by sqrt(d).
-        frame_replacement: whether a frame can be drawn twice unless the caller says so.
+        frame_replacement: the authors' default for drawing a frame twice; kept for training, a selector never does.
         mm_hidden_size: width of the frame features that enter the projector.
         mm_spatial_pool_mode: "bilinear", "average" or "max" (the authors'), "mean" (one token per frame) or
             "none" (ours).
@@ -221,6 +221,13 @@ class RefocusConfig:
     def embedding_rows(self) -> int:
         """`vocab_size` rounded up to `pad_vocab_size_multiple`."""
         return -(-self.vocab_size // self.pad_vocab_size_multiple) * self.pad_vocab_size_multiple
+
+    @property
+    def tokens_per_frame(self) -> int:
+        """T, the visual tokens of a frame behind the pooling of a SigLIP tower."""
+        grid = self.vision.grid
+        sides = {"bilinear": -(-grid // 2), "average": grid // 2, "max": grid // 2, "mean": 1, "none": grid}
+        return sides[self.mm_spatial_pool_mode] ** 2
 
     @property
     def has_value_scale(self) -> bool:

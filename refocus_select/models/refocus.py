@@ -23,6 +23,8 @@ from .mamba2 import BackboneState, Mamba2Backbone
 from .pointer import PointerHead
 from .vision import SiglipTower, make_projector, pool_patches
 
+TEXT_SEGMENT = 2048  # tokens
+
 
 @dataclass(frozen=True)
 class Decoded:
@@ -125,7 +127,8 @@ class RefocusModel(nn.Module):
 
     def read_text(self, ids: Tensor, state: BackboneState) -> BackboneState:
         """Read token ids, int64 [n, L], n questions of equal length behind one state (or n states)."""
-        _, state = self.backbone(self.backbone.embedding(ids), state)
+        for piece in ids.split(TEXT_SEGMENT, 1):  # bounded memory for any length of text
+            _, state = self.backbone(self.backbone.embedding(piece), state)
         return state
 
     def read_question_vectors(self, vectors: Tensor, state: BackboneState) -> BackboneState:

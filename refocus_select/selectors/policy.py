@@ -181,10 +181,11 @@ class PolicySelector(FrameSelector):
         )
 
     def _segment(self) -> int:
-        """Frames that are computed at once: a bounded number of tokens, whatever the length of the video."""
-        grid = self.model.config.vision.grid
-        tokens = SEGMENT_TOKENS.get(self.model.device.type, 2048)
-        return max(1, tokens // max(1, -(-grid // 2)) ** 2)
+        """Frames that are computed at once: whole batches of the tower, of a bounded number of tokens in all."""
+        config = self.model.config
+        batch = config.vision_encode_chunk_size
+        frames = SEGMENT_TOKENS.get(self.model.device.type, 2048) // config.tokens_per_frame
+        return max(frames // batch * batch, min(batch, max(1, frames)))
 
     # -- choosing -------------------------------------------------------------------------------------
 

@@ -79,6 +79,16 @@ def test_questions_and_candidates_in_one_batch_equal_single_runs(model: RefocusM
 
 
 @torch.no_grad()
+def test_long_texts_are_read_in_pieces(model: RefocusModel, monkeypatch: pytest.MonkeyPatch) -> None:
+    ids = torch.randint(0, 20, (2, 50), generator=torch.Generator().manual_seed(0))
+    whole = model.read_text(ids, model.start(torch.tensor([1])))
+    monkeypatch.setattr("refocus_select.models.refocus.TEXT_SEGMENT", 7)
+    pieces = model.read_text(ids, model.start(torch.tensor([1])))
+    torch.testing.assert_close(pieces.layers[1].ssm, whole.layers[1].ssm, atol=1e-5, rtol=1e-4)
+    assert pieces.rows == 2
+
+
+@torch.no_grad()
 def test_steps_equal_a_plain_recurrence(model: RefocusModel) -> None:
     """The shared-state decoding against feeding tokens one by one with a carried state."""
     g = torch.Generator().manual_seed(2)

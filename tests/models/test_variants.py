@@ -59,6 +59,7 @@ def test_variant_matches_the_naive_reference(name: str, tmp_path: Path) -> None:
 
     state = model.start(torch.tensor(PREFIX))
     tokens = model.embed_frames(torch.from_numpy(pixels).float())
+    assert tokens.shape == (6, model.config.tokens_per_frame, model.config.d_model)
     first, second = tokens.split([4, 2])
     k1, v1, state = model.read_frames(first, state)
     k2, v2, state = model.read_frames(second, state)
