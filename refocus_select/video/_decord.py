@@ -14,7 +14,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from refocus_select.errors import MissingDependencyError, UnsupportedVideoError, VideoDecodeError
-from refocus_select.video._pyav import PyAVVideo, decodes_alone
+from refocus_select.video._damage import decodes_alone
+from refocus_select.video._pyav import PyAVVideo
 from refocus_select.video.base import SpanReader
 from refocus_select.video.engine import Put, Span
 from refocus_select.video.images import resized
@@ -61,7 +62,7 @@ class DecordVideo(PyAVVideo):
             return "the file has open GOPs, after which its frame numbers are off"
         if index.notes:
             return "the file is damaged, and it hides damage"
-        if not decodes_alone(self):
+        if not decodes_alone(self.path, self.name, index):
             return "pictures are refreshed bit by bit (intra refresh), so its seeks land on later frames"
         reader = self._open(0, 0)
         if len(reader) != len(index.pts):
