@@ -157,7 +157,7 @@ def call_processor(processor: Any, base: Any, args: tuple[Any, ...], kwargs: dic
 
 @functools.cache
 def _parameters(base: type) -> tuple[str, ...]:
-    return tuple(inspect.signature(base.__call__).parameters)[1:]  # type: ignore[operator]
+    return tuple(inspect.signature(base.__call__).parameters)[1:]
 
 
 def _flat(videos: Any) -> tuple[list[Any], list[int] | None]:
@@ -281,8 +281,8 @@ def _frames(video: _Video) -> list[Any]:
         return [c.frames for c in video.clips]
     if is_source(video.value):
         raise InputError(
-            f"{name_of(video.value)} has its own video_metadata, while frames are chosen from other videos of the call: "
-            "transformers takes files or frames, not both; give its frames"
+            f"{name_of(video.value)} has its own video_metadata, while frames are chosen from other videos of the "
+            "call: transformers takes files or frames, not both; give its frames"
         )
     value = pictures_of_files(video.value)
     return [to_pictures(value) if isinstance(value, list | tuple) else value]
@@ -332,10 +332,11 @@ def _finished(processor: Any, outputs: Any, videos: list[_Video], handling: Hand
         outputs.pop("video_metadata", None)
     if handling.family.spacing_from_fps and "video_second_per_grid" in outputs:
         spacing = outputs["video_second_per_grid"]
-        clips: list[Clip | None] = [c for v in videos for c in (v.clips or [None])]
-        for k, clip in enumerate(clips):
-            if clip is not None:
+        position = 0
+        for video in videos:
+            for k, clip in enumerate(video.clips, start=position):
                 spacing[k] = seconds_per_grid(clip, handling.merge)
+            position += len(video.clips) or 1
     _warn_if_too_long(processor, outputs, videos)
     return outputs
 
@@ -349,7 +350,8 @@ def _warn_if_too_long(processor: Any, outputs: Any, videos: Sequence[_Video]) ->
     if longest > limit:
         frames = max((len(c.milliseconds) for v in videos for c in v.clips), default=0)
         logger.warning(
-            "the prompt has %d tokens, but the model takes %d: %d frames per video are too many; use a smaller num_frames",
+            "the prompt has %d tokens, but the model takes %d: %d frames per video are too many; "
+            "use a smaller num_frames",
             longest,
             limit,
             frames,

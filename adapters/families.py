@@ -1,7 +1,7 @@
 """What each video chat family of transformers understands of time, and what is done about it.
 
-`python -m refocus_select.adapters.families` prints the table as Markdown. The facts are those of transformers 5.23; a test
-walks the installed `VIDEO_PROCESSOR_MAPPING_NAMES` and fails when a model type is missing here.
+`python -m refocus_select.adapters.families` prints the table as Markdown. The facts are those of transformers 5.23;
+a test walks the installed `VIDEO_PROCESSOR_MAPPING_NAMES` and fails when a model type is missing here.
 """
 
 from __future__ import annotations
@@ -95,8 +95,8 @@ FAMILIES: tuple[Family, ...] = (
         "pairs",
         "<3.4 seconds>",
         merge=2,
-        note="exact to 0.1 s with duplication; undoubled pairs get their mean time; one frame alone is refused by the stock "
-        "processor and works here",
+        note="exact to 0.1 s with duplication; undoubled pairs get their mean time; one frame alone is refused by the "
+        "stock processor and works here",
     ),
     Family(
         "LFM3-VL",
@@ -132,7 +132,8 @@ FAMILIES: tuple[Family, ...] = (
         "pairs",
         "<3.4 seconds>",
         merge=2,
-        note="transformers maps no processor of its own to it; checkpoints that name Qwen3VLProcessor are handled as Qwen3-VL",
+        note="transformers maps no processor of its own to it; checkpoints that name Qwen3VLProcessor are handled as "
+        "Qwen3-VL",
     ),
     Family(
         "Gemma 4",
@@ -201,7 +202,8 @@ FAMILIES: tuple[Family, ...] = (
         "pairs",
         "3.4 seconds",
         merge=2,
-        note="transformers maps no processor of its own to it; checkpoints that name Glm46VProcessor are handled as GLM-4.6V",
+        note="transformers maps no processor of its own to it; checkpoints that name Glm46VProcessor are handled as "
+        "GLM-4.6V",
     ),
     Family(
         "MiniMax-M3-VL",
@@ -210,8 +212,8 @@ FAMILIES: tuple[Family, ...] = (
         "pairs",
         "]<]3.4 seconds[>[",
         merge=2,
-        note="exact to 0.1 s with duplication; as with the stock processor, frames that do not fit its 28-pixel grid need "
-        "do_resize=True",
+        note="exact to 0.1 s with duplication; as with the stock processor, frames that do not fit its 28-pixel grid "
+        "need do_resize=True",
     ),
     Family(
         "Muse Glimmer, Muse Spark",
@@ -260,8 +262,8 @@ FAMILIES: tuple[Family, ...] = (
         "second_per_grid_ts, the mean",
         text=True,
         merge=2,
-        note="positions know only the mean spacing; exact positions: qwen2_5_vl_position_ids; one mini-video per frame: "
-        'timestamps="interleave"',
+        note="positions know only the mean spacing; exact positions: qwen2_5_vl_position_ids; one mini-video per "
+        'frame: timestamps="interleave"',
     ),
     Family(
         "Qwen2.5-Omni, Qwen3-Omni",

@@ -75,8 +75,8 @@ class Handling:
         merge: how many frames its vision encoder merges into one.
         timestamps: "metadata" (metadata only), "text" (and a sentence in the prompt), or "interleave" (each moment a
             short video of its own, with its time in front).
-        temporal_merge: "duplicate" (each frame `merge` times, as models treat still pictures), "pairs" (each chosen frame
-            with the frames that follow it), or "ignore" (distant frames are merged).
+        temporal_merge: "duplicate" (each frame `merge` times, as models treat still pictures), "pairs" (each chosen
+            frame with the frames that follow it), or "ignore" (distant frames are merged).
     """
 
     family: Family
@@ -184,7 +184,10 @@ def sentence(timestamps: Sequence[float] | np.ndarray, duration: float, *, numbe
         return f"The video lasts for {duration:.2f} seconds. {times}."
     times = ",".join(f"{t:.2f}s" for t in timestamps)
     if count == 1:
-        return f"The video lasts for {duration:.2f} seconds, and one frame is selected from it. This frame is located at {times}."
+        return (
+            f"The video lasts for {duration:.2f} seconds, and one frame is selected from it. "
+            f"This frame is located at {times}."
+        )
     return (
         f"The video lasts for {duration:.2f} seconds, and {count} frames are selected from it. "
         f"These frames are located at {times}."

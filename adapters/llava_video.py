@@ -7,11 +7,11 @@ instruction, write
     conversation.append_message(conversation.roles[0], inputs.prompt)
     output = model.generate(ids, images=[inputs.video.to(model.device, model.dtype)], modalities=["video"], ...)
 
-Which checkpoints go where: `lmms-lab/LLaVA-Video-*` have model type `llava_qwen` and need that code base, and this module.
-Checkpoints converted to transformers have model type `llava_onevision`; give their processor to `with_frame_selection`,
-which adds the same sentence. The conversion is exact only for checkpoints with one newline token per video
-(`mm_newline_position = "one_token"`); the training default of LLaVA-NeXT is "grid", a newline per row, which
-transformers' LLaVA-OneVision does not have. Look at `config.json` of the original checkpoint.
+Which checkpoints go where: `lmms-lab/LLaVA-Video-*` have model type `llava_qwen` and need that code base, and this
+module. Checkpoints converted to transformers have model type `llava_onevision`; give their processor to
+`with_frame_selection`, which adds the same sentence. The conversion is exact only for checkpoints with one newline
+token per video (`mm_newline_position = "one_token"`); the training default of LLaVA-NeXT is "grid", a newline per row,
+which transformers' LLaVA-OneVision does not have. Look at `config.json` of the original checkpoint.
 """
 
 from __future__ import annotations
@@ -71,8 +71,8 @@ def llava_video_inputs(
         selector: a `FrameSelector`, or the name of one.
         num_frames: how many frames K; LLaVA-Video was trained with up to 64.
         prompt: what the model is asked; the question by default (benchmarks add options and instructions here).
-        wording: "selected" says that the frames "are selected", which is true; "training" keeps the words that the model
-            was trained on, "are uniformly sampled".
+        wording: "selected" says that the frames "are selected", which is true; "training" keeps the words that the
+            model was trained on, "are uniformly sampled".
         **select_kwargs: more arguments of `FrameSelector.select`.
 
     Raises:

@@ -63,9 +63,10 @@ def select_messages(
         )
 
     Args:
-        messages: a chat, or a list of chats. A video block holds a path, URL, bytes, an open `Video`, a `VideoEncoding`,
-            or frames (PIL images, arrays, a tensor [T, ...]); frames want `fps` or `timestamps` (seconds) beside them in
-            the block. `video_start` and `video_end` (seconds) in a block limit the part that is looked at.
+        messages: a chat, or a list of chats. A video block holds a path, URL, bytes, an open `Video`, a
+            `VideoEncoding`, or frames (PIL images, arrays, a tensor [T, ...]); frames want `fps` or `timestamps`
+            (seconds) beside them in the block. `video_start` and `video_end` (seconds) in a block limit the part
+            that is looked at.
         selector: a `FrameSelector`, or the name of one.
         num_frames: how many frames K per video.
         query: what counts as the question: "last_user", "first_user", "all", or a function of the conversation (see
@@ -78,9 +79,9 @@ def select_messages(
         **select_kwargs: more arguments of `FrameSelector.select`: `start`, `end`, `fps`, `max_frames`, `exact`, ….
 
     Returns:
-        `(messages, processor_kwargs)`: new messages, in which frames stand where videos stood, and the keyword arguments
-        for the processor. The caller's messages are not changed. Frames that came as PIL images, arrays or tensors stay of
-        that kind; others are uint8 arrays [K, H, W, 3].
+        `(messages, processor_kwargs)`: new messages, in which frames stand where videos stood, and the keyword
+        arguments for the processor. The caller's messages are not changed. Frames that came as PIL images, arrays or
+        tensors stay of that kind; others are uint8 arrays [K, H, W, 3].
 
     Raises:
         InputError: if a chat with a video has no question, or an argument is not usable.

@@ -90,9 +90,9 @@ def video_request(
         messages, extra_body = video_request(messages, selector, num_frames=32, model="qwen3_vl")
         client.chat.completions.create(model=name, messages=messages, extra_body=extra_body)
 
-    The server must run with `--trust-request-mm-kwargs`, or it refuses `media_io_kwargs` of a request. They hold for all
-    videos of a request, so there can be one video only. The frames are not written into a short video file: its times
-    would be those of the file.
+    The server must run with `--trust-request-mm-kwargs`, or it refuses `media_io_kwargs` of a request. They hold for
+    all videos of a request, so there can be one video only. The frames are not written into a short video file: its
+    times would be those of the file.
 
     Args:
         messages: a chat with one video, a block of type "video" or "video_url".
@@ -124,8 +124,8 @@ def video_request(
     )
     if len(chosen.selections) != 1:
         raise InputError(
-            f"the chat has {len(chosen.selections)} videos; media_io_kwargs of vLLM hold for all videos of a request, so "
-            "send one video per request, or use image_messages"
+            f"the chat has {len(chosen.selections)} videos; media_io_kwargs of vLLM hold for all videos of a request, "
+            "so send one video per request, or use image_messages"
         )
     (metadata,) = chosen[1]["video_metadata"]
 

@@ -22,8 +22,8 @@ def qwen2_5_vl_position_ids(
         model.generate(**inputs, position_ids=position_ids)
 
     The model computes temporal positions as `grid number * tokens_per_second * second_per_grid` (Qwen2.5-VL, section
-    2.1.3, "absolute time"). Here `grid number * second_per_grid` is replaced by the time of the grid since the first one;
-    everything else, the positions of text among it, is as the model computes it.
+    2.1.3, "absolute time"). Here `grid number * second_per_grid` is replaced by the time of the grid since the first
+    one; everything else, the positions of text among it, is as the model computes it.
 
     Args:
         model: a `Qwen2_5_VLForConditionalGeneration`.

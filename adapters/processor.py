@@ -39,18 +39,18 @@ def with_frame_selection(
         processor = with_frame_selection(AutoProcessor.from_pretrained(name), num_frames=32)
         inputs = processor.apply_chat_template(messages, tokenize=True, return_dict=True, return_tensors="pt")
 
-    Videos given as a path, URL, bytes, `Video` or `VideoEncoding` are selected from; frames that the caller chose (arrays,
-    or anything with its own `video_metadata`) pass through untouched. It works in `__call__`, so chats in one step, chats
-    in two steps (render, then process), plain prompts, pipelines and data collators all choose alike. The processor
-    remains an instance of its own class, and is saved as such.
+    Videos given as a path, URL, bytes, `Video` or `VideoEncoding` are selected from; frames that the caller chose
+    (arrays, or anything with its own `video_metadata`) pass through untouched. It works in `__call__`, so chats in
+    one step, chats in two steps (render, then process), plain prompts, pipelines and data collators all choose
+    alike. The processor remains an instance of its own class, and is saved as such.
 
     Args:
         processor: a processor of a video model. It is changed in place and returned.
         selector: a `FrameSelector`, or the name of one.
         num_frames: how many frames K per video; `num_frames=` in a call overrides it.
         timestamps: "auto" (what the model needs), "metadata", "text", or "interleave" (one short video per moment).
-        temporal_merge: for models that merge neighbouring frames: "auto" or "duplicate" (every frame twice, or four times),
-            "pairs" (K frames as pairs of neighbours), "ignore" (distant frames are merged).
+        temporal_merge: for models that merge neighbouring frames: "auto" or "duplicate" (every frame twice, or four
+            times), "pairs" (K frames as pairs of neighbours), "ignore" (distant frames are merged).
         query: what counts as the question: "last_user", "first_user", "all", or a function of the conversation (see
             `questions.questions_of`).
         **select_kwargs: more arguments of `FrameSelector.select`: `start`, `end`, `fps`, `max_frames`, `exact`, ….
@@ -144,7 +144,7 @@ def last_selection(processor: Any, video: int = 0) -> Selection:
 def _selecting_class(base: type) -> type:
     """A subclass under the name of its base: transformers writes class names into saved files."""
 
-    @functools.wraps(base.__call__)  # type: ignore[operator]
+    @functools.wraps(base.__call__)
     def call(self: Any, *args: Any, **kwargs: Any) -> Any:
         return call_processor(self, base, args, kwargs)
 
@@ -173,8 +173,7 @@ def _selecting_class(base: type) -> type:
 
 
 def _rebuild(base: type) -> Any:
-    cls = _selecting_class(base)
-    return cls.__new__(cls)
+    return object.__new__(_selecting_class(base))
 
 
 def _base_of(processor: Any) -> Any:

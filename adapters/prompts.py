@@ -18,7 +18,8 @@ def write_times(prompt: str, video_token: str, words: Sequence[str], moments: Se
         moments: per video, seconds if its placeholder is to be repeated once per moment with the time in front.
 
     Returns:
-        The prompt; unchanged if it has another number of placeholders than there are videos, which the processor reports.
+        The prompt; unchanged if it has another number of placeholders than there are videos, which the processor
+        reports.
     """
     pieces = prompt.split(video_token) if video_token else [prompt]
     if len(pieces) == 1:

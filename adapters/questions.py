@@ -41,8 +41,9 @@ def questions_of(
 
     Args:
         conversation: messages with `role` and `content`.
-        query: "last_user" (the last user message that has text), "first_user", "all" (every user message), or a function
-            of the conversation that returns a question, a (question, options) pair, or a list of one of these per video.
+        query: "last_user" (the last user message that has text), "first_user", "all" (every user message), or a
+            function of the conversation that returns a question, a (question, options) pair, or a list of one of these
+            per video.
         num_videos: how many videos the conversation has.
         where: how errors name the conversation.
 
@@ -133,7 +134,7 @@ def split_multiple_choice(text: str) -> Question:
 
 
 def multiple_choice(conversation: Conversation) -> Question:
-    """A `query` for benchmark prompts: the last user text without options and instructions; the options go separately."""
+    """A `query` for benchmark prompts: the last user text, its options apart, instructions left out."""
     texts = user_texts(conversation)
     if not texts:
         raise InputError("the chat has no question: no user message has text")

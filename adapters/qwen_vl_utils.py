@@ -125,8 +125,8 @@ def process_vision_info(
         conversations: a chat or a list of chats.
         selector: a `FrameSelector`, or the name of one.
         num_frames: how many frames K per video.
-        return_video_kwargs: return `{"do_sample_frames": False}` as a third value. There is no `fps` in it: transformers 5
-            refuses a list, and the metadata has the times.
+        return_video_kwargs: return `{"do_sample_frames": False}` as a third value. There is no `fps` in it:
+            transformers 5 refuses a list, and the metadata has the times.
         return_video_metadata: make each video a pair (frames, metadata).
         image_patch_size: 14 for Qwen2.5-VL, 16 for Qwen3-VL.
         **kwargs: more arguments of `select_vision_info`.

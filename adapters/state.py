@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 import uuid
 from collections import OrderedDict
 from collections.abc import Hashable, Mapping
@@ -14,6 +15,8 @@ from refocus_select.selection import Selection
 
 from .handling import Handling
 from .questions import Query, Question
+
+_REMEMBERED = 256  # prompts
 
 DISABLED: ContextVar[frozenset[str]] = ContextVar("refocus_disabled", default=frozenset())
 PINNED: ContextVar[Mapping[str, dict[Hashable, Selection]]] = ContextVar("refocus_pinned", default={})  # noqa: B039
@@ -57,6 +60,7 @@ class State:
         self.off = off
         self.key = uuid.uuid4().hex
         self.last: list[Selection | None] = []
+        self._lock = threading.Lock()
         self.rendered: OrderedDict[str, Notes] = OrderedDict()  # prompts that this processor rendered lately
 
     @property
@@ -72,10 +76,12 @@ class State:
         return State, arguments
 
     def remember(self, prompt: str, notes: Notes) -> None:
-        self.rendered[prompt] = notes
-        self.rendered.move_to_end(prompt)
-        while len(self.rendered) > 256:
-            self.rendered.popitem(last=False)
+        """Keep what a rendered prompt was made from, for the call that processes it."""
+        with self._lock:
+            self.rendered[prompt] = notes
+            self.rendered.move_to_end(prompt)
+            while len(self.rendered) > _REMEMBERED:
+                self.rendered.popitem(last=False)
 
 
 def state_of(processor: Any) -> State:

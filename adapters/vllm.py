@@ -82,7 +82,8 @@ def register() -> None:
 
     A request names the question, because the loader sees the video only:
 
-        extra_body={"media_io_kwargs": {"video": {"video_backend": "refocus_select", "query": question, "num_frames": 32}}}
+        video = {"video_backend": "refocus_select", "query": question, "num_frames": 32}
+        extra_body = {"media_io_kwargs": {"video": video}}
 
     (the server needs `--trust-request-mm-kwargs`). The selector is named by the environment variable `REFOCUS_SELECTOR`
     of the server, "mini" by default. Without a `query` frames are spread over the video.

@@ -83,7 +83,8 @@ def install(name: str, **kwargs: Any) -> None:
         import vlmeval.vlm
     except ImportError as error:
         raise MissingDependencyError(
-            "VLMEvalKit is not installed: git clone https://github.com/open-compass/VLMEvalKit, then pip install -e VLMEvalKit"
+            "VLMEvalKit is not installed: git clone https://github.com/open-compass/VLMEvalKit, "
+            "then pip install -e VLMEvalKit"
         ) from error
     vlmeval.vlm.SelectedVLM = SelectedVLM
     vlmeval.config.supported_VLM[name] = partial(SelectedVLM, **kwargs)

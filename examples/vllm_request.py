@@ -1,7 +1,7 @@
 """Ask a vLLM server about a video: one JPEG sequence with the true time of every frame.
 
     vllm serve Qwen/Qwen3-VL-8B-Instruct --trust-request-mm-kwargs
-    python examples/vllm_request.py --model Qwen/Qwen3-VL-8B-Instruct --model-type qwen3_vl match.mp4 "Who scores first?"
+    python examples/vllm_request.py --model Qwen/Qwen3-VL-8B-Instruct match.mp4 "Who scores first?"
 
 With the client of OpenAI the last step is
 `client.chat.completions.create(model=NAME, messages=messages, extra_body=extra_body)`.

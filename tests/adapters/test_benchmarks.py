@@ -11,9 +11,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-
 from refocus_select.adapters import vlmevalkit
 from refocus_select.adapters.lmms_eval import VideoModel
+
 from refocus_select.errors import InputError, MissingDependencyError, SelectorLoadError
 
 from . import tiny
@@ -195,7 +195,8 @@ def test_the_launcher_adds_the_model_and_runs_the_script(
         "from vlmeval.config import supported_VLM\n"
         "model = supported_VLM[sys.argv[-1]](nframe=8, dtype='float32', max_new_tokens=2)\n"
         f"message = [dict(type='video', value={film!r}), dict(type='text', value='What is it?')]\n"
-        f"json.dump([sys.argv[1:], model.generate(message, dataset='Video-MME')], open({str(tmp_path / 'answer.json')!r}, 'w'))\n"
+        "answer = model.generate(message, dataset='Video-MME')\n"
+        f"json.dump([sys.argv[1:], answer], open({str(tmp_path / 'answer.json')!r}, 'w'))\n"
     )
     vlmevalkit.main(
         [

@@ -12,11 +12,11 @@ import numpy as np
 import pytest
 import torch
 from PIL import ImageDraw
+from refocus_select.adapters import last_selection, with_frame_selection
+from refocus_select.adapters.families import FAMILIES, NOT_CHAT, ROUTES, family_of, table
 from transformers.models.auto.processing_auto import PROCESSOR_MAPPING_NAMES
 from transformers.models.auto.video_processing_auto import VIDEO_PROCESSOR_MAPPING_NAMES
 
-from refocus_select.adapters import last_selection, with_frame_selection
-from refocus_select.adapters.families import FAMILIES, NOT_CHAT, ROUTES, family_of, table
 from refocus_select.selectors.uniform import UniformSelector
 
 from . import tiny
@@ -25,52 +25,36 @@ from .film import CHOSEN, CHOSEN_TIMES, DURATION, NamedFrames
 
 TENTHS = [f"{t:.1f}" for t in CHOSEN_TIMES]  # 0.1 0.3 3.3 3.4 6.7 7.7
 FLOORS = [f"00:{int(t):02d}" for t in CHOSEN_TIMES]
-SENTENCE = [
-    f"lasts for {DURATION:.2f} seconds, and 6 frames are selected from it. These frames are located at 0.10s,0.33s,3.33s,3.37s,6.67s,7.67s.\nWhat is"
-]
+SENTENCE = (
+    f"The video lasts for {DURATION:.2f} seconds, and 6 frames are selected from it. "
+    "These frames are located at 0.10s,0.33s,3.33s,3.37s,6.67s,7.67s.\nWhat is",
+)
+NUMBERED = "Frame1 is at 0.10s, Frame2 is at 0.33s, Frame3 is at 3.33s, Frame4 is at 3.37s, Frame5 is at 6.67s, "
+BY_SENTENCE = """
+    qwen2_vl qwen2_5_vl qwen2_5_omni qwen3_omni_moe exaone4_5 dots3_note hyperclovax_vision_v2
+    llava_onevision llava_next_video video_llava perception_lm minicpmv4_6 minicpmv4_7 minicpm_ocr
+""".split()
 
-# For each model type: what stands in the prompt, in this order, and nowhere else.
-SEEN: dict[str, list[str]] = {
-    **dict.fromkeys(["qwen3_vl", "lfm3_vl", "cohere_compass", "cosmos3_edge"], [f"<{t} seconds>" for t in TENTHS]),
-    **dict.fromkeys(["gemma4", "gemma4_unified"], [f"{t} <|image>" for t in FLOORS]),
-    "embedding_gemma2": [f"00:{round(t):02d} <|image>" for t in CHOSEN_TIMES],
-    "molmo2": [f"{t} <frame_start>" for t in TENTHS],
-    "video_llama_3": [f"Time {t}s:" for t in TENTHS],
-    "smolvlm": ["six frames from a 0:00:07 [H:MM:SS] video", *[f"Frame from {t}:" for t in FLOORS]],
-    "glm4v": [f"<|end_of_image|>{int(t)}<" for t in CHOSEN_TIMES],
-    **dict.fromkeys(["glm46v", "glm5_next"], [f"<|end_of_image|>{t} seconds<" for t in TENTHS]),
-    "minimax_m3_vl": [f"]<]{t} seconds[>[" for t in TENTHS],
-    **dict.fromkeys(["muse_glimmer", "muse_spark"], [f"Time: {t}s<" for t in TENTHS]),
-    "kimi_k25": [f"00:00:0{int(1000 * t + 1e-6) / 1000:.3f}"[:11] for t in CHOSEN_TIMES],
-    "nemotron_h_omni": [
+# For each model type: what stands in the prompt, in this order.
+SEEN: dict[str, tuple[str, ...]] = {
+    **{m: tuple(f"<{t} seconds>" for t in TENTHS) for m in ("qwen3_vl", "lfm3_vl", "cohere_compass", "cosmos3_edge")},
+    **{m: tuple(f"{t} <|image>" for t in FLOORS) for m in ("gemma4", "gemma4_unified")},
+    "embedding_gemma2": tuple(f"00:{round(t):02d} <|image>" for t in CHOSEN_TIMES),
+    "molmo2": tuple(f"{t} <frame_start>" for t in TENTHS),
+    "video_llama_3": tuple(f"Time {t}s:" for t in TENTHS),
+    "smolvlm": ("six frames from a 0:00:07 [H:MM:SS] video", *[f"Frame from {t}:" for t in FLOORS]),
+    "glm4v": tuple(f"<|end_of_image|>{int(t)}<" for t in CHOSEN_TIMES),
+    **{m: tuple(f"<|end_of_image|>{t} seconds<" for t in TENTHS) for m in ("glm46v", "glm5_next")},
+    "minimax_m3_vl": tuple(f"]<]{t} seconds[>[" for t in TENTHS),
+    **{m: tuple(f"Time: {t}s<" for t in TENTHS) for m in ("muse_glimmer", "muse_spark")},
+    "kimi_k25": ("00:00:00.100", "00:00:00.333", "00:00:03.333", "00:00:03.367", "00:00:06.66", "00:00:07.66"),
+    "nemotron_h_omni": tuple(
         f"sampled at {t:.2f} seconds and frame {2 * k} sampled at {t:.2f} seconds: <img>"
         for k, t in enumerate(CHOSEN_TIMES, 1)
-    ],
-    "internvl": [
-        "Frame1: <img>",
-        "Frame6: <img>",
-        "Frame1 is at 0.10s, Frame2 is at 0.33s, Frame3 is at 3.33s, Frame4 is at 3.37s, Frame5 is at 6.67s, Frame6 is at 7.67s.\nWhat is",
-    ],
-    "ernie4_5_vl_moe": ["<|VIDEO_START|>", "<|VIDEO_END|>What is"],
-    **dict.fromkeys(
-        [
-            "qwen2_vl",
-            "qwen2_5_vl",
-            "qwen2_5_omni",
-            "qwen3_omni_moe",
-            "exaone4_5",
-            "dots3_note",
-            "hyperclovax_vision_v2",
-            "llava_onevision",
-            "llava_next_video",
-            "video_llava",
-            "perception_lm",
-            "minicpmv4_6",
-            "minicpmv4_7",
-            "minicpm_ocr",
-        ],
-        SENTENCE,
     ),
+    "internvl": ("Frame1: <img>", "Frame6: <img>", f"{NUMBERED}Frame6 is at 7.67s.\nWhat is"),
+    "ernie4_5_vl_moe": ("<|VIDEO_START|>", "<|VIDEO_END|>What is"),  # the times are drawn, see below
+    **dict.fromkeys(BY_SENTENCE, SENTENCE),
 }
 CHAT_TYPES = sorted(SEEN)
 ASK = {"tokenize": True, "return_dict": True, "return_tensors": "pt", "add_generation_prompt": True}

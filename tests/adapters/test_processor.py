@@ -12,6 +12,15 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from refocus_select.adapters import (
+    disable_selection,
+    last_selection,
+    last_selections,
+    pinned_selection,
+    select_messages,
+    with_frame_selection,
+    without_frame_selection,
+)
 from torch.utils.data import DataLoader
 from transformers import (
     AutoProcessor,
@@ -22,15 +31,6 @@ from transformers import (
 )
 from transformers.video_utils import VideoMetadata
 
-from refocus_select.adapters import (
-    disable_selection,
-    last_selection,
-    last_selections,
-    pinned_selection,
-    select_messages,
-    with_frame_selection,
-    without_frame_selection,
-)
 from refocus_select.errors import InputError, VideoOpenError
 
 from . import tiny
@@ -383,7 +383,7 @@ def test_a_processor_without_video_is_refused() -> None:
     images = LlavaProcessor(Qwen2VLImageProcessor(), tiny.tokenizer("<image>"), patch_size=14)
     with pytest.raises(InputError, match=r"LlavaProcessor takes no video\. .* send the frames as pictures"):
         with_frame_selection(images, NamedFrames())
-    with pytest.raises(InputError, match="PreTrainedTokenizerFast|TokenizersBackend"):
+    with pytest.raises(InputError, match=r"takes no video"):
         with_frame_selection(tiny.tokenizer(), NamedFrames())
     with pytest.raises(InputError, match="str takes no video"):
         with_frame_selection("Qwen/Qwen3-VL-8B-Instruct", NamedFrames())
