@@ -134,6 +134,7 @@ class Look:
     width: int
     height: int
     rotation: int
+    interlaced: bool
     notes: list[str]
 
 
@@ -154,15 +155,16 @@ def first_look(decoder: Decoder) -> Look:
         with suppress(av.error.FFmpegError):
             pictures = decoder.decode(None)
     notes = []
-    width, height, rotation = decoder.context.width, decoder.context.height, 0
+    width, height, rotation, interlaced = decoder.context.width, decoder.context.height, 0, False
     if pictures:
         width, height, turn = pictures[0].width, pictures[0].height, pictures[0].rotation
         rotation = round(turn / 90) * 90 % 360
+        interlaced = bool(pictures[0].interlaced_frame)
         if turn % 90:
             notes.append(f"{decoder.name}: turned by {turn} degrees; only quarter turns are applied ({rotation})")
     else:
         notes.append(f"{decoder.name}: the beginning cannot be decoded; the file is damaged")
-    return Look(width, height, rotation, notes)
+    return Look(width, height, rotation, interlaced, notes)
 
 
 def _has_temporal_layers(context: object) -> bool:

@@ -46,6 +46,7 @@ class PyAVVideo(Video):
         self.index = index
         self.name = name
         self.rotation = look.rotation
+        self.interlaced = look.interlaced
         self._idle: list[Decoder] = [decoder]
         self._idle_lock = threading.Lock()
         self.lead = 0  # keyframes to step back before each anchor, learnt where keyframes need a run-up
@@ -161,7 +162,7 @@ class Reader:
         until, last = int(index.pts[self.targets[group.start]]), int(index.pts[self.targets[group.stop - 1]])
         unfed = group.stop - group.start
         beyond = 0
-        extra = 1 if decoder.context.field_order > 1 else 0  # the second field may come in a packet of its own
+        extra = 1 if self.video.interlaced else 0  # the second field may come in a packet of its own
         for packet in decoder.packets_from(index, anchor, until):
             check()
             key = packet.pts
