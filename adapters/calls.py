@@ -133,9 +133,8 @@ def call_processor(processor: Any, base: Any, args: tuple[Any, ...], kwargs: dic
     handling = state.handling
     _equalise(videos, handling)
     ours = processor_kwargs([m for v in videos for m in _metadata(v)], [c for v in videos for c in v.clips], handling)
-    kwargs[video_argument] = [frames for v in videos for frames in _frames(v)]
-    if not family.takes_metadata and len(kwargs[video_argument]) == 1:
-        kwargs[video_argument] = kwargs[video_argument][0]
+    frames = [[f for v in videos if v.prompt == p for f in _frames(v)] for p in range(len(prompts))]
+    kwargs[video_argument] = frames if family.takes_metadata else [f for group in frames for f in group]
     written = [
         _write(processor, prompt, [v for v in videos if v.prompt == p], handling) for p, prompt in enumerate(prompts)
     ]

@@ -30,10 +30,11 @@ SENTENCE = (
     "These frames are located at 0.10s,0.33s,3.33s,3.37s,6.67s,7.67s.\nWhat is",
 )
 NUMBERED = "Frame1 is at 0.10s, Frame2 is at 0.33s, Frame3 is at 3.33s, Frame4 is at 3.37s, Frame5 is at 6.67s, "
-BY_SENTENCE = """
-    qwen2_vl qwen2_5_vl qwen2_5_omni qwen3_omni_moe exaone4_5 dots3_note hyperclovax_vision_v2
-    llava_onevision llava_next_video video_llava perception_lm minicpmv4_6 minicpmv4_7 minicpm_ocr
-""".split()
+BY_SENTENCE = (
+    *("qwen2_vl", "qwen2_5_vl", "qwen2_5_omni", "qwen3_omni_moe", "exaone4_5", "dots3_note", "hyperclovax_vision_v2"),
+    *("llava_onevision", "llava_next_video", "video_llava", "perception_lm"),
+    *("minicpmv4_6", "minicpmv4_7", "minicpm_ocr"),
+)
 
 # For each model type: what stands in the prompt, in this order.
 SEEN: dict[str, tuple[str, ...]] = {

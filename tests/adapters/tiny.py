@@ -44,7 +44,7 @@ def tokenizer(*special: str, **named: str) -> PreTrainedTokenizerFast:
         tokenizer_object=core,
         eos_token="<|im_end|>",
         pad_token="<|endoftext|>",
-        extra_special_tokens=named or None,
+        **({"extra_special_tokens": named} if named else {}),
     )
 
 
