@@ -78,7 +78,7 @@ class DecordVideo(PyAVVideo):
             return self._decord.VideoReader(
                 self.path, width=width or -1, height=height or -1, num_threads=2 if self.metadata.codec != "vp9" else 1
             )
-        except (RuntimeError, self._decord.DECORDError) as error:
+        except (RuntimeError, ValueError, self._decord.DECORDError) as error:  # ValueError: a name not in UTF-8
             raise UnsupportedVideoError(
                 f"{self.metadata.source}: decord cannot open it ({_first_line(error)}); use backend='pyav'"
             ) from error

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 BUFFER_BYTES = 96 * 2**20  # pictures decoded ahead of the consumer, in all
-BUFFER_FRAMES = 32  # ...but at least so many: readers may hand over pictures up to 16 places out of order
+BUFFER_FRAMES = 20  # ...but at least so many: a reader may hand over pictures up to 16 places out of order
 
 
 @dataclass(frozen=True)

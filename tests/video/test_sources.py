@@ -38,6 +38,16 @@ def test_path_objects_strings_bytes_paths_and_file_urls(clip: Clip, monkeypatch:
     video.close()
 
 
+@pytest.mark.skipif(os.name != "posix", reason="Windows forbids most of these characters in names")
+def test_unusual_file_names(clip: Clip, tmp_path: Path) -> None:
+    data = clip("gop12.mp4").read_bytes()
+    names = ["sp ace.mp4", "%03d.mp4", "ha#sh?.mp4", "ünï.mp4", "|pipe.mp4", "-dash.mp4", "pipe:0", "new\nline.mp4"]
+    for name in names:
+        (tmp_path / name).write_bytes(data)
+        with open_video(tmp_path / name) as video:
+            assert read_all(video.get_frames([40]).data) == [40]
+
+
 def test_bytes_and_file_objects(clip: Clip) -> None:
     path = clip("h264.mkv")
     data = path.read_bytes()
