@@ -13,7 +13,7 @@ from refocus_select.errors import EncodingError, InputError, SelectorLoadError
 from refocus_select.models.preprocess import prepare_frames
 from refocus_select.models.prompt import PromptTokenizer
 from refocus_select.selectors.policy import PolicySelector
-from refocus_select.selectors.protocol import paper_candidates, released_frames
+from refocus_select.selectors.protocol import marginal_log_probs, paper_candidates, released_frames
 from refocus_select.video import Video, open_video
 
 from .tiny import byte_tokenizer, feature_model, selector_folder
@@ -155,6 +155,7 @@ def test_the_released_protocol(selector: PolicySelector) -> None:
     assert selection.indices.tolist() == sorted(drawn.picks[0, 0, :32].tolist())
     assert selection.indices.tolist() == released_frames(long.indices, drawn.picks[0, 0].numpy()).tolist()
     assert selection.strategy == "selected"
+    np.testing.assert_allclose(selection.scores, marginal_log_probs(drawn.log_probs.numpy()), atol=1e-5)  # all 64 steps
 
     # Up to 128 candidates: evenly spaced frame numbers, which need not be candidates, with their true times.
     short = video(384, fps=12.0)  # 32 s, 128 candidates of 384 frames
