@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import copy
+import threading
+from functools import partial
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
@@ -76,6 +79,26 @@ def test_videos_are_given_in_many_ways(kind: str, film: str, selector: NamedFram
     )
     assert greys(frames_in(messages)[0]) == list(CHOSEN)
     assert set(messages[0]["content"][0]) == {"type", "video"}
+    assert kwargs["video_metadata"][0]["frames_indices"] == MILLISECONDS
+
+
+def test_a_video_at_a_url(film: str, selector: NamedFrames, monkeypatch: pytest.MonkeyPatch) -> None:
+    class Handler(SimpleHTTPRequestHandler):
+        def log_message(self, *args: Any) -> None:
+            pass
+
+    monkeypatch.setenv("no_proxy", "127.0.0.1")
+    server = ThreadingHTTPServer(("127.0.0.1", 0), partial(Handler, directory=str(Path(film).parent)))
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    try:
+        chat = chat_about(f"http://127.0.0.1:{server.server_port}/{Path(film).name}")
+        messages, kwargs = select_messages(chat, selector, num_frames=6)
+        with pytest.raises(VideoOpenError, match=r"video 1 \(http://127\.0\.0\.1"):
+            select_messages(chat_about(f"http://127.0.0.1:{server.server_port}/gone.mp4"), selector)
+    finally:
+        server.shutdown()
+        server.server_close()
+    assert greys(frames_in(messages)[0]) == list(CHOSEN)
     assert kwargs["video_metadata"][0]["frames_indices"] == MILLISECONDS
 
 

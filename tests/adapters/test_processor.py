@@ -32,6 +32,7 @@ from transformers import (
 from transformers.video_utils import VideoMetadata
 
 from refocus_select.errors import InputError, VideoOpenError
+from refocus_select.video import open_video
 
 from . import tiny
 from .conftest import chat_about
@@ -333,6 +334,24 @@ def test_return_metadata_is_the_callers_choice(chat: Any) -> None:
         assert asked["video_metadata"][0].fps == 1000.0
 
 
+def test_a_query_function_sees_only_chats_with_videos(film: str) -> None:
+    seen: list[Any] = []
+    processor = with_frame_selection(
+        tiny.qwen3_vl(), NamedFrames(), num_frames=1, query=lambda chat: (seen.append(chat), "5")[1]
+    )
+    processor.apply_chat_template([{"role": "user", "content": "Hello"}], **ASK)
+    assert seen == []
+    processor.apply_chat_template(chat_about(film), **ASK)
+    assert len(seen) == 1
+    assert last_selection(processor).indices.tolist() == [5]
+
+
+def test_a_prompt_with_another_number_of_placeholders_is_the_processors_error(film: str) -> None:
+    processor = with_frame_selection(tiny.qwen2_vl(), NamedFrames(), num_frames=1)
+    with pytest.raises(ValueError, match="number of <\\|video_pad\\|>"):
+        processor(text=["<|video_pad|><|video_pad|> What is in 5?"], videos=[film])
+
+
 def test_text_only_calls_are_untouched(processor: Any) -> None:
     stock = tiny.qwen3_vl()
     chat = [{"role": "user", "content": [{"type": "text", "text": "Hello"}]}]
@@ -372,6 +391,19 @@ def test_a_silent_video_has_no_sound(film: str) -> None:
     inputs = processor.apply_chat_template(chat_about(film), **ASK, load_audio_from_video=True)
     assert "input_features" not in inputs
     assert last_selection(processor).indices.tolist() == list(CHOSEN)
+
+
+def test_sound_of_encodings_and_open_videos(sound_film: str, film: str) -> None:
+    selector = NamedFrames()
+    processor = with_frame_selection(tiny.qwen2_5_omni(), selector, num_frames=6)
+    expected = processor.apply_chat_template(chat_about(sound_film), **ASK, load_audio_from_video=True)
+    for video in (selector.encode(sound_film), open_video(sound_film), Path(sound_film).read_bytes()):
+        prompt = processor.apply_chat_template(chat_about(video), tokenize=False, add_generation_prompt=True)
+        inputs = processor(text=[prompt], videos=[video], load_audio_from_video=True, return_tensors="pt")
+        assert same(inputs, expected)
+    frames = open_video(np.stack([picture(i) for i in range(12)]), fps=2)
+    with pytest.raises(VideoOpenError, match="the sound of .* cannot be read"):
+        processor.apply_chat_template(chat_about(frames), **ASK, load_audio_from_video=True)
 
 
 # -- bad input ----------------------------------------------------------------------------------------
