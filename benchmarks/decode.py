@@ -230,6 +230,10 @@ def _prepare(method: str) -> Callable[[str, NDArray[np.int64]], tuple[Any, Any]]
 
 def _peak_memory() -> int:
     """Bytes; 0 where the system does not tell."""
+    status = Path("/proc/self/status")
+    if status.exists():  # Linux: `getrusage` would count the memory of the parent before it started this program
+        lines = [line.split() for line in status.read_text().splitlines()]
+        return next(int(words[1]) * 1024 for words in lines if words[:1] == ["VmHWM:"])
     try:
         import resource
     except ImportError:
@@ -318,7 +322,9 @@ def run_task(task: dict[str, Any]) -> dict[str, Any]:
 
 def run_case(path: Path, frames: int, candidates: int, methods: tuple[str, ...], period: int | None, repeat: int):
     """All methods on one file; the median (by wall time) of `repeat` runs each."""
-    path.read_bytes() if path.stat().st_size < 2**30 else None  # into the page cache
+    with path.open("rb") as file:  # into the page cache
+        while file.read(2**24):
+            pass
     task = {"path": str(path), "frames": frames, "candidates": candidates, "period": period}
     bound = in_a_process({**task, "method": "bound"})
     results = {}
@@ -462,10 +468,14 @@ def main() -> None:
         print(f"took {time.perf_counter() - started:.0f} s")
 
     about = environment()
-    command = "python benchmarks/decode.py " + " ".join(a for a in sys.argv[1:] if not Path(a).is_absolute())
+    command = ["python benchmarks/decode.py"]
+    command += [f"--{label}"] if label in ("quick", "full") else []
+    command += [f"--video {arguments.video.name} --candidates {arguments.candidates}"] if arguments.video else []
+    command += [f'--methods "{arguments.methods}"'] if arguments.methods else []
+    command += [f"--repeat {arguments.repeat}"] if arguments.repeat > 1 else []
     report = "\n\n".join(
         (
-            f"`{command.strip()}`",
+            f"`{' '.join(command)}`",
             ", ".join(f"{key} {value}" for key, value in about.items()),
             summary(rows),
             table(rows),
