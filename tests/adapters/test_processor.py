@@ -402,7 +402,7 @@ def test_sound_of_encodings_and_open_videos(sound_film: str, film: str) -> None:
         inputs = processor(text=[prompt], videos=[video], load_audio_from_video=True, return_tensors="pt")
         assert same(inputs, expected)
     frames = open_video(np.stack([picture(i) for i in range(12)]), fps=2)
-    with pytest.raises(VideoOpenError, match="the sound of .* cannot be read"):
+    with pytest.raises(VideoOpenError, match=r"the sound of .* cannot be read"):
         processor.apply_chat_template(chat_about(frames), **ASK, load_audio_from_video=True)
 
 
