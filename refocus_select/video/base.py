@@ -240,8 +240,9 @@ class Video(ABC):
                     for place in places[first[picture.position] : first[picture.position + 1]]:
                         batch.append((picture, run.start + int(place)))
                         if len(batch) == chunk:
-                            yield self._pack(batch)
-                            batch = []
+                            frames, batch = self._pack(batch), []  # the copies must not live on while consumed
+                            yield frames
+                            del frames
         if batch:
             yield self._pack(batch)
 
