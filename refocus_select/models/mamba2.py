@@ -20,7 +20,7 @@ from .config import RefocusConfig
 from .ssd import ssd_scan
 
 NORM_EPS = 1e-5
-CPU_TILE = 256  # tokens; the fastest of 64 to 4096 at widths 256 and 2048
+CPU_TILE = 256  # tokens; the fastest of 64 to 4096 at width 256, level with smaller ones above
 
 
 class LayerState(NamedTuple):
@@ -133,7 +133,6 @@ class Mamba2Mixer(nn.Module):
         self.heads = self.inner // ssm.headdim
         self.groups, self.d_state, self.kernel = ssm.ngroups, ssm.d_state, ssm.d_conv
         self.channels = self.inner + 2 * ssm.ngroups * ssm.d_state
-        self.norm_before_gate = ssm.norm_before_gate
         self.in_proj = nn.Linear(config.d_model, self.inner + self.channels + self.heads, bias=ssm.bias)
         self.conv1d = nn.Conv1d(self.channels, self.channels, ssm.d_conv, groups=self.channels, bias=ssm.conv_bias)
         # Initial values as in the Mamba-2 paper's code: steps of 1e-3 to 1e-1, decay rates of 1 to 16.

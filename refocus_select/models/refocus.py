@@ -174,11 +174,15 @@ class RefocusModel(nn.Module):
             rank: feed the last pick too, for the rank logit.
 
         Raises:
-            InputError: for steps, candidates or a temperature out of range.
+            InputError: for steps, candidates, a temperature or forced picks out of range.
         """
         n, frames = state.rows, keys.shape[0]
         steps = self._checked_steps(steps, frames, candidates, temperature, replace)
         rows = n * candidates
+        if forced is not None and (forced.shape[:2] != (n, candidates) or forced.shape[2] < steps):
+            raise InputError(f"forced picks must be [{n}, {candidates}, {steps}], not {list(forced.shape)}")
+        if forced is not None and (int(forced.min()) < -1 or int(forced.max()) >= frames):
+            raise InputError(f"forced picks must be positions 0..{frames - 1}, or -1 where free")
         given = None if forced is None else forced.to(keys.device).reshape(rows, -1)
         if similarity is not None:
             similarity = similarity.repeat_interleave(candidates, 0)

@@ -29,7 +29,7 @@ from .base import Choice, FrameSelector
 from .card import model_card
 from .protocol import PICKS, marginal_log_probs, released_frames, uses_policy
 
-SEGMENT_TOKENS = {"cpu": 2048, "cuda": 16384}  # visual tokens that pass through the network at once
+SEGMENT_TOKENS = {"cpu": 2048, "cuda": 8192}  # visual tokens that pass through the network at once
 MAX_QUESTIONS = 16  # answered in one batch; each needs a recurrent state of its own
 
 

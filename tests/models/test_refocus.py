@@ -229,6 +229,14 @@ def test_wrong_arguments_are_refused(model: RefocusModel, features: torch.Tensor
             model.decode(keys, values, state, **wrong)
     with pytest.raises(InputError, match=r"positions 0\.\.8"):
         model.score(keys, values, state, torch.tensor([[[0, 9]]]))
+    for wrong in (
+        torch.tensor([[[9, 0]]]),
+        torch.tensor([[[0, -2]]]),
+        torch.tensor([[[1]]]),
+        torch.tensor([[[1, 1], [1, 1]]]),
+    ):
+        with pytest.raises(InputError, match="forced picks must be"):
+            model.decode(keys, values, state, steps=2, forced=wrong)
     with pytest.raises(InputError, match="states of 1"):
         model.score(keys, values, state, torch.zeros(2, 1, 1, dtype=torch.int64))
     with pytest.raises(InputError, match="text tokens"):
