@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 
 from . import __version__
 from .errors import InputError, MissingDependencyError, RefocusError, SelectorLoadError, VideoError
+from .evaluation.cli import add_evaluate
 
 if TYPE_CHECKING:
     from .selection import Selection
@@ -126,6 +127,8 @@ def _parser() -> argparse.ArgumentParser:
     cache.add_argument("--clear", action="store_true", help="remove all encodings")
     cache.add_argument("--json", action="store_true", help="JSON on standard output, one object per line")
     cache.set_defaults(run=_cache, verbose=False)
+
+    add_evaluate(commands)
     return parser
 
 

@@ -153,9 +153,7 @@ def _nearest(times: np.ndarray, arm_of: np.ndarray, asked: np.ndarray, found: np
     """For every candidate the score of the candidate of its arm that is nearest in time and has one, [T]."""
     away = np.abs(times[:, None] - times[asked])  # [T, asked]
     away[arm_of[:, None] != arm_of[asked]] = np.inf
-    estimate = found[away.argmin(axis=1)]
-    estimate[asked] = found
-    return estimate
+    return found[away.argmin(axis=1)]
 
 
 def _draw(

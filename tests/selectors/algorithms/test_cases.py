@@ -81,6 +81,7 @@ def test_aks_keeps_a_part_whose_best_stand_out():
 
 def test_aks_gives_the_odd_pick_to_the_part_with_the_better_frame():
     assert aks(seconds(12), 3, timestamps=seconds(12)).tolist() == [5, 10, 11]
+    assert aks(-seconds(12), 3, timestamps=seconds(12)).tolist() == [0, 1, 6]
 
 
 def test_aks_judges_a_part_by_its_own_share():
@@ -189,6 +190,14 @@ def test_markey_adds_relevance_coverage_and_distance():
     assert markey(scores, 2, timestamps=seconds(3), embeddings=TWINS).tolist() == [0, 1]
     # without relevance, frame 1: -0.1; frame 2: 0.067
     assert markey(scores, 2, timestamps=seconds(3), embeddings=TWINS, relevance=0.0).tolist() == [0, 2]
+
+
+def test_markey_counts_what_a_frame_covers_better_and_not_what_it_covers_worse():
+    right, up = [1.0, 0.0], [0.0, 1.0]
+    embeddings = np.array([right] * 3 + [up] * 3 + [[0.5**0.5, 0.5**0.5], [0.6, 0.8]])
+    inputs = {"timestamps": seconds(8), "embeddings": embeddings, "relevance": 0.0, "redundancy": 0.0}
+    # The diagonal covers all best (0.78 on average). Then frame 0 adds 3 * 0.29, frame 7 only 3 * 0.09.
+    assert markey(seconds(8), 2, **inputs).tolist() == [0, 6]
 
 
 def test_markey_looks_back_at_recent_picks_only():

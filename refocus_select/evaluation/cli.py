@@ -1,0 +1,116 @@
+"""The commands under `refocus-select evaluate`."""
+
+from __future__ import annotations
+
+import argparse
+import json
+from pathlib import Path
+from typing import Any
+
+from ..errors import InputError
+
+_EXAMPLE = """\
+example:
+  refocus-select evaluate needle film.mp4 --needles examples/needles --selectors uniform topk mdp3 mini --out results/
+
+Writes trials.jsonl (every single choice; an evaluation that was broken off goes on from there), summary.json,
+and needle.png into the folder, and prints the table."""
+
+
+def add_evaluate(commands: Any) -> None:
+    """Add `evaluate` to the subcommands of the command line."""
+    evaluate = commands.add_parser("evaluate", help="measure selectors side by side")
+    kinds = evaluate.add_subparsers(title="evaluations", metavar="KIND", required=True)
+    needle = kinds.add_parser(
+        "needle",
+        help="find a picture that was hidden in a video",
+        description="Hide pictures at several depths among the candidate frames of a video, and count who finds them.",
+        epilog=_EXAMPLE,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    needle.add_argument("video", metavar="VIDEO", help="the haystack")
+    needle.add_argument("--needles", required=True, metavar="DIR", help="a folder with needles.json")
+    needle.add_argument("--selectors", nargs="+", default=["uniform", "mini"], metavar="NAME", help="who is compared")
+    needle.add_argument("--encoder", metavar="NAME", help="dual encoder of the algorithms: a folder or a Hub id")
+    needle.add_argument("--device", help="where the selectors run, e.g. cuda")
+    needle.add_argument("-n", "--num-frames", type=int, default=32, metavar="K", help="frames to choose (default: 32)")
+    needle.add_argument("--lengths", nargs="+", type=int, metavar="N", help="candidates (default: 64 … 1024)")
+    needle.add_argument("--depths", type=int, default=10, metavar="D", help="evenly spaced depths (default: 10)")
+    needle.add_argument("--out", type=Path, metavar="DIR", help="keep all trials, the summary and the heat maps there")
+    needle.add_argument("-v", "--verbose", action="store_true", help="say more on standard error")
+    needle.set_defaults(run=_needle)
+
+
+def _needle(arguments: argparse.Namespace) -> int:
+    import numpy as np
+
+    from . import needle as n
+
+    if arguments.depths < 1:
+        raise InputError(f"--depths must be at least 1, not {arguments.depths}")
+    needles = n.load_needles(arguments.needles)
+    selectors = [_load(name, arguments) for name in dict.fromkeys(arguments.selectors)]
+    options: dict[str, Any] = {
+        "lengths": tuple(arguments.lengths or n.LENGTHS),
+        "depths": tuple(round(float(depth), 4) for depth in np.linspace(0, 1, arguments.depths)),
+        "num_frames": arguments.num_frames,
+    }
+    if arguments.out is None:
+        trials = list(n.run_needles(arguments.video, needles, selectors, **options))
+        print(n.table(n.summarise(trials)))
+        return 0
+    facts = {
+        "video": _identity(arguments.video),
+        "needles": {needle.name: needle.question for needle in needles},
+        "selectors": n.selector_settings(selectors),
+    }
+    record = arguments.out / "trials.jsonl"
+    arguments.out.mkdir(parents=True, exist_ok=True)
+    _check_same(arguments.out / "setup.json", facts)
+    trials = n.read_trials(record)
+    with record.open("a", encoding="utf-8") as file:
+        for trial in n.run_needles(
+            arguments.video, needles, selectors, done={trial.key for trial in trials}, **options
+        ):
+            n.write_trial(trial, file)
+            trials.append(trial)
+    trials = [trial for trial in trials if trial.num_frames == arguments.num_frames]
+    scores = n.summarise(trials)
+    summary = [
+        {key: None if value != value else value for key, value in vars(score).items()} for score in scores
+    ]  # JSON knows no nan
+    (arguments.out / "summary.json").write_text(json.dumps(summary, indent=2) + "\n", encoding="utf-8")
+    print(n.table(scores))
+    print(f"written: {n.draw_heat_maps(trials, arguments.out / 'needle.png')}")
+    return 0
+
+
+def _load(name: str, arguments: argparse.Namespace) -> Any:
+    from ..selectors import FrameSelector
+    from ..selectors.algorithms import SCORED
+
+    options = {} if arguments.device is None else {"device": arguments.device}
+    if arguments.encoder and name in SCORED:
+        options["encoder"] = arguments.encoder
+    return FrameSelector.from_pretrained(name, **options)
+
+
+def _identity(video: str) -> str:
+    from ..video import open_video
+
+    with open_video(video) as source:
+        return source.fingerprint
+
+
+def _check_same(path: Path, facts: dict[str, Any]) -> None:
+    """Refuse to mix trials of different videos, questions or weights in one folder; more selectors may join."""
+    if path.is_file():
+        before = json.loads(path.read_text("utf-8"))
+        for part in ("video", "needles"):
+            if before[part] != facts[part]:
+                raise InputError(f"{path.parent} holds trials of another {part}; choose another folder with --out")
+        for name, fingerprint in facts["selectors"].items():
+            if before["selectors"].get(name, fingerprint) != fingerprint:
+                raise InputError(f"{path.parent} holds trials of {name} with other weights; choose another --out")
+        facts = {**facts, "selectors": {**before["selectors"], **facts["selectors"]}}
+    path.write_text(json.dumps(facts, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
