@@ -298,9 +298,12 @@ def _download(response: Any, url: str) -> Iterator[bytes]:
 
 
 def fingerprint_of(path: str) -> str:
-    """A cheap identity of a file's content: path, size, time of change, and a hash of its head and tail."""
+    """A cheap identity of a file's content: size, time of change, and a hash of its head and tail.
+
+    The path is no part of it, so that what was computed for a file still holds after the file has moved.
+    """
     status = os.stat(path)
-    digest = hashlib.sha256(f"{path}\0{status.st_size}\0{status.st_mtime_ns}\0".encode(errors="surrogateescape"))
+    digest = hashlib.sha256(f"{status.st_size}\0{status.st_mtime_ns}\0".encode())
     with open(path, "rb") as file:
         digest.update(file.read(65536))
         file.seek(max(status.st_size - 65536, 0))
