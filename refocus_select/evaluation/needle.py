@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import os
+import zlib
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import asdict, dataclass, replace
@@ -181,6 +182,7 @@ def run_needles(
     lengths: Sequence[int] = LENGTHS,
     depths: Sequence[float] = DEPTHS,
     num_frames: int = 32,
+    jitter: float | None = None,
     done: Collection[tuple[str, str, int, float, int]] = (),
     progress: bool | None = None,
 ) -> Iterator[Trial]:
@@ -196,6 +198,9 @@ def run_needles(
         lengths: numbers of candidates N.
         depths: from 0 (begin) to 1 (end).
         num_frames: K; at most the smallest length.
+        jitter: how far a needle may lie from its depth, as a share of the video (default: half the distance between
+            depths, so that all of the video is tried). The places are drawn from needle, length and depth, the same
+            for every selector. With 0, evenly spaced depths meet the grid of uniform sampling always or never.
         done: keys of trials to leave out, to go on after a break.
         progress: show a progress bar (default: only on a terminal).
 
@@ -209,6 +214,8 @@ def run_needles(
     from tqdm import tqdm
 
     _check(needles, lengths, depths, num_frames)
+    if jitter is None:
+        jitter = float(np.diff(np.unique(depths)).min()) / 2 if len(set(depths)) > 1 else 0.5
     total = len(selectors) * len(needles) * len(lengths) * len(depths)
     disable = None if progress is None else not progress
     opened = nullcontext(video) if isinstance(video, Video) else open_video(video)
@@ -234,7 +241,8 @@ def run_needles(
                             haystack = _Haystack(source, selector, max(lengths), stored)
                         if prepared is None:
                             prepared = haystack.prepare(needle)
-                        yield haystack.ask(prepared, needle, length, float(depth), num_frames)
+                        place = _place(needle, length, float(depth), jitter)
+                        yield haystack.ask(prepared, needle, length, float(depth), place, num_frames)
 
 
 class _Haystack:
@@ -287,9 +295,9 @@ class _Haystack:
         with open_video(pictures, fps=1.0) as video:
             return self._encode(video, len(pictures), f"needle {needle.name}")
 
-    def ask(self, prepared: Any, needle: Needle, length: int, depth: float, num_frames: int) -> Trial:
+    def ask(self, prepared: Any, needle: Needle, length: int, depth: float, place: float, num_frames: int) -> Trial:
         size = len(prepared)
-        position = round(depth * (length - size))
+        position = round(place * (length - size))
         hay = np.linspace(0, self._count - 1, length - size).round().astype(int)
         rows = np.concatenate([hay[:position], self._count + np.arange(size), hay[position:]])
         if self._encoding is not None:
@@ -306,6 +314,12 @@ class _Haystack:
         return Trial(
             self._selector.name, needle.name, length, depth, num_frames, position, size, picked, found
         )  # fmt: skip
+
+
+def _place(needle: Needle, length: int, depth: float, jitter: float) -> float:
+    """Where the needle is put, 0 to 1: near the depth, drawn without regard to the selector."""
+    generator = np.random.default_rng([zlib.crc32(needle.name.encode()), length, round(depth * 10_000)])
+    return float(generator.uniform(max(0.0, depth - jitter), min(1.0, depth + jitter)))
 
 
 def _joined(hay: VideoEncoding, needle: VideoEncoding, rows: np.ndarray) -> VideoEncoding:

@@ -60,7 +60,7 @@ def grey(count=40):
 
 
 def run(selectors, needles=(WHITE, BLACK), **options):
-    options = {"lengths": (10, 20), "depths": (0.0, 0.5, 1.0), "num_frames": 2, **options}
+    options = {"lengths": (10, 20), "depths": (0.0, 0.5, 1.0), "num_frames": 2, "jitter": 0.0, **options}
     return list(run_needles(grey(), list(needles), selectors, **options))
 
 
@@ -81,6 +81,17 @@ def test_uniform_finds_what_lies_on_its_way():
         quarters = [(trial.length - 1) * share for share in (0.25, 0.75)]
         expected = any(abs(trial.position - quarter) <= 0.5 for quarter in quarters)
         assert (trial.found > 0) == expected
+
+
+def test_places_cover_the_video_and_are_the_same_for_all_selectors():
+    needles = [Needle(f"n{number}", "light", WHITE.pictures) for number in range(30)]
+    options = {"needles": needles, "lengths": (20,), "num_frames": 4, "jitter": None}
+    drawn, again = (run([s], **options) for s in (UniformSelector(), AlgorithmSelector("topk", Brightness())))
+    assert [trial.position for trial in drawn] == [trial.position for trial in again]
+    assert {trial.position for trial in drawn} == set(range(20))
+    assert all(abs(trial.position / 19 - trial.depth) <= 0.25 + 0.5 / 19 for trial in drawn)
+    # With places all over the video uniform sampling finds about as many as chance, 4 of 20.
+    assert summarise(drawn)[0].recall == pytest.approx(0.2, abs=0.12)
 
 
 def test_the_whole_video_gives_the_same_as_encodings_put_together():
