@@ -26,7 +26,7 @@ demo: setup
 	$(BIN)/python examples/demo.py --out out
 
 test: setup
-	$(BIN)/python -m pytest -n auto --dist loadfile
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --dist loadfile
 
 lint: setup
 	$(BIN)/ruff check .
@@ -34,9 +34,10 @@ lint: setup
 	$(BIN)/mypy
 
 bench: setup
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[bench]'
 	$(BIN)/python -m benchmarks.decode
 	$(BIN)/python -m benchmarks.select
+	$(BIN)/python -m benchmarks.network
+	$(BIN)/python -m benchmarks.algorithms
 
 clean:
 	rm -rf $(VENV) build dist *.egg-info out .cache

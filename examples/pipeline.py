@@ -5,8 +5,9 @@ python examples/pipeline.py --model Qwen/Qwen3-VL-8B-Instruct match.mp4 "Who sco
 
 import argparse
 
-from refocus_select.adapters import last_selection, with_frame_selection
 from transformers import AutoProcessor, pipeline
+
+from refocus_select.adapters import last_selection, with_frame_selection
 
 
 def main() -> None:

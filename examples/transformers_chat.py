@@ -6,8 +6,9 @@ python examples/transformers_chat.py --model Qwen/Qwen2.5-VL-7B-Instruct match.m
 import argparse
 
 import torch
-from refocus_select.adapters import disable_selection, last_selection, with_frame_selection
 from transformers import AutoModelForImageTextToText, AutoProcessor
+
+from refocus_select.adapters import disable_selection, last_selection, with_frame_selection
 
 
 def main() -> None:

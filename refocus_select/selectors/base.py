@@ -158,7 +158,11 @@ class FrameSelector(ABC):
         per_frame: dict[str, torch.Tensor] = {}
         per_video: dict[str, torch.Tensor] = {}
         if self.looks:
-            stream = source.iter_frames(plan.indices, size=size, exact=exact, workers=workers, ordered=self.ordered)
+            height, width = size or (source.metadata.height, source.metadata.width)
+            chunk = int(np.clip(_CHUNK_BYTES // (3 * height * width), 1, 32))
+            stream = source.iter_frames(
+                plan.indices, size=size, exact=exact, workers=workers, chunk=chunk, ordered=self.ordered
+            )
             per_frame, per_video = self._encode_frames(reader.read(stream), len(plan.indices))
             positions, indices, timestamps = reader.arrived()
         else:
@@ -316,6 +320,7 @@ class FrameSelector(ABC):
         )
 
 
+_CHUNK_BYTES = 64 * 2**20  # of pictures handed over at once: 4K pictures come in small pieces
 _ENCODE_ARGUMENTS = frozenset({"fps", "max_frames", "start", "end", "exact", "workers", "backend", "progress", "cache"})
 
 

@@ -11,9 +11,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+
 from refocus_select.adapters import vlmevalkit
 from refocus_select.adapters.lmms_eval import VideoModel
-
 from refocus_select.errors import InputError, MissingDependencyError, SelectorLoadError
 
 from . import tiny

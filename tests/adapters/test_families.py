@@ -12,11 +12,11 @@ import numpy as np
 import pytest
 import torch
 from PIL import ImageDraw
-from refocus_select.adapters import last_selection, with_frame_selection
-from refocus_select.adapters.families import FAMILIES, NOT_CHAT, ROUTES, family_of, table
 from transformers.models.auto.processing_auto import PROCESSOR_MAPPING_NAMES
 from transformers.models.auto.video_processing_auto import VIDEO_PROCESSOR_MAPPING_NAMES
 
+from refocus_select.adapters import last_selection, with_frame_selection
+from refocus_select.adapters.families import FAMILIES, NOT_CHAT, ROUTES, family_of, table
 from refocus_select.selectors.uniform import UniformSelector
 
 from . import tiny

@@ -6,9 +6,9 @@ from typing import Any
 
 import pytest
 import torch
-from refocus_select.adapters import last_selection, last_selections, qwen2_5_vl_position_ids, with_frame_selection
 from transformers import pipeline
 
+from refocus_select.adapters import last_selection, last_selections, qwen2_5_vl_position_ids, with_frame_selection
 from refocus_select.errors import InputError
 
 from . import tiny

@@ -13,9 +13,9 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+
 from refocus_select.adapters import multiple_choice, select_messages
 from refocus_select.adapters.questions import Question, questions_of, split_multiple_choice
-
 from refocus_select.errors import InputError, VideoOpenError
 from refocus_select.video import open_video
 

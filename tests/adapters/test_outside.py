@@ -14,10 +14,10 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
-from refocus_select.adapters import openai, qwen_vl_utils, sglang, vllm
-from refocus_select.adapters.llava_video import llava_video_inputs
 from transformers import SiglipImageProcessor
 
+from refocus_select.adapters import openai, qwen_vl_utils, sglang, vllm
+from refocus_select.adapters.llava_video import llava_video_inputs
 from refocus_select.errors import InputError, MissingDependencyError, VideoOpenError
 
 from . import tiny

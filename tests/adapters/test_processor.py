@@ -12,15 +12,6 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
-from refocus_select.adapters import (
-    disable_selection,
-    last_selection,
-    last_selections,
-    pinned_selection,
-    select_messages,
-    with_frame_selection,
-    without_frame_selection,
-)
 from torch.utils.data import DataLoader
 from transformers import (
     AutoProcessor,
@@ -31,6 +22,15 @@ from transformers import (
 )
 from transformers.video_utils import VideoMetadata
 
+from refocus_select.adapters import (
+    disable_selection,
+    last_selection,
+    last_selections,
+    pinned_selection,
+    select_messages,
+    with_frame_selection,
+    without_frame_selection,
+)
 from refocus_select.errors import InputError, VideoOpenError
 from refocus_select.video import open_video
 
