@@ -9,9 +9,10 @@ from __future__ import annotations
 from pathlib import Path
 
 import torch
-from refocus_select.models.text_encoder import LAYERS, MAX_TOKENS, quantize_rows
 from safetensors.torch import load_file
 from torch import Tensor
+
+from refocus_select.models.text_encoder import LAYERS, MAX_TOKENS, quantize_rows
 
 BATCH_NORM_EPSILON = 1e-3
 

@@ -1,8 +1,15 @@
 """`MiniEncoder`: frames and text in one space, from weights that the package ships.
 
-An object-level bridge, not a CLIP: an ImageNet classifier (EfficientNet-Lite2) names what a frame shows, and a sentence
-encoder (MiniLM-L6) places those names, and the question, in one space of meaning. The joint vector follows ConSE
-(Norouzi et al., "Zero-Shot Learning by Convex Combination of Semantic Embeddings", 2014).
+An object-level bridge, not a CLIP. Two ways lead from a frame to the space of the sentence encoder (MiniLM-L6), and a
+frame's vector is their sum:
+
+- *named*: the classes that an ImageNet classifier (EfficientNet-Lite2) sees, each with the sentence vector of its
+  name, averaged by probability (ConSE: Norouzi et al., "Zero-Shot Learning by Convex Combination of Semantic
+  Embeddings", 2014);
+- *learned*: a linear map of the image features, trained on pictures with titles (see weights/mini/README.md).
+
+The sum is scaled so that its dot product with the vectors of many unrelated texts has mean 0 and deviation 1: some
+frames are a little similar to everything, and would otherwise come first for every question.
 """
 
 from __future__ import annotations
@@ -20,11 +27,13 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ..errors import InputError, SelectorLoadError
-from .efficientnet_lite import EfficientNetLite
-from .text_encoder import TextEncoder, unpack_rows
+from .efficientnet_lite import FEATURES, EfficientNetLite
+from .question import content_phrase
+from .text_encoder import WIDTH, TextEncoder, unpack_rows
 
 FORMAT = "refocus-select/mini"
 FORMAT_VERSION = 1
+DIMENSIONS = WIDTH
 
 
 class MiniEncoder(nn.Module):
@@ -35,7 +44,9 @@ class MiniEncoder(nn.Module):
         fingerprint: sha256 of weights and configuration.
     """
 
-    class_vectors: Tensor
+    class_vectors: Tensor  # unit sentence vectors of the class names, [classes, 384]
+    text_mean: Tensor  # of many texts' sentence vectors, [384]
+    text_spread: Tensor  # square root of their covariance, [384, 384]
 
     def __init__(self, config: dict[str, Any], vocabulary: Path) -> None:
         super().__init__()
@@ -44,7 +55,10 @@ class MiniEncoder(nn.Module):
         self.fingerprint = ""
         self.image = EfficientNetLite(config["image_variant"], classes=config["classes"])
         self.text = TextEncoder(vocabulary)
-        self.register_buffer("class_vectors", torch.zeros(config["classes"], config["width"]))
+        self.learned = nn.Linear(FEATURES, WIDTH)
+        self.register_buffer("class_vectors", torch.zeros(config["classes"], WIDTH))
+        self.register_buffer("text_mean", torch.zeros(WIDTH))
+        self.register_buffer("text_spread", torch.eye(WIDTH))
 
     @classmethod
     def from_pretrained(
@@ -81,8 +95,7 @@ class MiniEncoder(nn.Module):
         encoder.requires_grad_(False).eval()
         encoder.image.to(memory_format=torch.channels_last)
         chosen = torch.device(device) if device is not None else _default_device()
-        if chosen.type == "cuda":
-            encoder.image.half()
+        encoder.image.to(_image_dtype(chosen))
         return encoder.to(chosen)
 
     @property
@@ -99,7 +112,7 @@ class MiniEncoder(nn.Module):
             batch: how many frames go through the network at once.
 
         Returns:
-            float32 `[N, D]` on the CPU, unit length.
+            float32 `[N, D]` on the CPU.
 
         Raises:
             InputError: if `frames` has another type or shape.
@@ -108,25 +121,34 @@ class MiniEncoder(nn.Module):
         if pixels.dtype != torch.uint8 or pixels.ndim != 4 or pixels.shape[3] != 3:
             raise InputError(f"frames must be uint8 [N, H, W, 3], not {pixels.dtype} {list(pixels.shape)}")
         vectors = [self._frame_vectors(pixels[at : at + batch]) for at in range(0, len(pixels), batch)]
-        return torch.cat(vectors) if vectors else torch.zeros(0, self.config["width"])
+        return torch.cat(vectors) if vectors else torch.zeros(0, DIMENSIONS)
 
+    @torch.inference_mode()
     def encode_text(self, texts: Sequence[str]) -> Tensor:
-        """Text vectors, float32 `[len(texts), D]` on the CPU, unit length."""
-        return self.text.encode(texts).cpu()
+        """Text vectors, float32 `[len(texts), D]` on the CPU; their dot product with a frame's is in deviations.
+
+        Each is the mean of the text as it is and of the words in it that name something (`content_phrase`).
+        """
+        both = self.text.encode([*texts, *map(content_phrase, texts)])
+        return (F.normalize(both[: len(texts)] + both[len(texts) :], dim=-1) - self.text_mean).cpu()
 
     def _frame_vectors(self, frames: Tensor) -> Tensor:  # uint8 [N, H, W, 3] -> [N, D]
-        weight = self.image.stem.weight
+        dtype = self.image.stem.weight.dtype
         # A permuted view of [N, H, W, 3] is already channels-last: the layout that CPUs and GPUs are fastest with.
-        pixels = frames.to(self.device).permute(0, 3, 1, 2).to(weight.dtype).div_(127.5).sub_(1)
+        pixels = frames.to(self.device).permute(0, 3, 1, 2).float()
         if tuple(pixels.shape[2:]) != self.frame_size:
-            pixels = F.interpolate(pixels.float(), size=self.frame_size, mode="bilinear", antialias=True).to(
-                weight.dtype
-            )
+            pixels = F.interpolate(pixels, size=self.frame_size, mode="bilinear", antialias=True)
+        pixels = pixels.div_(127.5).sub_(1).to(dtype, memory_format=torch.channels_last)
         features = self.image(pixels)
         posterior = self.image.classifier(features).float().softmax(dim=-1)  # [N, classes]
         best, which = posterior.topk(self.config["top_classes"], dim=-1)
         kept = torch.zeros_like(posterior).scatter_(1, which, best)
-        return F.normalize(kept @ self.class_vectors, dim=-1).cpu()
+        named = F.normalize(kept @ self.class_vectors, dim=-1)
+        # The square root tames the few channels that dominate a ReLU feature.
+        shape = F.normalize(features.float().clamp_min(0).sqrt(), dim=-1)
+        learned = F.normalize(self.learned(shape), dim=-1)
+        vectors = learned + named
+        return (vectors / (vectors @ self.text_spread).norm(dim=-1, keepdim=True)).cpu()
 
 
 def _unpack(packed: dict[str, Tensor]) -> dict[str, Tensor]:
@@ -138,6 +160,14 @@ def _unpack(packed: dict[str, Tensor]) -> dict[str, Tensor]:
 
 def _default_device() -> torch.device:
     return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+
+
+def _image_dtype(device: torch.device) -> torch.dtype:
+    """Half precision where the hardware multiplies in it: half the time, and vectors that differ by less than 1 %."""
+    if device.type == "cuda":
+        return torch.float16
+    has_bf16 = getattr(torch.cpu, "_is_avx512_bf16_supported", None)
+    return torch.bfloat16 if device.type == "cpu" and has_bf16 is not None and has_bf16() else torch.float32
 
 
 def _read_config(folder: Path) -> dict[str, Any]:

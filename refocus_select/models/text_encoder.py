@@ -89,7 +89,7 @@ class TextEncoder(nn.Module):
     def encode(self, texts: Sequence[str], *, batch: int = 64) -> Tensor:
         """Unit sentence vectors `[len(texts), 384]`; text beyond 256 tokens is cut."""
         if not texts:
-            return torch.zeros(0, WIDTH)
+            return torch.zeros(0, WIDTH, device=self.positions.device)
         # Texts of similar length share a batch, so that little is spent on padding.
         order = sorted(range(len(texts)), key=lambda i: len(texts[i]))
         vectors: list[Tensor | None] = [None] * len(texts)
