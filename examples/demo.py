@@ -46,10 +46,11 @@ def main() -> None:
         picture = selection.plot(arguments.out / f"demo-{number}.png")
         print(f"{entry['question']}   ({took:.0f} ms)")
         print(f"  chosen    {'  '.join(clock(t) for t in selection.timestamps)}")
-        print(
-            f"  in the marked moments: {hits(selection.timestamps, entry['moments'])} of {len(selection)} frames;"
-            f" uniform sampling: {hits(even, entry['moments'])}"
-        )
+        if entry["moments"]:
+            print(
+                f"  in the marked moments ({entry['shows']}): {hits(selection.timestamps, entry['moments'])} of"
+                f" {len(selection)} frames; uniform sampling: {hits(even, entry['moments'])}"
+            )
         for warning in selection.warnings:
             print(f"  note: {warning}")
         print(f"  picture   {picture}\n")

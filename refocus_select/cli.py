@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 _EXAMPLES = """\
 examples:
-  refocus-select select film.mp4 "When does the bird appear?"
+  refocus-select select film.mp4 "When is the bow and arrow used?"
   refocus-select select film.mp4 "Who wins?" -n 16 --out frames/ --plot why.png
   refocus-select select film.mp4 "Who wins?" "What is on the table?" --json > answers.jsonl
   refocus-select select film.mp4 "Who wins?" --selector aks --encoder google/siglip2-base-patch16-224

@@ -49,7 +49,7 @@ def plot_selection(selection: Selection, path: Path) -> None:
     figure = Figure(figsize=(width, 2.5 + 2 * row_height), dpi=110)
     FigureCanvasAgg(figure)
     grid = figure.add_gridspec(
-        3, columns, height_ratios=[1.55, row_height, row_height], hspace=0.30, wspace=0.04,
+        3, columns, height_ratios=[1.55, row_height, row_height], hspace=0.24, wspace=0.04,
         left=0.045, right=0.99, top=1 - 0.55 / (2.5 + 2 * row_height), bottom=0.01,
     )  # fmt: skip
     title = textwrap.fill(f"“{selection.question}”", 110)
@@ -99,7 +99,7 @@ def _draw_scores(axis: object, selection: Selection, spread: np.ndarray) -> None
     axis.set_yticks([])
     axis.set_ylabel("score", fontsize=9)
     axis.tick_params(labelsize=8)
-    axis.legend(loc="upper right", fontsize=8, ncols=2, frameon=False)
+    axis.legend(loc="lower right", bbox_to_anchor=(1.0, 1.0), fontsize=8, ncols=2, frameon=False)
     for side in ("top", "right", "left"):
         axis.spines[side].set_visible(False)
 

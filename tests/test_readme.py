@@ -26,7 +26,7 @@ def here(tmp_path, monkeypatch):
 
 
 def test_python_blocks_run_as_they_stand(here):
-    content = [{"type": "video", "video": FILM}, {"type": "text", "text": "When does the bird appear?"}]
+    content = [{"type": "video", "video": FILM}, {"type": "text", "text": "When is the bow and arrow used?"}]
     names = {"processor": tiny.qwen3_vl(), "messages": [{"role": "user", "content": content}]}
     blocks = re.findall(r"```python\n(.*?)```", README, re.S)
     assert len(blocks) == 3

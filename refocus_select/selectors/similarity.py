@@ -23,6 +23,13 @@ if TYPE_CHECKING:
 DIVERSITY = 0.3
 """Weight of an already picked near-copy against one standard deviation of relevance."""
 
+NEIGHBOUR = 0.25
+"""Weight of a neighbouring candidate's similarity against a candidate's own: what is there for one frame only is often
+a mistake of the classifier."""
+
+NEAR = 3.0
+"""Seconds up to which the next candidate counts as a neighbour; what lies farther apart is another scene."""
+
 FLAT_PEAK = 1.05
 """Below this similarity of the best frames (in deviations over unrelated texts) nothing answers the question.
 
@@ -108,9 +115,11 @@ def choose(similarity: np.ndarray, closeness: np.ndarray, timestamps: np.ndarray
         num_frames: how many to pick, K.
 
     Returns:
-        min(K, F) distinct picks; ties go to the earlier candidate. The scores are the centred similarity.
+        min(K, F) distinct picks; ties go to the earlier candidate. The scores are the centred similarity, steadied by
+        the neighbours in time.
     """
-    scores = similarity - similarity.mean()
+    scores = steadied(similarity, timestamps)
+    scores -= scores.mean()
     best = np.sort(similarity)[-min(8, 1 + len(similarity) // 16) :].mean()
     if best < FLAT_PEAK or best - similarity.mean() < FLAT_RISE:
         warning = "nothing in the video stands out for this question; the frames are spread evenly"
@@ -125,6 +134,17 @@ def choose(similarity: np.ndarray, closeness: np.ndarray, timestamps: np.ndarray
         free[pick] = False
         nearest = np.maximum(nearest, closeness[pick])
     return Choice(np.array(picks, dtype=np.int64), scores)
+
+
+def steadied(similarity: np.ndarray, timestamps: np.ndarray) -> np.ndarray:
+    """The weighted mean of each candidate's similarity and its near neighbours', `[F]`."""
+    weight = np.where(np.diff(timestamps) <= NEAR, NEIGHBOUR, 0.0)
+    total, parts = similarity.astype(np.float64, copy=True), np.ones(len(similarity))
+    total[:-1] += weight * similarity[1:]
+    total[1:] += weight * similarity[:-1]
+    parts[:-1] += weight
+    parts[1:] += weight
+    return total / parts
 
 
 def _embedded_folder(name: str) -> Path | None:

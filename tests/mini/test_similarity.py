@@ -10,7 +10,7 @@ from hypothesis.extra import numpy as arrays
 
 from refocus_select import FrameSelector, open_video
 from refocus_select.selectors.algorithms import uniform
-from refocus_select.selectors.similarity import FLAT_PEAK, FLAT_RISE, choose
+from refocus_select.selectors.similarity import FLAT_PEAK, FLAT_RISE, choose, steadied
 
 
 @st.composite
@@ -56,9 +56,18 @@ def test_a_peak_is_taken_first_and_copies_are_avoided() -> None:
     similarity[70] = 4.9
     closeness = np.eye(100)
     closeness[40:47, 40:47] = 1.0
-    choice = choose(similarity, closeness, np.arange(100.0), 2)
+    choice = choose(similarity, closeness, 10 * np.arange(100.0), 2)
     assert choice.strategy == "selected"
     assert choice.picks.tolist() == [40, 70]
+
+
+def test_near_neighbours_steady_a_candidate_and_far_ones_do_not() -> None:
+    similarity = np.array([0.0, 8.0, 0.0, 4.0, 4.0, 4.0])
+    near = steadied(similarity, np.array([0.0, 1.0, 2.0, 100.0, 101.0, 102.0]))
+    np.testing.assert_allclose(near, [1.6, 8 / 1.5, 1.6, 4.0, 4.0, 4.0])
+    np.testing.assert_allclose(steadied(similarity, 10 * np.arange(6.0)), similarity)
+    assert similarity[1] == 8.0
+    assert steadied(similarity[:1], np.zeros(1)).tolist() == [0.0]
 
 
 @pytest.fixture(scope="module")
