@@ -18,6 +18,8 @@ import hashlib
 import json
 import os
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
@@ -103,13 +105,12 @@ class MiniEncoder(nn.Module):
         """Where the weights lie."""
         return self.class_vectors.device
 
-    @torch.inference_mode()
-    def encode_frames(self, frames: np.ndarray | Tensor, *, batch: int = 16) -> Tensor:
+    def encode_frames(self, frames: np.ndarray | Tensor, *, batch: int = 8) -> Tensor:
         """Frame vectors.
 
         Args:
             frames: uint8 RGB `[N, H, W, 3]`.
-            batch: how many frames go through the network at once.
+            batch: how many frames go through the network at once; on a CPU, one batch per core.
 
         Returns:
             float32 `[N, D]` on the CPU.
@@ -120,8 +121,9 @@ class MiniEncoder(nn.Module):
         pixels = torch.as_tensor(frames)
         if pixels.dtype != torch.uint8 or pixels.ndim != 4 or pixels.shape[3] != 3:
             raise InputError(f"frames must be uint8 [N, H, W, 3], not {pixels.dtype} {list(pixels.shape)}")
-        vectors = [self._frame_vectors(pixels[at : at + batch]) for at in range(0, len(pixels), batch)]
-        return torch.cat(vectors) if vectors else torch.zeros(0, DIMENSIONS)
+        batches = pixels.split(batch) if len(pixels) else []
+        spread = _workers().map if self.device.type == "cpu" and len(batches) > 1 else map
+        return torch.cat([torch.zeros(0, DIMENSIONS), *spread(self._frame_vectors, batches)])
 
     @torch.inference_mode()
     def encode_text(self, texts: Sequence[str]) -> Tensor:
@@ -132,6 +134,7 @@ class MiniEncoder(nn.Module):
         both = self.text.encode([*texts, *map(content_phrase, texts)])
         return (F.normalize(both[: len(texts)] + both[len(texts) :], dim=-1) - self.text_mean).cpu()
 
+    @torch.inference_mode()
     def _frame_vectors(self, frames: Tensor) -> Tensor:  # uint8 [N, H, W, 3] -> [N, D]
         dtype = self.image.stem.weight.dtype
         # A permuted view of [N, H, W, 3] is already channels-last: the layout that CPUs and GPUs are fastest with.
@@ -156,6 +159,17 @@ def _unpack(packed: dict[str, Tensor]) -> dict[str, Tensor]:
     state = {name: t.float() for name, t in packed.items() if not name.startswith("text.")}
     text = unpack_rows({name.removeprefix("text."): t for name, t in packed.items() if name.startswith("text.")})
     return state | {f"text.{name}": t for name, t in text.items()}
+
+
+@cache
+def _workers() -> ThreadPoolExecutor:
+    """One thread per core, each computing on that core alone: a batch per core takes a fifth less time than all cores
+    on one batch, since the network's layers are small."""
+    return ThreadPoolExecutor(torch.get_num_threads(), "mini", initializer=partial(torch.set_num_threads, 1))
+
+
+if hasattr(os, "register_at_fork"):  # a forked process has no threads: it makes its own
+    os.register_at_fork(after_in_child=_workers.cache_clear)
 
 
 def _default_device() -> torch.device:

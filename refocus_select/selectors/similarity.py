@@ -124,7 +124,7 @@ def choose(similarity: np.ndarray, closeness: np.ndarray, timestamps: np.ndarray
     if best < FLAT_PEAK or best - similarity.mean() < FLAT_RISE:
         warning = "nothing in the video stands out for this question; the frames are spread evenly"
         return Choice(uniform(timestamps, num_frames), scores, strategy="spread", warnings=(warning,))
-    relevance = scores / scores.std()
+    relevance = scores / max(float(scores.std()), 1e-9)
     nearest = np.zeros(len(scores))
     free = np.ones(len(scores), dtype=bool)
     picks: list[int] = []
