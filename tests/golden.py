@@ -239,7 +239,8 @@ def check_case(folder: Path) -> Iterator[Row]:
 def check_aux(folder: Path) -> Iterator[Row]:
     """Compare the goldens that need no model."""
     from refocus_select.models.config import VisionConfig
-    from refocus_select.selectors.protocol import marginal_log_probs, paper_candidates, released_frames
+    from refocus_select.selectors.protocol import marginal_log_probs, released_frames
+    from refocus_select.video.candidates import paper_indices
 
     tensors = load_file(folder / "preprocess.safetensors")
     for name in sorted(n for n in tensors if n.endswith(".in")):
@@ -253,7 +254,9 @@ def check_aux(folder: Path) -> Iterator[Row]:
             yield Row(name[:-3], difference(ours, theirs), PIXELS)
 
     for entry in json.loads((folder / "candidate_sampling.json").read_text()):
-        indices = paper_candidates(entry["total_frames"], entry["fps"], entry["max_fps"], entry["max_num_frames"])
+        indices = paper_indices(
+            entry["total_frames"], entry["fps"], fps=entry["max_fps"], max_frames=entry["max_num_frames"]
+        )
         name = f"candidates.{entry['total_frames']}@{entry['fps']:g}"
         yield Row(name, difference(torch.from_numpy(indices), torch.tensor(entry["idx"])), EXACT)
 

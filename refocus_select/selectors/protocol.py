@@ -1,4 +1,4 @@
-"""The released evaluation of ReFoCUS as pure functions (refocus-network, sections 4 and 13)."""
+"""The released evaluation of ReFoCUS after its candidates (`CandidateRule`, method "paper"), as pure functions."""
 
 from __future__ import annotations
 
@@ -7,25 +7,6 @@ import numpy as np
 PICKS = 64  # drawn by the policy
 EXPORTED = 32  # of them used, in the order of selection
 SHORT_VIDEO = 128  # up to so many candidates, frames are taken uniformly instead
-
-
-def paper_candidates(total: int, fps: float, max_fps: float = 4.0, max_frames: int = 512) -> np.ndarray:
-    """Candidate frame numbers of a video.
-
-    A video slower than `max_fps` repeats frames. `numpy.linspace` itself is part of the rule: exact integer
-    arithmetic differs by one frame now and then.
-
-    Args:
-        total: frames in the video.
-        fps: its average rate.
-        max_fps: candidates per second at most.
-        max_frames: candidates at most.
-
-    Returns:
-        int64 [F], ascending.
-    """
-    count = min(max_frames, max(1, int(np.floor(total / fps * max_fps))))
-    return np.linspace(0, total - 1, count, dtype=int).astype(np.int64)
 
 
 def uses_policy(candidates: int) -> bool:

@@ -13,8 +13,9 @@ from refocus_select.errors import EncodingError, InputError, SelectorLoadError
 from refocus_select.models.preprocess import prepare_frames
 from refocus_select.models.prompt import PromptTokenizer
 from refocus_select.selectors.policy import PolicySelector
-from refocus_select.selectors.protocol import marginal_log_probs, paper_candidates, released_frames
+from refocus_select.selectors.protocol import marginal_log_probs, released_frames
 from refocus_select.video import Video, open_video
+from refocus_select.video.candidates import paper_indices
 
 from .tiny import byte_tokenizer, feature_model, selector_folder
 
@@ -131,7 +132,7 @@ def test_few_candidates(selector: PolicySelector) -> None:
 def test_a_slow_video_repeats_candidates_but_not_frames(selector: PolicySelector) -> None:
     slow = video(20, fps=1.0)
     encoding = selector.encode(slow)
-    assert encoding.indices.tolist() == paper_candidates(20, 1.0).tolist()
+    assert encoding.indices.tolist() == paper_indices(20, 1.0).tolist()
     assert len(encoding) == 80
     selection = selector.select(encoding, "Why?", num_frames=12)
     assert len(set(selection.indices.tolist())) == 12
