@@ -274,6 +274,9 @@ def peak_mb() -> float:
     """Highest memory of this process so far, in MB."""
     if platform.system() == "Windows":
         return float("nan")
+    if platform.system() == "Linux":  # getrusage would also count the parent's peak, which a fork inherits
+        status = Path("/proc/self/status").read_text()
+        return int(status.split("VmHWM:")[1].split()[0]) / 1e3
     import resource
 
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
