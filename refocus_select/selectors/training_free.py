@@ -16,6 +16,7 @@ from ..video import CandidateRule, Frames, VideoMetadata
 from .algorithms import SCORED, random
 from .algorithms.contract import clean_scores, is_flat
 from .base import Choice, FrameSelector
+from .uniform import BlindSelector
 
 if TYPE_CHECKING:
     import torch
@@ -159,22 +160,15 @@ class AlgorithmSelector(FrameSelector):
         return settings
 
 
-class RandomSelector(FrameSelector):
+class RandomSelector(BlindSelector):
     """Draws candidates at random; `seed` (default 0) decides which. A baseline."""
 
     name = "random"
     fingerprint = "random-1"
-    rule = CandidateRule(fps=4.0, max_frames=512)
-    looks = False
     choice_arguments: ClassVar[frozenset[str]] = frozenset({"seed"})
 
     def __init__(self, *, seed: int = 0) -> None:
         self.seed = seed
-
-    def _encode_frames(
-        self, frames: Iterator[Frames], total: int
-    ) -> tuple[dict[str, torch.Tensor], dict[str, torch.Tensor]]:
-        return {}, {}
 
     def _choose(
         self,

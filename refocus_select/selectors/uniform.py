@@ -16,11 +16,9 @@ if TYPE_CHECKING:
     import torch
 
 
-class UniformSelector(FrameSelector):
-    """Takes the candidate nearest to the centre of each of K equal pieces of time; the question plays no part."""
+class BlindSelector(FrameSelector):
+    """A selector that looks at no picture: nothing is decoded, only the candidates' times count."""
 
-    name = "uniform"
-    fingerprint = "uniform-1"
     rule = CandidateRule(fps=4.0, max_frames=512)
     looks = False
 
@@ -28,6 +26,13 @@ class UniformSelector(FrameSelector):
         self, frames: Iterator[Frames], total: int
     ) -> tuple[dict[str, torch.Tensor], dict[str, torch.Tensor]]:
         return {}, {}
+
+
+class UniformSelector(BlindSelector):
+    """Takes the candidate nearest to the centre of each of K equal pieces of time; the question plays no part."""
+
+    name = "uniform"
+    fingerprint = "uniform-1"
 
     def _choose(
         self,
