@@ -1,0 +1,273 @@
+"""Questions about videos, as files and tables hold them: for training, evaluation and batches.
+
+One row is one question: `video`, `question`, and as far as known `options`, `answer`, `evidence`, `id`, `category`.
+"""
+
+from __future__ import annotations
+
+import csv
+import json
+import os
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from string import ascii_uppercase
+from typing import Any
+
+from .errors import InputError, MissingDependencyError
+
+KNOWN_FIELDS = ("id", "video", "question", "options", "answer", "evidence", "category")
+
+
+@dataclass(frozen=True)
+class Question:
+    """A question about a video.
+
+    Attributes:
+        id: unique among the questions of a run.
+        video: path, URL, or whatever the reader of videos understands.
+        question: without the options.
+        options: answer options; empty for an open question.
+        answer: position of the right option; None if unknown.
+        evidence: (start, end) in seconds of what answers the question; empty if unknown.
+        category: question type, for tables.
+        extra: the other fields of the row.
+    """
+
+    id: str
+    video: str
+    question: str
+    options: tuple[str, ...] = ()
+    answer: int | None = None
+    evidence: tuple[tuple[float, float], ...] = ()
+    category: str = ""
+    extra: Mapping[str, Any] = field(default_factory=dict, compare=False, hash=False)
+
+
+@dataclass(frozen=True)
+class Problem:
+    """Something wrong with one question.
+
+    Attributes:
+        where: the row ("line 3") or the question's id.
+        what: the fault, naming the value.
+    """
+
+    where: str
+    what: str
+
+
+def read_questions(
+    source: str | os.PathLike[str] | Iterable[Mapping[str, Any]], *, root: str | os.PathLike[str] | None = None
+) -> tuple[list[Question], list[Problem]]:
+    """Read a table of questions; rows that cannot be understood become problems, the others questions.
+
+    Args:
+        source: a file (.jsonl, .json, .csv, .parquet), a folder that `datasets.Dataset.save_to_disk` wrote, or any
+            iterable of rows (a `datasets.Dataset` is one).
+        root: folder that relative video paths start from (default: the folder of the file).
+
+    Returns:
+        The questions in order, and what is wrong with the other rows.
+
+    Raises:
+        InputError: if the file is missing or no such table.
+        MissingDependencyError: for Parquet without pyarrow, and datasets without the package.
+    """
+    if isinstance(source, str | os.PathLike):
+        path = Path(source)
+        base = Path(root) if root is not None else path.parent
+        rows = _rows(path)
+    else:
+        base = Path(root) if root is not None else Path()
+        rows = ((f"row {i}", dict(row)) for i, row in enumerate(source, start=1))
+    questions, problems = [], []
+    for where, row in rows:
+        try:
+            if not isinstance(row, Mapping):
+                raise InputError(f"the row must be an object with fields, not {type(row).__name__}")
+            questions.append(_question(row, base, default_id=where.split()[-1]))
+        except InputError as error:
+            problems.append(Problem(where, str(error)))
+    repeated = [name for name, count in Counter(q.id for q in questions).items() if count > 1]
+    problems.extend(Problem(f"id {name}", "several questions have this id; ids must be unique") for name in repeated)
+    return questions, problems
+
+
+def check_choices(question: Question) -> list[Problem]:
+    """What keeps a question from being scored as multiple choice."""
+    found = []
+    options = question.options
+    if len(options) < 2:
+        found.append("fewer than two options; an open question needs distractors to be scored")
+    if len(options) > len(ascii_uppercase):
+        found.append(f"{len(options)} options, but there are {len(ascii_uppercase)} letters")
+    if any(not option.strip() for option in options):
+        found.append("an option is empty")
+    same = [text for text, count in Counter(option.strip().casefold() for option in options).items() if count > 1]
+    if same:
+        found.append(f"the option {same[0]!r} occurs twice")
+    if question.answer is None:
+        found.append("no answer is given")
+    elif not 0 <= question.answer < len(options):
+        found.append(f"answer {question.answer} is out of range for {len(options)} options")
+    return [Problem(question.id, what) for what in found]
+
+
+def problem_table(problems: Sequence[Problem], limit: int = 20) -> str:
+    """Problems as text, one per line, the first `limit` of them."""
+    width = max((len(p.where) for p in problems[:limit]), default=0)
+    lines = [f"  {p.where:<{width}}  {p.what}" for p in problems[:limit]]
+    if len(problems) > limit:
+        lines.append(f"  … and {len(problems) - limit} more")
+    return "\n".join(lines)
+
+
+def multiple_choice(question: Question) -> str:
+    """The question with lettered options and the request for a letter, as most benchmarks ask."""
+    lines = [question.question, *(f"{letter}. {text}" for letter, text in zip(ascii_uppercase, question.options))]
+    return "\n".join([*lines, "Answer with the option's letter from the given choices directly."])
+
+
+def _rows(path: Path) -> Iterator[tuple[str, Any]]:
+    """(where, row) of a file."""
+    kind = path.suffix.lower()
+    if not path.exists():
+        raise InputError(f"no questions at {path}")
+    if path.is_dir():
+        yield from _dataset_rows(path)
+        return
+    try:
+        if kind == ".jsonl":
+            for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), start=1):
+                if line.strip():
+                    yield f"line {number}", _parsed(line)
+        elif kind == ".json":
+            content = json.loads(path.read_text(encoding="utf-8"))
+            if not isinstance(content, list):
+                raise InputError(f"{path} must hold a list of questions; for one object per line call it .jsonl")
+            yield from ((f"entry {i}", row) for i, row in enumerate(content, start=1))
+        elif kind == ".csv":
+            with path.open(encoding="utf-8-sig", newline="") as file:
+                for number, row in enumerate(csv.DictReader(file), start=2):
+                    yield f"line {number}", {k: v for k, v in row.items() if v not in (None, "") and k is not None}
+        elif kind == ".parquet":
+            yield from ((f"row {i}", row) for i, row in enumerate(_parquet_rows(path), start=1))
+        else:
+            raise InputError(f"{path}: questions are read from .jsonl, .json, .csv, .parquet or a saved dataset")
+    except (OSError, UnicodeDecodeError, json.JSONDecodeError) as error:
+        raise InputError(f"{path} cannot be read ({error})") from error
+
+
+def _parsed(line: str) -> Any:
+    try:
+        return json.loads(line)
+    except json.JSONDecodeError:
+        return line[:60]  # reported as a row without fields
+
+
+def _parquet_rows(path: Path) -> Iterator[dict[str, Any]]:
+    try:
+        import pyarrow
+        import pyarrow.parquet
+    except ImportError as error:
+        raise MissingDependencyError("Parquet files need pyarrow: pip install 'refocus-select[data]'") from error
+    try:
+        with pyarrow.parquet.ParquetFile(path) as file:
+            for batch in file.iter_batches():
+                yield from batch.to_pylist()
+    except pyarrow.ArrowException as error:
+        raise InputError(f"{path} is damaged or no Parquet file ({error})") from error
+
+
+def _dataset_rows(path: Path) -> Iterator[tuple[str, Any]]:
+    try:
+        import datasets
+    except ImportError as error:
+        raise MissingDependencyError("a saved dataset needs datasets: pip install 'refocus-select[data]'") from error
+    try:
+        loaded = datasets.load_from_disk(str(path))
+    except FileNotFoundError as error:
+        raise InputError(f"{path} is a folder, but no saved dataset ({error})") from error
+    if not isinstance(loaded, datasets.Dataset):
+        raise InputError(f"{path} holds several splits ({', '.join(loaded)}); give the folder of one of them")
+    yield from ((f"row {i}", row) for i, row in enumerate(loaded, start=1))
+
+
+def _question(row: Mapping[str, Any], base: Path, *, default_id: str) -> Question:
+    options = _options(row.get("options"))
+    evidence = _evidence(row.get("evidence"))
+    identity = row.get("id", default_id)
+    if not isinstance(identity, str | int) or not str(identity).strip():
+        raise InputError(f"id must be text or a number, not {identity!r}")
+    category = row.get("category")
+    return Question(
+        id=str(identity),
+        video=_video(_text(row, "video"), base),
+        question=_text(row, "question"),
+        options=options,
+        answer=_answer(row.get("answer"), options),
+        evidence=evidence,
+        category="" if category is None else str(category),
+        extra={k: v for k, v in row.items() if k not in KNOWN_FIELDS},
+    )
+
+
+def _text(row: Mapping[str, Any], name: str) -> str:
+    value = row.get(name)
+    if not isinstance(value, str) or not value.strip():
+        shown = "is missing" if value is None else f"must be text, not {value!r}"
+        raise InputError(f"{name} {shown}")
+    return value.strip()
+
+
+def _video(video: str, base: Path) -> str:
+    if "://" in video or Path(video).is_absolute():
+        return video
+    return str(base / video)
+
+
+def _options(value: Any) -> tuple[str, ...]:
+    if isinstance(value, str) and value.lstrip().startswith("["):  # a list inside a CSV cell
+        value = _parsed(value)
+    if value is None:
+        return ()
+    if isinstance(value, Mapping):  # {"A": "…", "B": "…"}
+        value = [value[key] for key in sorted(value)]
+    if isinstance(value, str) or not isinstance(value, Sequence) or not all(isinstance(v, str) for v in value):
+        raise InputError(f"options must be a list of texts, not {value!r}")
+    return tuple(v.strip() for v in value)
+
+
+def _answer(value: Any, options: tuple[str, ...]) -> int | None:
+    """A position, a letter, or the text of an option."""
+    if value is None or isinstance(value, bool):
+        return None
+    if isinstance(value, int):
+        return value
+    text = str(value).strip()
+    if text in options:
+        return options.index(text)
+    if len(text) == 1 and text.upper() in ascii_uppercase:
+        return ascii_uppercase.index(text.upper())
+    if text.isascii() and text.isdigit():
+        return int(text)
+    if not options:
+        return None  # the free answer of an open question
+    raise InputError(f"answer {text!r} is no position, no letter, and none of the options")
+
+
+def _evidence(value: Any) -> tuple[tuple[float, float], ...]:
+    if isinstance(value, str):
+        value = _parsed(value)
+    spans = []
+    for span in value or ():
+        try:
+            start, end = (float(edge) for edge in span)
+        except (TypeError, ValueError) as error:
+            raise InputError(f"evidence must be a list of [start, end] in seconds, not {value!r}") from error
+        if not 0 <= start <= end:
+            raise InputError(f"evidence [{start:g}, {end:g}] must have 0 <= start <= end, in seconds")
+        spans.append((start, end))
+    return tuple(spans)
