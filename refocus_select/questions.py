@@ -126,7 +126,10 @@ def problem_table(problems: Sequence[Problem], limit: int = 20) -> str:
 
 def multiple_choice(question: Question) -> str:
     """The question with lettered options and the request for a letter, as most benchmarks ask."""
-    lines = [question.question, *(f"{letter}. {text}" for letter, text in zip(ascii_uppercase, question.options))]
+    lines = [
+        question.question,
+        *(f"{letter}. {text}" for letter, text in zip(ascii_uppercase, question.options, strict=False)),
+    ]
     return "\n".join([*lines, "Answer with the option's letter from the given choices directly."])
 
 
