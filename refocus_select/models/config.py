@@ -157,6 +157,12 @@ class RefocusConfig:
         question_hidden_size: above 0, the question enters as one vector of this size through a linear layer
             instead of as text tokens.
         similarity_residual: logits get a learned multiple of a frame-question similarity that the caller provides.
+        feature_encoder: with `frame_encoder` "none", the dual encoder whose vectors of frames and questions the network
+            reads: "mini", a folder, or a Hub id; empty if the caller provides other features.
+        frame_cues: tokens of frames also tell time, change and (where the question is known) similarity.
+        question_fusion: "after" reads the question behind the frames, so that one reading serves all questions (the
+            paper's order); "before" adds it to every frame, so that the reading itself depends on it.
+        bidirectional: a second stack reads the frames from the end, for keys and values.
         answer_options: whether the policy was trained to see the answer options.
         max_fps, max_num_frames, candidate_method: the candidate rule of this policy.
     """
@@ -187,6 +193,10 @@ class RefocusConfig:
     backbone: str = "mamba2"
     question_hidden_size: int = 0
     similarity_residual: bool = False
+    feature_encoder: str = ""
+    frame_cues: bool = False
+    question_fusion: str = "after"
+    bidirectional: bool = False
     answer_options: bool = True
     max_fps: float = 4.0
     max_num_frames: int = 512
@@ -200,6 +210,13 @@ class RefocusConfig:
         _one_of("mm_spatial_pool_mode", self.mm_spatial_pool_mode, ("bilinear", "average", "max", "mean", "none"))
         _one_of("frame_encoder", self.frame_encoder, ("siglip", "none"))
         _one_of("backbone", self.backbone, ("mamba2",))
+        _one_of("question_fusion", self.question_fusion, ("after", "before"))
+        vector_only = (self.frame_cues, self.question_fusion == "before", self.bidirectional, self.feature_encoder)
+        if any(vector_only) and (self.frame_encoder != "none" or not self.question_hidden_size):
+            raise SelectorLoadError(
+                "feature_encoder, frame_cues, question_fusion 'before' and bidirectional are for networks that read "
+                "vectors: they need frame_encoder 'none' and a question_hidden_size"
+            )
         head_norm("score_head_norm", self.score_head_norm)
         head_norm("value_head_norm", self.value_head_norm)
         projector_depth(self.mm_projector_type)

@@ -59,15 +59,20 @@ class PointerHead(nn.Module):
         """Scores of all frames in float32.
 
         Args:
-            queries: [..., d].
-            keys: [F, d].
+            queries: [rows, Q, d].
+            keys: [F, d], or [n, F, d] with n dividing the rows: each for rows / n consecutive ones.
             temperature: above 0; larger is flatter.
-            similarity: frame-question similarity, broadcastable to [..., F]; for `similarity_residual` models.
+            similarity: frame-question similarity, broadcastable to [rows, Q, F]; for `similarity_residual` models.
 
         Returns:
-            [..., F].
+            [rows, Q, F].
         """
-        logits = ((queries * self.scale(temperature)) @ keys.transpose(-1, -2)).float()
+        queries = queries * self.scale(temperature)
+        if keys.ndim == 2:
+            logits = (queries @ keys.T).float()
+        else:
+            grouped = queries.reshape(len(keys), -1, queries.shape[-1])  # [n, rows / n * Q, d]
+            logits = (grouped @ keys.transpose(1, 2)).float().view(*queries.shape[:2], -1)
         if self.similarity_scale is not None and similarity is not None:
             logits = logits + self.similarity_scale.float() * similarity / temperature
         return logits

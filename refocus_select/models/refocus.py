@@ -21,6 +21,7 @@ from ..errors import InputError
 from .config import RefocusConfig
 from .mamba2 import BackboneState, Mamba2Backbone
 from .pointer import PointerHead
+from .vectors import FrameCues
 from .vision import SiglipTower, make_projector, pool_patches
 
 TEXT_SEGMENT = 2048  # tokens
@@ -69,7 +70,9 @@ class RefocusModel(nn.Module):
         self.question_projector = (
             nn.Linear(config.question_hidden_size, config.d_model) if config.question_hidden_size else None
         )
+        self.cues = FrameCues(config) if config.frame_cues else None
         self.backbone = Mamba2Backbone(config)
+        self.reverse = Mamba2Backbone(config) if config.bidirectional else None
         self.pointer = PointerHead(config)
 
     @property
@@ -160,8 +163,8 @@ class RefocusModel(nn.Module):
         """Pick frames one after another, for n questions and C candidates at once.
 
         Args:
-            keys: [F, d].
-            values: [F, d].
+            keys: [F, d] of one video, or [n, F, d] of a video per question.
+            values: as the keys.
             state: behind each question, of n rows.
             steps: picks Q per candidate (default `query_frames`); at most F unless `replace`.
             candidates: independent selections C per question.
@@ -176,7 +179,7 @@ class RefocusModel(nn.Module):
         Raises:
             InputError: for steps, candidates, a temperature or forced picks out of range.
         """
-        n, frames = state.rows, keys.shape[0]
+        n, frames = state.rows, keys.shape[-2]
         steps = self._checked_steps(steps, frames, candidates, temperature, replace)
         rows = n * candidates
         if forced is not None and (forced.shape[:2] != (n, candidates) or forced.shape[2] < steps):
@@ -184,16 +187,15 @@ class RefocusModel(nn.Module):
         if forced is not None and (int(forced.min()) < -1 or int(forced.max()) >= frames):
             raise InputError(f"forced picks must be positions 0..{frames - 1}, or -1 where free")
         given = None if forced is None else forced.to(keys.device).reshape(rows, -1)
-        if similarity is not None:
-            similarity = similarity.repeat_interleave(candidates, 0)
+        residual = None if similarity is None else similarity.repeat_interleave(candidates, 0)[:, None]
 
         caches = self.backbone.start_decoding(state, candidates, steps + 1)
         token = self.backbone.embedding.weight[self.config.start_of_frame_token_id].expand(rows, -1)
         used = torch.zeros(rows, frames, dtype=torch.bool, device=keys.device)
         picks, all_log_probs = [], []
         for t in range(steps):
-            queries = self.pointer.queries(self.backbone.step(token, caches))
-            logits = self.pointer.logits(queries, keys, temperature, similarity)
+            queries = self.pointer.queries(self.backbone.step(token, caches))[:, None]
+            logits = self.pointer.logits(queries, keys, temperature, residual)[:, 0]
             if not replace:
                 logits = logits.masked_fill(used, -torch.inf)
             log_probs = logits.log_softmax(-1)
@@ -201,7 +203,7 @@ class RefocusModel(nn.Module):
             if given is not None:
                 pick = torch.where(given[:, t] >= 0, given[:, t], pick)
             used.scatter_(1, pick[:, None], True)
-            token = values[pick]
+            token = _of_picks(values, pick[:, None])[:, 0]
             picks.append(pick)
             all_log_probs.append(log_probs)
         ranked = rank and self.config.use_rank_head
@@ -238,19 +240,18 @@ class RefocusModel(nn.Module):
             InputError: for picks of the wrong shape or outside the frames.
         """
         n, candidates, steps = picks.shape
-        frames = keys.shape[0]
+        frames = keys.shape[-2]
         if n != state.rows:
             raise InputError(f"picks of {n} questions but states of {state.rows}")
         if steps < 1 or int(picks.min()) < 0 or int(picks.max()) >= frames:
             raise InputError(f"picks must be positions 0..{frames - 1}, at least one per selection")
         flat = picks.flatten(0, 1)  # [n*C, Q]
         first = self.backbone.embedding.weight[self.config.start_of_frame_token_id].expand(len(flat), 1, -1)
-        inputs = torch.cat([first, values[flat]], 1)  # [n*C, Q+1, d]
+        inputs = torch.cat([first, _of_picks(values, flat)], 1)  # [n*C, Q+1, d]
         hidden, _ = self.backbone(inputs, state, return_state=False)
         queries = self.pointer.queries(hidden[:, :-1])  # [n*C, Q, d]
-        if similarity is not None:
-            similarity = similarity.repeat_interleave(candidates, 0)[:, None]
-        logits = self.pointer.logits(queries, keys, temperature, similarity)
+        residual = None if similarity is None else similarity.repeat_interleave(candidates, 0)[:, None]
+        logits = self.pointer.logits(queries, keys, temperature, residual)
         if not replace:
             chosen = F.one_hot(flat, frames).cumsum(1)  # [n*C, Q, F]
             used = F.pad(chosen, (0, 0, 1, 0))[:, :-1] > 0
@@ -276,6 +277,14 @@ class RefocusModel(nn.Module):
             raise InputError(f"temperature must be above 0, not {temperature}; use sample=False for greedy selection")
         # Without replacement nothing is left after F picks (the authors' code fails there).
         return steps if replace else min(steps, frames)
+
+
+def _of_picks(values: Tensor, picks: Tensor) -> Tensor:
+    """Values of picked frames: [F, d] or [n, F, d] and picks [rows, Q] to [rows, Q, d]."""
+    if values.ndim == 2:
+        return values[picks]
+    grouped = picks.reshape(len(values), -1, 1).expand(-1, -1, values.shape[-1])
+    return values.gather(1, grouped).view(*picks.shape, -1)
 
 
 def _draw(log_probs: Tensor, generator: torch.Generator | None) -> Tensor:

@@ -30,9 +30,9 @@ print(selection.timestamps)
 
 | | |
 |---|---|
-| architecture | ReFoCUS: SigLIP frames, Mamba-2 backbone, autoregressive pointer over frames |
+| architecture | ReFoCUS: {kind}, Mamba-2 backbone, autoregressive pointer over frames |
 | parameters | {parameters:,} |
-| vision tower | {vision_layers} blocks of width {vision_width}, {image} px, pooled `{pool}` |
+| frames | {eye} |
 | backbone | {layers} Mamba-2 layers of width {width}, state {state} |
 | picks per run | {picks} |
 | rank head | {rank} |
@@ -48,15 +48,22 @@ uniform sampling at the same number of frames, and under which licence they may 
 def model_card(model: RefocusModel, name: str) -> str:
     """Markdown with the metadata block of the Hugging Face Hub; states only what the network itself tells."""
     c = model.config
+    if c.frame_encoder == "none":
+        eye = f"vectors of `{c.feature_encoder or 'an encoder of your own'}`, {c.mm_hidden_size} dimensions"
+        kind = "vectors of a dual encoder, one token per frame"
+    else:
+        eye = (
+            f"{c.vision.num_hidden_layers} blocks of width {c.vision.hidden_size}, {c.vision.image_size} px, pooled "
+            f"`{c.mm_spatial_pool_mode}`"
+        )
+        kind = "SigLIP frames"
     return _CARD.format(
         name=name,
         max_frames=c.max_num_frames,
         fps=c.max_fps,
         parameters=sum(p.numel() for p in model.parameters()),
-        vision_layers=c.vision.num_hidden_layers,
-        vision_width=c.vision.hidden_size,
-        image=c.vision.image_size,
-        pool=c.mm_spatial_pool_mode,
+        kind=kind,
+        eye=eye,
         layers=c.n_layer,
         width=c.d_model,
         state=c.ssm.d_state,

@@ -17,8 +17,8 @@ from torch import Tensor
 
 from ..encoding import VideoEncoding
 from ..errors import EncodingError, InputError, SelectorLoadError
-from ..hub import HubOptions, find_checkpoint, hub_errors, hub_file
-from ..models.checkpoint import fingerprint, load_model, save_model
+from ..hub import HubOptions, hub_errors, hub_file
+from ..models.checkpoint import fingerprint, save_model
 from ..models.mamba2 import BackboneState
 from ..models.preprocess import prepare_frames
 from ..models.prompt import TOKENIZER_FILE, TOKENIZER_ID, PromptTokenizer, multiple_choice_text
@@ -76,8 +76,8 @@ class PolicySelector(FrameSelector):
         config = model.config
         if config.frame_encoder == "none" or config.question_hidden_size or config.similarity_residual:
             raise SelectorLoadError(
-                f"{name} reads features that are computed outside of it, not pictures and text; use "
-                "refocus_select.models.refocus.RefocusModel directly"
+                f"{name} reads features that are computed outside of it, not pictures and text; load it with "
+                "FrameSelector.from_pretrained, or use refocus_select.models.refocus.RefocusModel directly"
             )
         self.model = model
         self.tokenizer = tokenizer
@@ -114,11 +114,22 @@ class PolicySelector(FrameSelector):
         Raises:
             SelectorLoadError: naming what is missing, gated, damaged or not supported, and the remedy.
         """
-        options = HubOptions(revision, token, cache_dir, local_files_only)
-        files = find_checkpoint(name_or_path, options)
-        tokenizer_file = files.tokenizer or _default_tokenizer(files.name, options)
-        model = load_model(files, device=device, dtype=dtype)
-        return cls(model, PromptTokenizer.from_file(tokenizer_file), name=files.name)
+        from .registry import load_policy
+
+        selector = load_policy(
+            name_or_path,
+            revision=revision,
+            device=device,
+            dtype=dtype,
+            token=token,
+            cache_dir=cache_dir,
+            local_files_only=local_files_only,
+        )
+        if not isinstance(selector, cls):
+            raise SelectorLoadError(
+                f"{os.fspath(name_or_path)} reads vectors of an encoder; load it with FrameSelector.from_pretrained"
+            )
+        return selector
 
     def save_pretrained(self, folder: str | os.PathLike[str]) -> None:
         """Write config.json, model.safetensors, tokenizer.json and, if there is none yet, a model card."""
@@ -390,7 +401,7 @@ def _video_of(encoding: VideoEncoding) -> Iterator[Video]:
         video.close()
 
 
-def _default_tokenizer(name: str, options: HubOptions) -> Path:
+def default_tokenizer(name: str, options: HubOptions) -> Path:
     """The tokenizer that the authors' checkpoints use, from the Hub."""
     remedy = f"put the {TOKENIZER_FILE} of {TOKENIZER_ID} into the folder of the checkpoint"
     here = HubOptions(None, options.token, options.cache_dir, options.local_files_only)

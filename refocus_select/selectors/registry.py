@@ -28,9 +28,42 @@ def load_selector(name_or_path: str | os.PathLike[str], **kwargs: Any) -> FrameS
         raise SelectorLoadError(
             f"no selector {name!r}: built in are {known}; otherwise give a folder or a Hub id 'owner/name'"
         )
-    from .policy import PolicySelector
+    return load_policy(name, **kwargs)
 
-    return PolicySelector.from_pretrained(name, **kwargs)
+
+def load_policy(
+    name_or_path: str | os.PathLike[str],
+    *,
+    revision: str | None = None,
+    device: Any = None,
+    dtype: Any = None,
+    token: str | bool | None = None,
+    cache_dir: str | Path | None = None,
+    local_files_only: bool = False,
+) -> FrameSelector:
+    """Load a trained policy; see `PolicySelector.from_pretrained` for the arguments.
+
+    Raises:
+        SelectorLoadError: naming what is missing, gated, damaged or not supported, and the remedy.
+    """
+    from ..hub import HubOptions, find_checkpoint
+    from ..models.checkpoint import load_model
+    from ..models.prompt import PromptTokenizer
+    from .policy import PolicySelector, default_tokenizer
+    from .training_free import load_encoder
+    from .vector_policy import VectorPolicySelector
+
+    options = HubOptions(revision, token, cache_dir, local_files_only)
+    files = find_checkpoint(name_or_path, options)
+    model = load_model(files, device=device, dtype=dtype)
+    if not model.config.feature_encoder:
+        tokenizer = PromptTokenizer.from_file(files.tokenizer or default_tokenizer(files.name, options))
+        return PolicySelector(model, tokenizer, name=files.name)
+    encoder = model.config.feature_encoder
+    arguments: dict[str, Any] = {} if device is None else {"device": device}
+    if encoder != "mini":
+        arguments |= {"token": token, "cache_dir": cache_dir, "local_files_only": local_files_only}
+    return VectorPolicySelector(model, load_encoder(encoder, arguments)[0], name=files.name)
 
 
 def _mini(**kwargs: Any) -> FrameSelector:

@@ -50,7 +50,52 @@ class DualEncoder(Protocol):
         """Float32 [len(texts), D] of unit length on the CPU."""
 
 
-class AlgorithmSelector(FrameSelector):
+class VectorReader(FrameSelector):
+    """Keeps the encoder's vectors of the candidates: what all selectors with that encoder need of a video.
+
+    It ranks by similarity alone when it is asked to choose.
+    """
+
+    rule = CandidateRule(fps=2.0, max_frames=512)
+
+    def __init__(self, encoder: DualEncoder, *, name: str = "similarity") -> None:
+        self.encoder = encoder
+        self.name = name
+        self.fingerprint = f"embeddings-1-{encoder.fingerprint}"
+        self.frame_size = encoder.frame_size
+
+    def _decode_size(self, metadata: VideoMetadata) -> tuple[int, int] | None:
+        decide = getattr(self.encoder, "decode_size", None)
+        return decide(metadata.height, metadata.width) if decide else self.frame_size
+
+    def _encode_frames(
+        self, frames: Iterator[Frames], total: int
+    ) -> tuple[dict[str, torch.Tensor], dict[str, torch.Tensor]]:
+        import torch
+
+        rows = [self.encoder.encode_frames(piece.data) for piece in frames]
+        return {"embeddings": torch.cat(rows) if rows else torch.zeros(0, 0)}, {}
+
+    def _choose(
+        self,
+        encoding: VideoEncoding,
+        questions: list[str],
+        num_frames: int,
+        options: list[Sequence[str] | None],
+        **kwargs: Any,
+    ) -> list[Choice]:
+        return [
+            Choice(np.argsort(-scores, kind="stable")[:num_frames], scores)
+            for scores in self._similarity(encoding, questions)
+        ]
+
+    def _similarity(self, encoding: VideoEncoding, questions: list[str]) -> np.ndarray:
+        """Float64 [questions, F]."""
+        embeddings = encoding.tensors["embeddings"].float()
+        return (self.encoder.encode_text(questions).float() @ embeddings.T).numpy().astype(np.float64)
+
+
+class AlgorithmSelector(VectorReader):
     """One of the published algorithms behind the selector interface.
 
         selector = FrameSelector.from_pretrained("aks", encoder="google/siglip2-base-patch16-224")
@@ -61,17 +106,13 @@ class AlgorithmSelector(FrameSelector):
     video serves every algorithm with that encoder. Only the question is compared, never the answer options.
     """
 
-    rule = CandidateRule(fps=2.0, max_frames=512)
     choice_arguments: ClassVar[frozenset[str]] = frozenset().union(*(_settings_of(name) for name in SCORED))
 
     def __init__(self, algorithm: str, encoder: DualEncoder, *, name: str | None = None, **settings: Any) -> None:
         if algorithm not in SCORED:
             raise InputError(f"no algorithm {algorithm!r}; known are {', '.join(SCORED)}")
+        super().__init__(encoder, name=name or algorithm)
         self.algorithm = algorithm
-        self.encoder = encoder
-        self.name = name or algorithm
-        self.fingerprint = f"embeddings-1-{encoder.fingerprint}"
-        self.frame_size = encoder.frame_size
         self.settings = self._checked(settings)
 
     @classmethod
@@ -98,20 +139,8 @@ class AlgorithmSelector(FrameSelector):
         """
         name = os.fspath(name_or_path)
         settings = {key: kwargs.pop(key) for key in list(kwargs) if key in cls.choice_arguments}
-        loaded, label = _load_encoder(encoder, kwargs)
+        loaded, label = load_encoder(encoder, kwargs)
         return cls(name, loaded, name=name if label is None else f"{name} ({label})", **settings)
-
-    def _decode_size(self, metadata: VideoMetadata) -> tuple[int, int] | None:
-        decide = getattr(self.encoder, "decode_size", None)
-        return decide(metadata.height, metadata.width) if decide else self.frame_size
-
-    def _encode_frames(
-        self, frames: Iterator[Frames], total: int
-    ) -> tuple[dict[str, torch.Tensor], dict[str, torch.Tensor]]:
-        import torch
-
-        rows = [self.encoder.encode_frames(piece.data) for piece in frames]
-        return {"embeddings": torch.cat(rows) if rows else torch.zeros(0, 0)}, {}
 
     def _choose(
         self,
@@ -122,9 +151,9 @@ class AlgorithmSelector(FrameSelector):
         **kwargs: Any,
     ) -> list[Choice]:
         settings = {**self.settings, **self._checked(kwargs)}
-        embeddings = encoding.tensors["embeddings"].float()
-        similarity = (self.encoder.encode_text(questions).float() @ embeddings.T).numpy().astype(np.float64)  # [Q, F]
-        return [self._choice(scores, embeddings.numpy(), encoding, num_frames, settings) for scores in similarity]
+        embeddings = encoding.tensors["embeddings"].float().numpy()
+        similarity = self._similarity(encoding, questions)
+        return [self._choice(scores, embeddings, encoding, num_frames, settings) for scores in similarity]
 
     def _choice(
         self,
@@ -182,10 +211,14 @@ class RandomSelector(BlindSelector):
         return [Choice(picks, np.zeros(len(encoding)), strategy="spread") for _ in questions]
 
 
-def _load_encoder(
+def load_encoder(
     encoder: str | os.PathLike[str] | DualEncoder | None, arguments: dict[str, Any]
 ) -> tuple[DualEncoder, str | None]:
-    """An encoder, and what to call it; None for the embedded one."""
+    """An encoder, and what to call it; None for the embedded one.
+
+    Raises:
+        SelectorLoadError: if it cannot be loaded, or has no such arguments.
+    """
     if encoder is None or encoder == "mini":
         from ..models.mini import MiniEncoder
         from ..weights import resolve
