@@ -78,10 +78,15 @@ def save_model(model: RefocusModel, folder: str | os.PathLike[str]) -> None:
         os.replace(config, target / CONFIG_FILE)
 
 
-def fingerprint(model: RefocusModel) -> str:
-    """Identity of configuration and weights: sha256 over the settings and up to 65,536 spread values of each tensor."""
+def fingerprint(model: RefocusModel, *, part: str = "") -> str:
+    """Identity of configuration and weights: sha256 over the settings and up to 65,536 spread values of each tensor.
+
+    `part` restricts it to the weights whose names start so; all settings count.
+    """
     digest = hashlib.sha256(json.dumps(model.config.to_dict(), sort_keys=True).encode())
     for name, tensor in sorted(model.state_dict().items()):
+        if not name.startswith(part):
+            continue
         flat = tensor.detach().flatten()
         flat = flat[:: max(1, len(flat) // _FINGERPRINT_SAMPLE)].float().cpu().contiguous()
         digest.update(f"{name}{tuple(tensor.shape)}".encode())

@@ -95,12 +95,16 @@ class RefocusModel(nn.Module):
         Returns:
             [n, T, d].
         """
+        return self.projector(self.pool_frames(frames))
+
+    def pool_frames(self, frames: Tensor) -> Tensor:
+        """What the projector of `embed_frames` reads: pooled features, [n, T, mm_hidden_size]."""
         if self.vision is None:
             features = frames.to(self.dtype)
         else:
             pieces = frames.split(self.config.vision_encode_chunk_size)
             features = torch.cat([self.vision(piece) for piece in pieces])
-        return self.projector(pool_patches(features, self.config.mm_spatial_pool_mode))
+        return pool_patches(features, self.config.mm_spatial_pool_mode)
 
     def start(self, prefix_ids: Tensor) -> BackboneState:
         """Read the prompt before the frames.

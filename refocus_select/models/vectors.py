@@ -36,13 +36,13 @@ class Reading:
         keys: [B, F, d].
         values: [B, F, d].
         state: behind each question, of B rows.
-        similarity: standardised over the frames of each video, [B, F].
+        similarity: standardised over the frames of each video, [B, F]; None if it is not known.
     """
 
     keys: Tensor
     values: Tensor
     state: BackboneState
-    similarity: Tensor
+    similarity: Tensor | None
 
     def detached(self) -> Reading:
         """The same without gradient."""
@@ -51,7 +51,7 @@ class Reading:
             self.keys.detach(),
             self.values.detach(),
             BackboneState.unstacked(*(tensor.detach() for tensor in layers)),
-            self.similarity.detach(),
+            None if self.similarity is None else self.similarity.detach(),
         )
 
 
@@ -89,7 +89,7 @@ def read_vectors(model: RefocusModel, features: Tensor, questions: Tensor, times
     if features.shape[-1] != config.mm_hidden_size or questions.shape[-1] != config.question_hidden_size:
         raise InputError(
             f"vectors of {features.shape[-1]} (frames) and {questions.shape[-1]} (question) dimensions, but the "
-            f"network reads {config.mm_hidden_size} and {config.question_hidden_size}; use the encoder it was trained with"
+            f"network reads {config.mm_hidden_size} and {config.question_hidden_size}; use its own encoder"
         )
     features, questions = features.to(model.dtype), questions.to(model.dtype)
     asked = model.question_projector(_whitened(questions))[:, None]  # [B, 1, d]

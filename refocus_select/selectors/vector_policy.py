@@ -9,7 +9,6 @@ from typing import Any, ClassVar
 
 import numpy as np
 import torch
-from torch import Tensor
 
 from ..encoding import VideoEncoding
 from ..errors import InputError, SelectorLoadError

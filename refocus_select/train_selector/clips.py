@@ -23,10 +23,12 @@ class Clip(ABC):
     Attributes:
         key: identity of the content and of the choice of candidates.
         timestamps: of the candidates in seconds, float64 [F].
+        duration: of the video in seconds.
     """
 
     key: str
     timestamps: np.ndarray
+    duration: float
 
     def __len__(self) -> int:
         """Number of candidate frames F."""
@@ -83,6 +85,7 @@ class VideoClip(Clip):
         with open_video(source) as video:
             plan = sample_candidates(video, rule)
             self._fingerprint = video.fingerprint
+            self.duration = float(video.metadata.duration)
         self.indices, self.timestamps = plan.indices, plan.timestamps
         self.key = f"{self._fingerprint}-{rule.method}-{rule.fps:g}-{rule.max_frames}"
 
@@ -125,6 +128,7 @@ class EncodedClip(Clip):
         self._encoding = encoding
         self.name = name or str(encoding.video.get("source", "an encoding"))
         self.timestamps = encoding.timestamps
+        self.duration = float(encoding.video.get("duration") or encoding.timestamps[-1])
         self.key = f"{encoding.video_fingerprint}-{len(encoding)}-{encoding.selector_fingerprint}"
 
     def pictures(self, positions: np.ndarray, *, size: tuple[int, int] | None = None) -> np.ndarray:

@@ -1,0 +1,248 @@
+"""`TrainConfig`: every setting of a training run, its default and where that comes from.
+
+Sources: [P] the ReFoCUS poster and [W] project page, [C] the authors' released code (refocus-training); [S] our own
+study of small policies (rl-recipe); "ours" where nothing is published and nothing was compared.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from ..errors import InputError
+from .settings import setting
+
+Reward = Literal["tanh_margin", "probability_margin", "probability", "correct"]
+Method = Literal["reinforce", "similarity", "evidence"]
+
+
+def _at_least(least: float, name: str, value: float) -> None:
+    if not value >= least:
+        raise InputError(f"{name} must be at least {least:g}, not {value!r}")
+
+
+@dataclass(frozen=True)
+class DataConfig:
+    """Which questions about which videos."""
+
+    train: str | None = setting(
+        None, "questions to learn from: .jsonl, .parquet, .csv, saved dataset, module:attribute"
+    )
+    validation: str | None = setting(None, "held-out questions, never learned from")
+    arguments: dict[str, Any] = setting(dict, "keyword arguments of a module:attribute, for both sets")
+    root: str | None = setting(None, "folder of relative video paths (default: beside the file)")
+    fps: float = setting(4.0, "candidate frames per second at most", "C")
+    max_frames: int = setting(512, "candidate frames at most", "P")
+    method: Literal["time", "paper"] = setting("paper", "how candidates are placed", "C")
+    cache: str | None = setting(None, "folder of frame features (default: <output>/features)")
+    cache_size: str = setting("100GB", "limit of that folder")
+    options_to_policy: bool = setting(
+        False, "show the policy the answer options (the paper does; a user may have none)"
+    )
+    check_videos: bool = setting(True, "open every video before anything starts")
+
+
+@dataclass(frozen=True)
+class PolicyConfig:
+    """The policy that is trained."""
+
+    init: str | None = setting(None, "folder or Hub id of a policy to start from; else one is built from the rest")
+    encoder: str = setting("mini", "dual encoder whose vectors a new policy reads: mini, a folder, or a Hub id")
+    d_model: int = setting(96, "width", "S")
+    n_layer: int = setting(2, "Mamba-2 blocks", "S")
+    d_state: int = setting(16, "state size of a head")
+    headdim: int = setting(32, "channels of a head")
+    question_fusion: Literal["after", "before"] = setting("after", "read the question behind or with the frames", "P")
+    bidirectional: bool = setting(False, "read the frames from both ends")
+    frame_cues: bool = setting(True, "tell the network time, change and similarity", "S")
+    similarity_residual: bool = setting(True, "add a learned multiple of the similarity to the logits", "S")
+    reinitialise: Literal["paper", "heads", "none"] = setting(
+        "none", "of `init`: the last block and the heads as the authors do before RL, the heads only, or nothing", "C"
+    )
+    train_vision: bool = setting(False, "train the vision tower too; otherwise its features are kept on disk")
+    gradient_checkpointing: bool = setting(True, "recompute segments of long prompts in the backward pass")
+    segment_tokens: int = setting(8192, "visual tokens of a segment")
+
+
+@dataclass(frozen=True)
+class ReferenceConfig:
+    """The frozen model that answers."""
+
+    model: str = setting("", "Hub id or folder of a video model or reader, or module:attribute; [P] used InternVL3-2B")
+    arguments: dict[str, Any] = setting(dict, "its keyword arguments: device, dtype, revision, …")
+    also: tuple[str, ...] = setting((), "further models; rewards are averaged over all of them", "S")
+
+
+@dataclass(frozen=True)
+class StageConfig:
+    """A part of the run; the stages follow each other."""
+
+    num_frames: tuple[int, ...] = setting((8,), "K; of several, each step draws one")
+    steps: int = setting(300, "optimiser steps at most")
+    method: Method = setting("reinforce", "reinforce, or a warm start: distil similarity, or imitate evidence spans")
+    categories: tuple[str, ...] | None = setting(None, "only questions of these categories")
+    rollouts: int = setting(8, "subsets N per question")
+    entropy_bonus: float = setting(1e-3, "beta at the start of the stage", "P")
+    entropy_bonus_end: float | None = setting(None, "beta at its end, approached linearly (default: as at the start)")
+    lr: float | None = setting(None, "learning rate of the stage (default: optimiser.lr)")
+    min_steps: int = setting(0, "no early switch before this many steps")
+    plateau: int | None = setting(None, "go on to the next stage after so many steps without a better mean reward")
+    plateau_gain: float = setting(0.005, "what counts as better, in mean reward over 20 steps")
+    reward_above: float | None = setting(None, "go on when the mean reward over 20 steps exceeds this")
+    temperature: float = setting(0.03, "similarity: of the teacher's softmax over cosines", "RL-FrameSel")
+
+    def __post_init__(self) -> None:
+        if not self.num_frames or min(self.num_frames) < 1:
+            raise InputError(f"num_frames must be at least 1, not {list(self.num_frames)}")
+        for name in ("steps", "rollouts"):
+            _at_least(1, name, getattr(self, name))
+        if self.method == "reinforce" and self.rollouts < 2:
+            raise InputError("rollouts must be at least 2: advantages compare the subsets of a question")
+        _at_least(0, "entropy_bonus", self.entropy_bonus)
+
+
+@dataclass(frozen=True)
+class ObjectiveConfig:
+    """From answers to the gradient."""
+
+    reward: Reward = setting(
+        "tanh_margin", "tanh(m / 2) of the margin in logits; p(right) - max p(wrong); p(right); or 1 if right", "W"
+    )
+    advantage: Literal["group", "batch", "none"] = setting(
+        "group",
+        "reward minus the question's mean, over the deviation of the question, of the batch, or over nothing",
+        "P",
+    )
+    clip: float | None = setting(None, "PPO clipping of the probability ratio of each pick; needed for passes above 1")
+    passes: int = setting(1, "gradient steps per batch of rollouts")
+    temperature: float = setting(1.0, "of the rollouts", "C")
+
+    def __post_init__(self) -> None:
+        _at_least(1, "objective.passes", self.passes)
+        if self.passes > 1 and self.clip is None:
+            raise InputError("objective.passes above 1 needs objective.clip, e.g. 0.2: later passes are off-policy")
+        if not self.temperature > 0:
+            raise InputError(f"objective.temperature must be above 0, not {self.temperature}")
+
+
+@dataclass(frozen=True)
+class OptimiserConfig:
+    """AdamW and its schedule."""
+
+    lr: float = setting(5e-4, "learning rate", "S")
+    weight_decay: float = setting(0.01, "not on scales, biases, norms, dt_bias, A_log and D", "S, C")
+    warmup_steps: int = setting(20, "linear, once at the start of the run", "S")
+    decay_from: float = setting(0.6, "share of the run after which the rate falls linearly", "S")
+    final: float = setting(0.1, "share of the rate at the end", "S")
+    gradient_norm: float = setting(1.0, "clipping of the gradient", "S")
+    batch: int = setting(16, "questions per step over all processes", "S")
+    micro_batch: int = setting(16, "questions that go through the policy at once")
+    mixed_precision: Literal["no", "bf16"] = setting("no", "autocast of the policy")
+
+    def __post_init__(self) -> None:
+        for name in ("batch", "micro_batch"):
+            _at_least(1, f"optimiser.{name}", getattr(self, name))
+        if not self.lr > 0:
+            raise InputError(f"optimiser.lr must be above 0, not {self.lr}")
+
+
+@dataclass(frozen=True)
+class WatchConfig:
+    """Evaluation on the way, and when to step in."""
+
+    every: int = setting(50, "steps between evaluations on held-out questions")
+    questions: int = setting(256, "held-out questions of such an evaluation")
+    num_frames: tuple[int, ...] | None = setting(None, "K of the evaluations (default: those of the stages)")
+    max_drop: float | None = setting(0.05, "held-out reward this far below the best is drift")
+    max_kl: float | None = setting(None, "so is this KL from the policy at the start of RL, in nats per first pick")
+    patience: int = setting(2, "evaluations in drift before the best policy is restored", "RL-FrameSel")
+    lr_factor: float = setting(0.5, "of the learning rate after that")
+    max_rollbacks: int = setting(3, "then the run stops")
+    min_entropy: float = setting(0.01, "nats per pick; below it, with no gain in reward, the policy has collapsed")
+    collapse_steps: int = setting(30, "so many steps in a row")
+
+    def __post_init__(self) -> None:
+        for name in ("every", "questions", "patience"):
+            _at_least(1, f"watch.{name}", getattr(self, name))
+
+
+@dataclass(frozen=True)
+class FilterConfig:
+    """The variance filter."""
+
+    threshold: float = setting(0.21, "sample variance of the 16 margins above which a question is kept", "P")
+    num_frames: int = setting(16, "frames of a probe, evenly spaced within its windows")
+    out: str = setting("filtered", "folder of the result, inside the output folder")
+
+    def __post_init__(self) -> None:
+        _at_least(1, "filter.num_frames", self.num_frames)
+
+
+@dataclass(frozen=True)
+class TrainConfig:
+    """A training run.
+
+    The defaults leave open what is learned from: `data.train`, `data.validation` and `reference.model` are needed, or
+    the objects themselves, given to `train_selector`.
+    """
+
+    output: str = setting("runs/selector", "folder of checkpoints, logs and the result")
+    seed: int = setting(0, "decides everything that is random")
+    device: str | None = setting(None, "of the policy (default: the GPU if there is one)")
+    data: DataConfig = setting(DataConfig, "")
+    policy: PolicyConfig = setting(PolicyConfig, "")
+    reference: ReferenceConfig = setting(ReferenceConfig, "")
+    objective: ObjectiveConfig = setting(ObjectiveConfig, "")
+    stages: tuple[StageConfig, ...] = setting(
+        (
+            StageConfig(num_frames=(4,), steps=225),
+            StageConfig(num_frames=(8,), steps=225),
+            StageConfig(num_frames=(16,), steps=225),
+            StageConfig(num_frames=(32,), steps=225),
+        ),
+        "the curriculum; [P] 4, 8, 16, 32 frames and about 900 steps in all, the switch points are not published",
+        "P",
+    )
+    optimiser: OptimiserConfig = setting(OptimiserConfig, "")
+    watch: WatchConfig = setting(WatchConfig, "")
+    filter: FilterConfig = setting(FilterConfig, "")
+    checkpoint_every: int = setting(50, "steps")
+    keep_checkpoints: int = setting(2, "the last ones; the best on held-out questions is kept besides")
+    test_questions: int = setting(2000, "held-out questions of the final comparison at most")
+    push_to_hub: str | None = setting(None, "repository to upload the result to")
+
+    def __post_init__(self) -> None:
+        if not self.stages:
+            raise InputError("stages is empty; a run needs at least one")
+        for name in ("checkpoint_every", "keep_checkpoints", "test_questions"):
+            _at_least(1, name, getattr(self, name))
+
+    @property
+    def total_steps(self) -> int:
+        """Optimiser steps if no stage ends early."""
+        return sum(stage.steps for stage in self.stages)
+
+    @classmethod
+    def load(cls, path: str | None = None, overrides: tuple[str, ...] | list[str] = ()) -> TrainConfig:
+        """From a YAML file and `key=value` words.
+
+        Raises:
+            InputError: naming the setting that is unknown or wrong.
+        """
+        from .settings import read_settings
+
+        return read_settings(cls, path, overrides)
+
+    @classmethod
+    def from_dict(cls, content: Mapping[str, Any]) -> TrainConfig:
+        """From plain values; the inverse of `to_dict`."""
+        from .settings import from_mapping
+
+        return from_mapping(cls, content)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values for YAML and JSON."""
+        from .settings import to_mapping
+
+        return to_mapping(self)

@@ -1,0 +1,201 @@
+"""The questions of a run: read, checked before anything starts, and dealt out in batches that a seed decides."""
+
+from __future__ import annotations
+
+import hashlib
+import importlib
+import json
+import logging
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, replace
+from functools import lru_cache
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ..cache import EncodingCache, parse_size
+from ..errors import InputError, RefocusError
+from ..questions import Problem, Question, check_choices, problem_table, read_questions
+from ..video import CandidateRule
+from .clips import ClipSource, VideoFiles
+from .config import DataConfig
+
+logger = logging.getLogger(__name__)
+
+_CHECKED = 2000  # of a generated set, whose questions come out of one program
+
+
+@dataclass(frozen=True)
+class QuestionSet:
+    """Questions and where their videos come from.
+
+    Attributes:
+        questions: any sequence; items may be generated when they are asked for.
+        clips: from the video of a question to its candidates.
+        name: for people.
+        listed: whether the questions are a list that can be gone through cheaply.
+    """
+
+    questions: Sequence[Question]
+    clips: ClipSource
+    name: str
+    listed: bool = True
+
+    def __len__(self) -> int:
+        return len(self.questions)
+
+    @property
+    def fingerprint(self) -> str:
+        """Identity of the questions: the generator's own, or a hash over all rows."""
+        own = getattr(self.questions, "fingerprint", None)
+        if isinstance(own, str):
+            return own
+        digest = hashlib.sha256()
+        for q in self.questions:
+            digest.update(json.dumps([q.id, Path(q.video).name, q.question, q.options, q.answer]).encode())
+        return digest.hexdigest()[:16]
+
+    def positions(self, categories: Sequence[str] | None) -> np.ndarray:
+        """Positions of the questions of some categories (all if None), int64.
+
+        Raises:
+            InputError: if there are none.
+        """
+        if categories is None:
+            return np.arange(len(self.questions))
+        known = getattr(self.questions, "categories", None)
+        if known is None:
+            known = [q.category for q in self.questions]
+        found = np.flatnonzero(np.isin(np.asarray(known), list(categories)))
+        if not len(found):
+            there = ", ".join(sorted(set(known))[:12])
+            raise InputError(f"no question of {self.name} has a category of {', '.join(categories)}; there are {there}")
+        return found
+
+    def part(self, positions: np.ndarray, name: str) -> QuestionSet:
+        """Some of the questions, as a list."""
+        return replace(self, questions=[self.questions[int(i)] for i in positions], name=name, listed=True)
+
+
+def load_questions(spec: str, split: str, config: DataConfig, cache_folder: Path) -> QuestionSet:
+    """The questions that a configuration names.
+
+    Args:
+        spec: a file or folder of questions, or "module:attribute": a function that takes `split` and
+            `data.arguments`, and returns a sequence of `Question`; if that can be called, it gives the clips.
+        split: "train" or "validation".
+        config: for the root, the candidates and the cache.
+        cache_folder: where features are kept if the configuration names no folder.
+
+    Raises:
+        InputError: with a table of everything that is wrong.
+    """
+    rule = CandidateRule(config.fps, config.max_frames, config.method)
+    cache = EncodingCache(config.cache or cache_folder, max_bytes=parse_size(config.cache_size))
+    files = VideoFiles(rule, cache=cache)
+    if _is_object(spec):
+        made = load_object(spec)(split=split, **config.arguments)
+        given = QuestionSet(made, made if callable(made) else files, name=spec, listed=isinstance(made, list))
+        refuse_problems(check_questions(given, videos=False), spec)
+        return given
+    questions, problems = read_questions(spec, root=config.root)
+    found = QuestionSet(questions, files, name=spec)
+    problems += check_questions(found, videos=config.check_videos)
+    if not questions and not problems:
+        raise InputError(f"{spec} holds no questions")
+    refuse_problems(problems, spec)
+    return found
+
+
+def check_questions(questions: QuestionSet, *, videos: bool) -> list[Problem]:
+    """Everything that keeps questions from being learned from; `videos` opens every video too."""
+    rows = list(questions.questions if questions.listed else islice(iter(questions.questions), _CHECKED))
+    problems = [problem for row in rows for problem in check_choices(row)]
+    if videos:
+        distinct = list(dict.fromkeys(row.video for row in rows))
+        with ThreadPoolExecutor() as pool:
+            problems += [p for p in pool.map(lambda video: _video_problem(questions.clips, video), distinct) if p]
+    return problems
+
+
+def refuse_problems(problems: Sequence[Problem], name: str) -> None:
+    """Raise with a table if there are problems."""
+    if problems:
+        raise InputError(
+            f"{len(problems)} things are wrong with {name}; nothing was started:\n{problem_table(problems)}\n"
+            "Correct or remove these rows."
+        )
+
+
+def load_object(spec: str) -> Callable[..., Any]:
+    """What "module:attribute" names.
+
+    Raises:
+        InputError: if it cannot be imported or called.
+    """
+    module, _, attribute = spec.partition(":")
+    try:
+        found = getattr(importlib.import_module(module), attribute)
+    except (ImportError, AttributeError) as error:
+        raise InputError(f"{spec!r} cannot be imported ({error}); write module:attribute") from error
+    if not callable(found):
+        raise InputError(f"{spec!r} is a {type(found).__name__}; a function or class is needed")
+    made: Callable[..., Any] = found
+    return made
+
+
+class Batches:
+    """Deals out questions: every epoch is a new order, and step and seed alone decide a batch."""
+
+    def __init__(self, positions: np.ndarray, size: int, seed: Sequence[int]) -> None:
+        """Deal out `positions` in batches of `size`."""
+        self._positions, self._size = positions, size
+        self._order = lru_cache(maxsize=2)(
+            lambda epoch: np.random.default_rng([*seed, epoch]).permutation(len(positions))
+        )
+
+    def __getitem__(self, step: int) -> np.ndarray:
+        """Positions of the questions of a step, int64 [size]."""
+        places = np.arange(step * self._size, (step + 1) * self._size)
+        return np.array(
+            [self._positions[self._order(p // len(self._positions))[p % len(self._positions)]] for p in places]
+        )
+
+
+def evenly(count: int, wanted: int) -> np.ndarray:
+    """At most `wanted` positions spread over `count`, int64."""
+    return np.unique(np.linspace(0, count - 1, min(count, wanted)).round().astype(np.int64))
+
+
+def _is_object(spec: str) -> bool:
+    """Whether this is "module:attribute", not a path (which on Windows may hold a colon too)."""
+    module, colon, attribute = spec.partition(":")
+    return bool(colon) and attribute.isidentifier() and all(part.isidentifier() for part in module.split("."))
+
+
+def _video_problem(clips: ClipSource, video: str) -> Problem | None:
+    try:
+        clips(video)
+    except RefocusError as error:
+        return Problem(video, str(error))
+    return None
+
+
+def seeded(*parts: int) -> int:
+    """One seed out of several numbers."""
+    return int(np.random.SeedSequence(parts).generate_state(1, np.uint64)[0] >> np.uint64(1))
+
+
+def rows(path: Path) -> Iterator[dict[str, Any]]:
+    """Rows of a JSON-lines file that may end in the middle of a line."""
+    if not path.exists():
+        return
+    for line in path.read_text(encoding="utf-8").splitlines():
+        try:
+            row = json.loads(line)
+        except json.JSONDecodeError:
+            return
+        yield row

@@ -1,0 +1,117 @@
+"""New policies, and the parts of a trained one that are initialised again before reinforcement learning."""
+
+from __future__ import annotations
+
+import math
+from typing import Literal
+
+import torch
+from torch import nn
+
+from ..errors import InputError
+from ..models.config import RefocusConfig, SSMConfig
+from ..models.mamba2 import Mamba2Block
+from ..models.refocus import RefocusModel
+from ..selectors.policy import PolicySelector
+from ..selectors.registry import load_policy
+from ..selectors.training_free import VectorReader, load_encoder
+from ..selectors.vector_policy import VectorPolicySelector
+from .config import DataConfig, PolicyConfig
+from .data import seeded
+from .policy import PicturePolicy, Policy, VectorPolicy
+
+
+def make_policy(config: PolicyConfig, data: DataConfig, *, seed: int, device: torch.device) -> Policy:
+    """The policy of a run: loaded and partly initialised again, or new.
+
+    Raises:
+        SelectorLoadError: if `policy.init` or the encoder cannot be loaded.
+        InputError: if the sizes do not fit each other.
+    """
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seeded(seed, 1))
+        policy = _load(config, data, device) if config.init else _new(config, data, device)
+    return policy.train()
+
+
+def _load(config: PolicyConfig, data: DataConfig, device: torch.device) -> Policy:
+    selector = load_policy(config.init or "", device=device, dtype="float32")
+    if not isinstance(selector, PolicySelector | VectorPolicySelector):
+        raise InputError(f"{config.init} is no policy that can be trained")
+    model = selector.model.requires_grad_(True)
+    if model.vision is not None:
+        model.vision.requires_grad_(config.train_vision)
+    reinitialise(model, config.reinitialise)
+    if isinstance(selector, VectorPolicySelector):
+        return VectorPolicy(model, VectorReader(selector.encoder))
+    return PicturePolicy(
+        selector,
+        options=data.options_to_policy,
+        train_vision=config.train_vision,
+        gradient_checkpointing=config.gradient_checkpointing,
+        segment_tokens=config.segment_tokens,
+    )
+
+
+def _new(config: PolicyConfig, data: DataConfig, device: torch.device) -> Policy:
+    encoder, _ = load_encoder(config.encoder, {})
+    width = encoder.encode_text(["a frame"]).shape[-1]
+    model = RefocusModel(
+        RefocusConfig(
+            d_model=config.d_model,
+            n_layer=config.n_layer,
+            vocab_size=1,
+            ssm=SSMConfig(d_state=config.d_state, headdim=config.headdim),
+            query_frames=8,
+            mm_hidden_size=width,
+            mm_spatial_pool_mode="none",
+            frame_encoder="none",
+            question_hidden_size=width,
+            similarity_residual=config.similarity_residual,
+            feature_encoder=config.encoder,
+            frame_cues=config.frame_cues,
+            question_fusion=config.question_fusion,
+            bidirectional=config.bidirectional,
+            answer_options=False,
+            max_fps=data.fps,
+            max_num_frames=data.max_frames,
+            candidate_method=data.method,
+        )
+    )
+    reinitialise(model, "heads")
+    return VectorPolicy(model.to(device), VectorReader(encoder))
+
+
+@torch.no_grad()
+def reinitialise(model: RefocusModel, what: Literal["paper", "heads", "none"]) -> None:
+    """Forget what reinforcement learning shall find anew.
+
+    "heads" are the maps to keys, values and queries (orthogonal with gain 0.1), the bias of the values (0), the vector
+    that starts the picking (normal, 0.02), the scale of the logits (an effective 1) and the rank head (normal, 0.01).
+    "paper" means these, the last block and the final norm, as in the authors' code.
+    """
+    if what == "none":
+        return
+    head = model.pointer
+    for linear in (head.key_head, head.query_head, head.value_head):
+        nn.init.orthogonal_(linear.weight, gain=0.1)
+    head.value_head.bias.zero_()
+    if head.value_head_scale is not None:
+        head.value_head_scale.fill_(1.0)
+    head.logit_scale.fill_(0.0 if head.exponential else math.log(math.e - 1))  # exp or softplus gives 1
+    if head.rank_head is not None:
+        nn.init.normal_(head.rank_head.weight, std=0.01)
+    nn.init.normal_(model.backbone.embedding.weight[model.config.start_of_frame_token_id], std=0.02)
+    if what == "paper":
+        fresh = Mamba2Block(model.config).to(model.device, model.dtype)
+        model.backbone.layers[-1].load_state_dict(fresh.state_dict())
+        model.backbone.norm_f.weight.fill_(1.0)
+
+
+def parameter_groups(model: nn.Module, weight_decay: float) -> list[dict]:
+    """Trainable parameters with weight decay on matrices only: not on scales, biases, norms, dt_bias, A_log and D."""
+    trained = [p for p in model.parameters() if p.requires_grad]
+    return [
+        {"params": [p for p in trained if p.ndim > 1], "weight_decay": weight_decay},
+        {"params": [p for p in trained if p.ndim <= 1], "weight_decay": 0.0},
+    ]

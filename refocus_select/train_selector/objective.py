@@ -1,0 +1,77 @@
+"""The objective: group-relative advantages, the policy gradient and the entropy bonus, as pure functions.
+
+Ascend (1/N) sum_j A_j log pi(A_j) + beta H over the N subsets of a question (ReFoCUS, with the advantage of GRPO, Shao
+et al. 2024, and an entropy bonus in the place of its KL term). Letters: B questions, N subsets, K picks.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+SAME = 1e-6
+"""Deviation of rewards below which the subsets of a question are equally good and teach nothing."""
+
+
+@dataclass(frozen=True)
+class Advantages:
+    """How much better each subset is than the others of its question.
+
+    Attributes:
+        values: float32 [B, N]; zero for questions without information.
+        informative: whether the rewards of the question differ, bool [B].
+    """
+
+    values: Tensor
+    informative: Tensor
+
+
+def advantages(
+    rewards: Tensor, kind: Literal["group", "batch", "none"] = "group", *, everywhere: Tensor | None = None
+) -> Advantages:
+    """Centre the rewards of each question and scale them.
+
+    Args:
+        rewards: float32 [B, N].
+        kind: "group" divides by the sample deviation of the question (the paper), "batch" by that of all questions, so
+            that questions with tiny differences do not weigh as much as others (rl-recipe), "none" by nothing.
+        everywhere: for "batch", the rewards of all processes [B', N] (default: `rewards`).
+    """
+    centred = rewards - rewards.mean(1, keepdim=True)
+    deviation = rewards.std(1, keepdim=True)
+    informative = deviation[:, 0] > SAME
+    if kind == "group":
+        centred = centred / deviation.clamp(min=SAME)
+    elif kind == "batch":
+        total = rewards if everywhere is None else everywhere
+        spread = (total - total.mean(1, keepdim=True)).square().mean().sqrt()
+        centred = centred / spread.clamp(min=SAME)
+    return Advantages(centred * informative[:, None], informative)
+
+
+def surrogate(log_probs: Tensor, drawn: Tensor, values: Tensor, clip: float | None) -> Tensor:
+    """What is ascended for each question, [B], without the entropy.
+
+    Args:
+        log_probs: of each pick under the current policy, [B, N, K], with gradient.
+        drawn: the same under the policy that drew the subsets, [B, N, K].
+        values: advantages [B, N].
+        clip: None for A log pi; else the clipped ratio of each pick (PPO, Schulman et al. 2017), whose gradient is the
+            same on the first pass.
+    """
+    if clip is None:
+        return (values * log_probs.sum(-1)).mean(1)
+    ratio = (log_probs - drawn).exp()
+    clipped = ratio.clamp(1 - clip, 1 + clip)
+    weight = values[..., None]
+    return torch.minimum(ratio * weight, clipped * weight).sum(-1).mean(1)
+
+
+def entropies(log_probs: Tensor) -> Tensor:
+    """Entropy of each pick's distribution in nats: [..., F] (-inf where masked) to [...]."""
+    allowed = log_probs.isfinite()
+    finite = log_probs.masked_fill(~allowed, 0.0)
+    return -(finite.exp() * finite * allowed).sum(-1)

@@ -1,0 +1,112 @@
+"""From the reference model's answers to rewards."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from ..errors import InputError
+from .config import Reward
+from .reference import ReferenceModel, Request
+
+
+@dataclass(frozen=True)
+class Judgement:
+    """What the answers from N subsets are worth; means over the reference models.
+
+    Attributes:
+        reward: float32 [N].
+        margin: logit of the right option minus the largest of the others, float32 [N].
+        correct: share of the reference models that answer right, float32 [N].
+    """
+
+    reward: Tensor
+    margin: Tensor
+    correct: Tensor
+
+
+def margins(logits: Tensor, answer: int) -> Tensor:
+    """m = z_right - max z_wrong (ReFoCUS, reward): [N, options] to [N]."""
+    wrong = torch.cat([logits[:, :answer], logits[:, answer + 1 :]], 1)
+    return logits[:, answer] - wrong.amax(1)
+
+
+def rewards(logits: Tensor, answer: int, kind: Reward) -> Tensor:
+    """Rewards of N answers.
+
+    "tanh_margin" is tanh(m / 2), the paper's: with two options it equals p(right) - p(wrong).
+    "probability_margin" is p(right) - max p(wrong) under the softmax over all options.
+    "probability" is p(right), which pays for partial evidence where a margin to the largest wrong option does not.
+    "correct" is 1 if the right option has the largest logit (alone), else 0.
+
+    Args:
+        logits: [N, options].
+        answer: position of the right option.
+        kind: see above.
+    """
+    if kind == "tanh_margin":
+        return torch.tanh(margins(logits, answer) / 2)
+    if kind == "probability_margin":
+        return margins(logits.softmax(-1), answer)
+    if kind == "probability":
+        return logits.softmax(-1)[:, answer]
+    return (margins(logits, answer) > 0).float()
+
+
+class Judge:
+    """Reference models and the reward that is made of their answers."""
+
+    def __init__(self, references: Sequence[ReferenceModel], kind: Reward) -> None:
+        """Judge by one or several models.
+
+        Raises:
+            InputError: without any.
+        """
+        if not references:
+            raise InputError("a reference model is needed: set reference.model, or give reference=")
+        self.references = list(references)
+        self.kind = kind
+
+    @property
+    def fingerprint(self) -> str:
+        """Identity of the models and of the reward."""
+        return "+".join([*(reference.fingerprint for reference in self.references), self.kind])
+
+    def __call__(self, requests: Sequence[Request]) -> list[Judgement]:
+        """Judge the subsets of each request.
+
+        Raises:
+            RefocusError: as `ReferenceModel.option_logits`.
+            InputError: if a reference model gives numbers of another shape, or not finite.
+        """
+        judged: list[list[Judgement]] = [[] for _ in requests]
+        for reference in self.references:
+            for place, request, logits in zip(judged, requests, reference.option_logits(requests), strict=True):
+                place.append(self._judge(reference, request, logits))
+        return [_mean(each) for each in judged]
+
+    def _judge(self, reference: ReferenceModel, request: Request, logits: Tensor) -> Judgement:
+        question = request.question
+        expected = (len(request.subsets), len(question.options))
+        finite = bool(torch.isfinite(logits).all())
+        if tuple(logits.shape) != expected or not finite:
+            raise InputError(
+                f"reference model {reference.name} gave {tuple(logits.shape)} {'' if finite else 'non-'}finite logits "
+                f"for question {question.id}; expected are finite ones of shape {expected}"
+            )
+        if question.answer is None:
+            raise InputError(f"question {question.id} has no answer")
+        logits = logits.float()
+        margin = margins(logits, question.answer)
+        return Judgement(rewards(logits, question.answer, self.kind), margin, (margin > 0).float())
+
+
+def _mean(judgements: list[Judgement]) -> Judgement:
+    if len(judgements) == 1:
+        return judgements[0]
+    return Judgement(
+        *(torch.stack([getattr(j, name) for j in judgements]).mean(0) for name in ("reward", "margin", "correct"))
+    )
