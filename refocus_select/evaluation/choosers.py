@@ -1,0 +1,153 @@
+"""Who chooses frames in an evaluation: selectors, and selections that others made."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from typing import Any, Protocol
+
+import numpy as np
+
+from ..cache import EncodingCache
+from ..encoding import VideoEncoding
+from ..errors import InputError
+from ..questions import Question
+from ..selection import Selection
+from ..selectors import FrameSelector
+from ..video import open_video
+from .selections import StoredSelection
+
+
+class Chooser(Protocol):
+    """What an evaluation asks for frames.
+
+    Attributes:
+        name: for tables.
+        fingerprint: identity of weights and settings.
+    """
+
+    name: str
+    fingerprint: str
+
+    def choose(self, video: str, questions: Sequence[Question], num_frames: int) -> list[Selection | None]:
+        """Choose frames of one video for several questions; None where there is no selection for K frames.
+
+        Raises:
+            RefocusError: if the video cannot be read.
+        """
+
+
+@dataclass
+class Encodings:
+    """Encodings of the video at hand, shared by all selectors with the same encoder; on disk if there is a cache.
+
+    Attributes:
+        cache: where encodings stay between runs; None for nowhere.
+        sampling: `fps` and `max_frames` of the candidates, the same for every selector; empty for their own.
+    """
+
+    cache: EncodingCache | None = None
+    sampling: Mapping[str, Any] = field(default_factory=dict)
+    _video: str = ""
+    _held: dict[tuple[Any, ...], VideoEncoding] = field(default_factory=dict)
+
+    def of(self, video: str, selector: FrameSelector) -> VideoEncoding:
+        """The encoding of a video for a selector."""
+        if video != self._video:
+            self._held.clear()
+            self._video = video
+        key = (selector.fingerprint, selector.rule, type(selector).looks)
+        if key not in self._held:
+            cache = self.cache if self.cache is not None else False
+            self._held[key] = selector.encode(video, cache=cache, progress=False, **self.sampling)
+        return self._held[key]
+
+
+class SelectorChooser:
+    """A selector. The question goes to it without its options, unless asked otherwise."""
+
+    def __init__(self, selector: FrameSelector, encodings: Encodings, *, options_to_selector: bool = False) -> None:
+        self.selector = selector
+        self.name = selector.name
+        self.fingerprint = selector.fingerprint
+        self._encodings = encodings
+        self._with_options = options_to_selector
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """What decides its choices beside the weights."""
+        found: dict[str, Any] = {"rule": asdict(self.selector.rule)}
+        for name in ("algorithm", "settings", "seed"):
+            if getattr(self.selector, name, None) not in (None, {}):
+                found[name] = getattr(self.selector, name)
+        return found
+
+    def choose(self, video: str, questions: Sequence[Question], num_frames: int) -> list[Selection | None]:
+        """See `Chooser`."""
+        encoding = self._encodings.of(video, self.selector)
+        options = [list(question.options) for question in questions] if self._with_options else None
+        texts = [question.question for question in questions]
+        return list(self.selector.select(encoding, texts, num_frames=num_frames, options=options))
+
+
+class StoredChooser:
+    """Selections from a file. They are scored at the number of frames that they have."""
+
+    def __init__(self, name: str, fingerprint: str, selections: Sequence[StoredSelection]) -> None:
+        self.name = name
+        self.fingerprint = fingerprint
+        self._stored = {(item.id, item.num_frames): item for item in selections}
+        if len(self._stored) < len(selections):
+            raise InputError(
+                f"{name} has several selections of the same length for one question; keep one selector per file"
+            )
+
+    @property
+    def sizes(self) -> list[int]:
+        """The numbers of frames K that there are."""
+        return sorted({num_frames for _, num_frames in self._stored})
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """What is known of the file."""
+        return {"selections": len(self._stored)}
+
+    def choose(self, video: str, questions: Sequence[Question], num_frames: int) -> list[Selection | None]:
+        """See `Chooser`."""
+        items = [self._stored.get((question.id, num_frames)) for question in questions]
+        if not any(items):
+            return [None] * len(items)
+        with open_video(video) as source:
+            return [
+                None if item is None else _selection(item, question, source, self.name)
+                for item, question in zip(items, questions, strict=True)
+            ]
+
+
+def _selection(item: StoredSelection, question: Question, source: Any, name: str) -> Selection:
+    """A stored selection as one of this video."""
+    times = source.timestamps
+    if item.indices is not None:
+        indices = np.array(item.indices, dtype=np.int64)
+    else:
+        shown = np.searchsorted(times, np.array(item.timestamps) + 1e-6, side="right") - 1
+        indices = np.unique(np.clip(shown, 0, None)).astype(np.int64)
+    if indices[-1] >= len(times):
+        raise InputError(
+            f"{name}: question {question.id} has frame {indices[-1]}, but {source.metadata.source} has {len(times)} "
+            "frames; were the selections made from another copy of the video?"
+        )
+    warnings = () if len(indices) == item.num_frames else (f"{item.num_frames - len(indices)} frames repeat",)
+    return Selection(
+        question=question.question,
+        selector=name,
+        indices=indices,
+        timestamps=times[indices],
+        scores=np.zeros(len(indices)),
+        candidate_indices=indices,
+        candidate_timestamps=times[indices],
+        video=asdict(source.metadata),
+        video_fingerprint=source.fingerprint,
+        warnings=warnings,
+        origin=question.video,
+    )
