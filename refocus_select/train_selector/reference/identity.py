@@ -11,7 +11,7 @@ from torch import nn
 
 _SAMPLES = 64  # values of each weight that enter the fingerprint
 # What transformers writes into configurations without any effect on results.
-_IDLE = ("_processor_class", "processor_class", "transformers_version", "_name_or_path", "torch_dtype", "dtype")
+_IDLE = {"_processor_class", "processor_class", "transformers_version", "_name_or_path", "architectures", "dtype"}
 
 
 def fingerprint(model: nn.Module, settings: Mapping[str, Any]) -> str:

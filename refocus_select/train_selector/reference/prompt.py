@@ -259,7 +259,10 @@ def _next_tokens(tokenizer: Any, prompt: str, word: str) -> list[int]:
     """The tokens that a word adds behind a prompt; none if it changes the prompt's own."""
     before = tokenizer.encode(prompt, add_special_tokens=False)
     after = tokenizer.encode(prompt + word, add_special_tokens=False)
-    return list(after[len(before) :]) if after[: len(before)] == before else []
+    if after[: len(before)] == before:
+        return list(after[len(before) :])
+    alone = tokenizer.get_vocab().get(word)  # a space at the prompt's end is a token already, the letter is the next
+    return [alone] if alone is not None and prompt.endswith(" ") else []
 
 
 def _behind_images(chat: str, processor: Any, words: str) -> str:

@@ -89,13 +89,15 @@ class TransformersReference(ReferenceModel):
                 f"{self.name} ({type(model).__name__}) does not continue a text word by word, so options cannot be "
                 "scored; a reference model must be an image-text-to-text or video chat model of transformers"
             )
+        self.prompter = Prompter(processor, name=self.name, template_kwargs=template_kwargs)
+        if not {"pixel_values", "pixel_values_videos"} & set(parameters):
+            raise InputError(f"{self.name} ({type(model).__name__}) takes no pictures; give a video chat model")
         if max_tokens < 1 or cache_bytes < 0 or (vision_batch is not None and vision_batch < 1):
             raise InputError(
                 f"max_tokens={max_tokens}, cache_bytes={cache_bytes} and vision_batch={vision_batch} must be positive"
             )
         self.model: Any = model.requires_grad_(False).eval()
         self.processor = processor
-        self.prompter = Prompter(processor, name=self.name, template_kwargs=template_kwargs)
         self.max_tokens = max_tokens
         self.cache = VisualCache(cache_bytes)
         self.vision_batch = vision_batch or (1 if self.device.type == "cpu" else 32)
@@ -136,6 +138,9 @@ class TransformersReference(ReferenceModel):
         name = os.fspath(name_or_path)
         chosen = torch.device(device if device is not None else "cuda" if torch.cuda.is_available() else "cpu")
         number = _dtype(dtype, chosen)
+        unknown = sorted(set(kwargs) - set(inspect.signature(cls.__init__).parameters))
+        if unknown:
+            raise InputError(f"{cls.__name__} has no setting {', '.join(unknown)}; see its documentation")
         options = HubOptions(revision, token, Path(cache_dir) if cache_dir is not None else None, local_files_only)
         find_checkpoint(name_or_path, options)  # downloads the weights, or says what stands in the way
         shared: dict[str, Any] = {
@@ -378,7 +383,7 @@ def _joined(
         if key in without:
             continue
         values = [torch.as_tensor(row[key]) for row in inputs]
-        if values[0].ndim == 2 and all(v.shape[1] == row["input_ids"].shape[1] for v, row in zip(values, inputs)):
+        if values[0].shape == inputs[0]["input_ids"].shape:  # one entry per token
             filler = padding if key == "input_ids" else 0
             values = [torch.nn.functional.pad(v, (0, longest - v.shape[1]), value=filler) for v in values]
         batch[key] = torch.cat(values)
@@ -429,9 +434,10 @@ def _load(name: str, shared: dict[str, Any], dtype: torch.dtype, attention: str 
                 f"{name} is of type {config.model_type!r}, which transformers does not count among its "
                 "image-text-to-text models; give a video chat model such as 'OpenGVLab/InternVL3-2B-hf'"
             )
-        model, report = AutoModelForImageTextToText.from_pretrained(
+        loaded: Any = AutoModelForImageTextToText.from_pretrained(
             name, config=config, use_safetensors=True, dtype=dtype, output_loading_info=True, **shared, **more
         )
+        model, report = loaded
         processor = AutoProcessor.from_pretrained(name, **shared)
     except InputError:
         raise
