@@ -1,4 +1,4 @@
-"""The command line: `refocus-select select VIDEO QUESTION`, `refocus-select info VIDEO`, `refocus-select cache`."""
+"""The command line: `refocus-select select | info | cache | evaluate | train | filter`."""
 
 from __future__ import annotations
 
@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 from . import __version__
 from .errors import InputError, MissingDependencyError, RefocusError, SelectorLoadError, VideoError
 from .evaluation.cli import add_evaluate
+from .train_selector.cli import add_train
 
 if TYPE_CHECKING:
     from .selection import Selection
@@ -129,6 +130,7 @@ def _parser() -> argparse.ArgumentParser:
     cache.set_defaults(run=_cache, verbose=False)
 
     add_evaluate(commands)
+    add_train(commands)
     return parser
 
 

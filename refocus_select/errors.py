@@ -37,3 +37,7 @@ class EncodingError(RefocusError):
 
 class MissingDependencyError(RefocusError, ImportError):
     """An optional package is needed; the message holds the `pip install` line."""
+
+
+class TrainingError(RefocusError):
+    """A training run cannot go on: numbers that are not finite, a collapsed policy, no readable data."""

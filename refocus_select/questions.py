@@ -124,6 +124,20 @@ def problem_table(problems: Sequence[Problem], limit: int = 20) -> str:
     return "\n".join(lines)
 
 
+def as_row(question: Question) -> dict[str, Any]:
+    """The row that `read_questions` turns into this question."""
+    row: dict[str, Any] = {"id": question.id, "video": question.video, "question": question.question}
+    if question.options:
+        row["options"] = list(question.options)
+    if question.answer is not None:
+        row["answer"] = question.answer
+    if question.evidence:
+        row["evidence"] = [list(span) for span in question.evidence]
+    if question.category:
+        row["category"] = question.category
+    return row | dict(question.extra)
+
+
 def multiple_choice(question: Question) -> str:
     """The question with lettered options and the request for a letter, as most benchmarks ask."""
     lines = [

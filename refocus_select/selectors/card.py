@@ -38,15 +38,24 @@ print(selection.timestamps)
 | rank head | {rank} |
 | stored type | {dtype} |
 
-## Training data, evaluation, licence
-
-Not recorded in this file. Whoever publishes the weights should add what they were trained on, how they compare with
-uniform sampling at the same number of frames, and under which licence they may be used.
+{training}
 """
 
 
-def model_card(model: RefocusModel, name: str) -> str:
-    """Markdown with the metadata block of the Hugging Face Hub; states only what the network itself tells."""
+_UNKNOWN = """## Training data, evaluation, licence
+
+Not recorded in this file. Whoever publishes the weights should add what they were trained on, how they compare with
+uniform sampling at the same number of frames, and under which licence they may be used."""
+
+
+def model_card(model: RefocusModel, name: str, *, training: str = _UNKNOWN) -> str:
+    """Markdown with the metadata block of the Hugging Face Hub.
+
+    Args:
+        model: tells its sizes.
+        name: of the repository.
+        training: the sections about training, evaluation and licence.
+    """
     c = model.config
     if c.frame_encoder == "none":
         eye = f"vectors of `{c.feature_encoder or 'an encoder of your own'}`, {c.mm_hidden_size} dimensions"
@@ -63,6 +72,7 @@ def model_card(model: RefocusModel, name: str) -> str:
         fps=c.max_fps,
         parameters=sum(p.numel() for p in model.parameters()),
         kind=kind,
+        training=training,
         eye=eye,
         layers=c.n_layer,
         width=c.d_model,

@@ -93,9 +93,7 @@ def load_questions(spec: str, split: str, config: DataConfig, cache_folder: Path
     Raises:
         InputError: with a table of everything that is wrong.
     """
-    rule = CandidateRule(config.fps, config.max_frames, config.method)
-    cache = EncodingCache(config.cache or cache_folder, max_bytes=parse_size(config.cache_size))
-    files = VideoFiles(rule, cache=cache)
+    files = source_of_files(config, cache_folder)
     if _is_object(spec):
         made = load_object(spec)(split=split, **config.arguments)
         given = QuestionSet(made, made if callable(made) else files, name=spec, listed=isinstance(made, list))
@@ -108,6 +106,13 @@ def load_questions(spec: str, split: str, config: DataConfig, cache_folder: Path
         raise InputError(f"{spec} holds no questions")
     refuse_problems(problems, spec)
     return found
+
+
+def source_of_files(config: DataConfig, cache_folder: Path) -> VideoFiles:
+    """Videos on disk, their features kept in `data.cache` or else in `cache_folder`."""
+    rule = CandidateRule(config.fps, config.max_frames, config.method)
+    cache = EncodingCache(config.cache or cache_folder, max_bytes=parse_size(config.cache_size))
+    return VideoFiles(rule, cache=cache)
 
 
 def check_questions(questions: QuestionSet, *, videos: bool) -> list[Problem]:

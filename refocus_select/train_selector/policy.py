@@ -50,13 +50,13 @@ class Rollouts:
         picks: positions among the candidates, int64 [B, N, K].
         log_probs: of each pick, [B, N, K].
         entropy: of each pick's distribution in nats, [B, N, K].
-        first: log-probabilities of the first pick, [B, F], without gradient.
+        distributions: log-probabilities of all frames before each pick, [B, N, K, F]; -inf for those picked already.
     """
 
     picks: Tensor
     log_probs: Tensor
     entropy: Tensor
-    first: Tensor
+    distributions: Tensor
 
 
 class Policy(nn.Module, ABC):
@@ -137,14 +137,7 @@ class Policy(nn.Module, ABC):
             temperature=temperature,
             similarity=reading.similarity,
         )
-        return Rollouts(picks, scored.pick_log_probs, entropies(scored.log_probs), scored.log_probs[:, 0, 0].detach())
-
-    def log_probs(self, batch: Sequence[PolicyInputs], picks: Tensor) -> Tensor:
-        """The whole distribution before each pick, [B, N, K, F], with gradient; for warm starts."""
-        reading = self.read(batch)
-        return self.model.score(
-            reading.keys, reading.values, reading.state, picks.to(self.device), similarity=reading.similarity
-        ).log_probs
+        return Rollouts(picks, scored.pick_log_probs, entropies(scored.log_probs), scored.log_probs)
 
     @torch.no_grad()
     def greedy(self, batch: Sequence[PolicyInputs], steps: int) -> tuple[Tensor, Tensor]:

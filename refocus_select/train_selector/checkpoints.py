@@ -1,0 +1,114 @@
+"""Checkpoints: complete or not there, so that a run that is killed goes on from the last one."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+
+from ..errors import InputError
+
+WEIGHTS, OPTIMISER, STATE = "model.safetensors", "optimiser.safetensors", "state.json"
+BEST = "best"
+
+
+def save_checkpoint(
+    folder: Path, name: str, model: nn.Module, optimiser: torch.optim.Optimizer, state: dict[str, Any]
+) -> Path:
+    """Write a checkpoint under a temporary name and move it into place."""
+    folder.mkdir(parents=True, exist_ok=True)
+    scratch = Path(tempfile.mkdtemp(prefix=".writing-", dir=folder))
+    try:
+        save_file({n: t.detach().cpu().contiguous() for n, t in model.state_dict().items()}, scratch / WEIGHTS)
+        save_file(_flat(optimiser), scratch / OPTIMISER)
+        (scratch / STATE).write_text(json.dumps(state, indent=1), encoding="utf-8")
+        for path in scratch.iterdir():
+            with path.open("rb+") as file:
+                os.fsync(file.fileno())
+        target = folder / name
+        if target.exists():
+            old = Path(tempfile.mkdtemp(prefix=".old-", dir=folder))
+            os.replace(target, old / name)
+            os.replace(scratch, target)
+            shutil.rmtree(old, ignore_errors=True)
+        else:
+            os.replace(scratch, target)
+    except BaseException:
+        shutil.rmtree(scratch, ignore_errors=True)
+        raise
+    return target
+
+
+def load_checkpoint(path: Path, model: nn.Module, optimiser: torch.optim.Optimizer | None) -> dict[str, Any]:
+    """Fill model and optimiser.
+
+    Returns:
+        The state that was saved.
+
+    Raises:
+        InputError: if the checkpoint is damaged or of another model.
+    """
+    try:
+        model.load_state_dict(load_file(path / WEIGHTS))
+        if optimiser is not None:
+            _fill(optimiser, load_file(path / OPTIMISER))
+        state: dict[str, Any] = json.loads((path / STATE).read_text(encoding="utf-8"))
+    except Exception as error:  # safetensors, json and torch raise their own
+        raise InputError(
+            f"the checkpoint {path} is damaged or of another model ({error}); remove it to go on from the one before"
+        ) from error
+    return state
+
+
+def numbered(folder: Path) -> list[Path]:
+    """The complete checkpoints by step, oldest first."""
+    return sorted(folder.glob("step-*")) if folder.is_dir() else []
+
+
+def clean(folder: Path, keep: int) -> None:
+    """Remove all but the last checkpoints, and what killed processes left."""
+    for path in numbered(folder)[:-keep]:
+        shutil.rmtree(path, ignore_errors=True)
+    for pattern in (".writing-*", ".old-*"):
+        for path in folder.glob(pattern):
+            shutil.rmtree(path, ignore_errors=True)
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write a text file under a temporary name and move it into place."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    handle, scratch = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
+    try:
+        with os.fdopen(handle, "w", encoding="utf-8") as file:
+            file.write(text)
+        os.replace(scratch, path)
+    except BaseException:
+        Path(scratch).unlink(missing_ok=True)
+        raise
+
+
+def _flat(optimiser: torch.optim.Optimizer) -> dict[str, Tensor]:
+    """The state of an optimiser as named tensors: "<parameter>.<what>"."""
+    state = optimiser.state_dict()["state"]
+    return {
+        f"{index}.{what}": value.detach().cpu().contiguous() if isinstance(value, Tensor) else torch.tensor(value)
+        for index, values in state.items()
+        for what, value in values.items()
+    }
+
+
+def _fill(optimiser: torch.optim.Optimizer, tensors: dict[str, Tensor]) -> None:
+    state: dict[int, dict[str, Tensor]] = {}
+    for name, tensor in tensors.items():
+        index, what = name.split(".", 1)
+        state.setdefault(int(index), {})[what] = tensor
+    whole = optimiser.state_dict()
+    whole["state"] = state
+    optimiser.load_state_dict(whole)

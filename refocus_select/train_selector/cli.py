@@ -1,0 +1,136 @@
+"""`refocus-select train` and `refocus-select filter`."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from pathlib import Path
+from typing import Any
+
+from ..errors import InputError
+
+_TRAIN = """\
+examples:
+  refocus-select train config.yaml
+  refocus-select train config.yaml seed=1 optimiser.lr=1e-4 output=runs/second
+  refocus-select train config.yaml --dry-run
+  accelerate launch -m refocus_select.train_selector config.yaml      (one process per GPU)
+
+The same command goes on with a run that was broken off. `refocus-select train --settings` lists all settings."""
+
+
+def add_train(commands: Any) -> None:
+    """Add `train` and `filter` to the subcommands of the command line."""
+    common = argparse.ArgumentParser(add_help=False)
+    common.add_argument("config", nargs="?", metavar="CONFIG", help="settings as YAML")
+    common.add_argument("overrides", nargs="*", metavar="NAME=VALUE", help="settings that replace those of the file")
+    common.add_argument("-v", "--verbose", action="store_true", help="say more on standard error")
+
+    train = commands.add_parser(
+        "train",
+        parents=[common],
+        help="train a selector by reinforcement learning",
+        description="Train a frame selection policy from the answers of a frozen video model.",
+        epilog=_TRAIN,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    train.add_argument(
+        "--dry-run", action="store_true", help="check everything, try one step per stage, print the cost"
+    )
+    train.add_argument("--settings", action="store_true", help="list all settings with defaults and sources")
+    train.set_defaults(run=_train)
+
+    kept = commands.add_parser(
+        "filter",
+        parents=[common],
+        help="keep the training questions whose answer depends on the frames",
+        description="Probe the reference model of a training configuration with 16 parts of each video, and keep the "
+        "questions whose margins vary. The same command goes on where it was broken off.",
+    )
+    kept.add_argument("--shard", default="0/1", metavar="I/N", help="only the I-th of N parts, I from 0")
+    kept.set_defaults(run=_filter)
+
+
+def _load(arguments: argparse.Namespace) -> Any:
+    from .config import TrainConfig
+
+    words = list(arguments.overrides)
+    path = arguments.config
+    if path is not None and "=" in path and not Path(path).exists():  # settings without a file
+        words, path = [path, *words], None
+    return TrainConfig.load(path, words)
+
+
+def _train(arguments: argparse.Namespace) -> int:
+    if arguments.settings:
+        return _settings()
+    from .report import verdict
+    from .run import gather_ingredients, train_selector
+    from .team import Team
+
+    config = _load(arguments)
+    if arguments.dry_run:
+        from .plan import plan
+
+        team = Team(config.device)
+        try:
+            print(plan(gather_ingredients(config, team), team))
+        finally:
+            team.close()
+        return 0
+    result = train_selector(config)
+    print(f"{result.folder}")
+    print(verdict(result.report).replace("**", ""))
+    for row in result.report["accuracy"]:
+        means = "  ".join(f"{name} {row[name]['mean']:.3f}" for name in ("uniform", "top-k", "policy"))
+        print(f"  {row['num_frames']:>3} frames  {means}")
+    return 0
+
+
+def _filter(arguments: argparse.Namespace) -> int:
+    from .data import load_questions
+    from .filter import KEPT, filter_questions
+    from .reference import load_reference
+    from .reward import Judge
+
+    config = _load(arguments)
+    if not config.data.train or not config.reference.model:
+        raise InputError("a filter needs data.train and reference.model")
+    try:
+        part, parts = (int(number) for number in arguments.shard.split("/"))
+    except ValueError as error:
+        raise InputError(f"--shard must look like 0/4, not {arguments.shard!r}") from error
+    if not 0 <= part < parts:
+        raise InputError(f"--shard {arguments.shard}: I must be at least 0 and below N")
+    output = Path(config.output)
+    questions = load_questions(config.data.train, "train", config.data, output / "features")
+    names = [config.reference.model, *config.reference.also]
+    judge = Judge([load_reference(name, **config.reference.arguments) for name in names], config.objective.reward)
+    settings = config.filter
+    result = filter_questions(
+        questions, judge, output / settings.out,
+        threshold=settings.threshold, num_frames=settings.num_frames, shard=(part, parts),
+    )  # fmt: skip
+    print(f"{result.kept} of {result.judged} questions kept, {result.broken} with broken videos")
+    if result.complete:
+        print(f"written: {result.folder / KEPT}")
+    else:
+        print(f"{len(questions) - result.judged - result.broken} questions of other shards are still to be judged")
+    return 0
+
+
+def _settings() -> int:
+    from .config import TrainConfig
+    from .settings import describe
+
+    for name, default, meaning, source in describe(TrainConfig):
+        shown = default if len(default) <= 40 else "…"
+        print(f"{name:<34} {shown:<22} {meaning}{f'  [{source}]' if source else ''}")
+    return 0
+
+
+def main() -> int:
+    """`python -m refocus_select.train_selector CONFIG …`, also under `accelerate launch` and `torchrun`."""
+    from ..cli import main as command_line
+
+    return command_line(["train", *sys.argv[1:]])

@@ -1,0 +1,183 @@
+"""How well the reference model answers from a policy's frames, from uniform ones, and from the most similar ones."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from ..errors import EncodingError, VideoError
+from ..questions import Question
+from ..selectors.algorithms import topk, uniform
+from ..selectors.training_free import VectorReader, load_encoder
+from .clips import Clip
+from .data import QuestionSet
+from .policy import Policy, PolicyInputs
+from .reference import Request
+from .reward import Judge, Judgement
+from .team import Team
+
+BROKEN = (VideoError, EncodingError)
+"""What a single bad video may raise; such a question is left out, anything else stops."""
+
+_CHUNK = 64  # questions that are judged at once
+
+
+@dataclass(frozen=True)
+class Item:
+    """A question with its candidates and what the policy reads of it."""
+
+    question: Question
+    clip: Clip
+    inputs: PolicyInputs
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """One question answered from the frames of several methods.
+
+    Attributes:
+        id: of the question.
+        video: for intervals, which resample videos.
+        category: of the question.
+        reward: by method.
+        correct: by method, 0 to 1.
+    """
+
+    id: str
+    video: str
+    category: str
+    reward: dict[str, float]
+    correct: dict[str, float]
+
+
+class Comparison:
+    """Held-out questions and the methods they are answered with."""
+
+    def __init__(self, policy: Policy, judge: Judge, questions: QuestionSet, team: Team, *, batch: int = 16) -> None:
+        self._policy, self._judge, self._questions, self._team, self._batch = policy, judge, questions, team, batch
+        self._baselines: dict[int, dict[str, Outcome]] = {}
+
+    def __len__(self) -> int:
+        return len(self._questions)
+
+    def outcomes(self, num_frames: int) -> list[Outcome]:
+        """Answers from the policy's best frames, uniform and top-k ones; questions with broken videos are left out.
+
+        Uniform and top-k depend on no weights that are trained and are judged once. All processes get all outcomes.
+        """
+        known = self._baselines.setdefault(num_frames, {})
+        mine = []
+        for items in self._chunks():
+            greedy = self.greedy(items, num_frames)
+            fresh = [item for item in items if item.question.id not in known]
+            known.update(self._judged(fresh, num_frames))
+            requests = [
+                Request(item.question, item.clip, picks[None].sort(-1).values)
+                for item, (picks, _) in zip(items, greedy, strict=True)
+            ]
+            for item, judgement in zip(items, self._judge(requests), strict=True):
+                mine.append(_with(known[item.question.id], "policy", judgement))
+        gathered = self._team.gather(mine)
+        return [outcome for part in gathered for outcome in part]
+
+    def first_picks(self, num_frames: int = 1) -> list[Tensor]:
+        """Log-probabilities of the first pick for each question of this process, [F] each."""
+        return [first for items in self._chunks() for _, first in self.greedy(items, num_frames)]
+
+    def greedy(self, items: Sequence[Item], num_frames: int) -> list[tuple[Tensor, Tensor]]:
+        """Picks [K] in the order of picking and log-probabilities of the first [F], on the CPU."""
+        found: list[tuple[Tensor, Tensor] | None] = [None] * len(items)
+        for rows in grouped(self._policy, [item.inputs for item in items], self._batch):
+            picks, first = self._policy.greedy([items[row].inputs for row in rows], num_frames)
+            for row, p, f in zip(rows, picks.cpu(), first.cpu(), strict=True):
+                found[row] = (p, f)
+        return [pair for pair in found if pair is not None]
+
+    def _chunks(self) -> Iterable[list[Item]]:
+        mine = range(self._team.rank, len(self._questions), self._team.size)
+        for start in range(0, len(mine), _CHUNK):
+            items = (load_item(self._policy, self._questions, place) for place in mine[start : start + _CHUNK])
+            yield [item for item in items if not isinstance(item, Broken)]
+
+    def _judged(self, items: Sequence[Item], num_frames: int) -> dict[str, Outcome]:
+        requests = []
+        for item in items:
+            picks = [uniform(item.clip.timestamps, num_frames), self._most_similar(item, num_frames)]
+            requests.append(Request(item.question, item.clip, torch.from_numpy(np.stack(picks)).sort(-1).values))
+        outcomes = {}
+        for item, judgement in zip(items, self._judge(requests), strict=True):
+            q = item.question
+            outcome = Outcome(q.id, q.video, q.category, {}, {})
+            for row, method in enumerate(("uniform", "top-k")):
+                outcome = _with(outcome, method, judgement, row)
+            outcomes[q.id] = outcome
+        return outcomes
+
+    def _most_similar(self, item: Item, num_frames: int) -> np.ndarray:
+        similar = cosines(self._matcher, item.question, item.clip).double().numpy()
+        return topk(similar, num_frames, timestamps=item.clip.timestamps)
+
+    @cached_property
+    def _matcher(self) -> VectorReader:
+        return matcher_of(self._policy)
+
+
+@dataclass(frozen=True)
+class Broken:
+    """A question whose video cannot be read.
+
+    Attributes:
+        id: of the question.
+        reason: the error.
+    """
+
+    id: str
+    reason: str
+
+
+def load_item(policy: Policy, questions: QuestionSet, place: int) -> Item | Broken:
+    """A question with its candidates, or why it has none."""
+    question = questions.questions[place]
+    try:
+        clip = questions.clips(question.video)
+        return Item(question, clip, policy.inputs(question, clip))
+    except BROKEN as error:
+        return Broken(question.id, str(error))
+
+
+def grouped(policy: Policy, inputs: Sequence[PolicyInputs], size: int) -> list[list[int]]:
+    """Rows that the policy can read together, at most `size` at once, in order of first appearance."""
+    groups: dict[object, list[int]] = {}
+    for row, one in enumerate(inputs):
+        groups.setdefault(policy.group(one), []).append(row)
+    return [rows[i : i + size] for rows in groups.values() for i in range(0, len(rows), size)]
+
+
+def matcher_of(policy: Policy) -> VectorReader:
+    """Who compares frames with questions: the policy's own encoder, or the embedded one."""
+    if isinstance(policy.reader, VectorReader):
+        return policy.reader
+    return VectorReader(load_encoder("mini", {})[0])
+
+
+def cosines(matcher: VectorReader, question: Question, clip: Clip) -> Tensor:
+    """Cosine of each candidate with the question, float32 [F]."""
+    frames = torch.nn.functional.normalize(clip.encoding(matcher).tensors["embeddings"].float(), dim=-1)
+    text = torch.nn.functional.normalize(matcher.encoder.encode_text([question.question])[0].float(), dim=-1)
+    return frames @ text
+
+
+def _with(outcome: Outcome, method: str, judgement: Judgement, row: int = 0) -> Outcome:
+    reward, correct = float(judgement.reward[row]), float(judgement.correct[row])
+    return Outcome(
+        outcome.id,
+        outcome.video,
+        outcome.category,
+        {**outcome.reward, method: reward},
+        {**outcome.correct, method: correct},
+    )

@@ -1,0 +1,125 @@
+"""What a run writes down on the way: JSON lines, TensorBoard, and a picture of the learning curves."""
+
+from __future__ import annotations
+
+import json
+import logging
+from collections.abc import Sequence
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from .checkpoints import write_text
+from .data import rows
+
+logger = logging.getLogger(__name__)
+
+LOG = "log.jsonl"
+
+
+class Logbook:
+    """Rows of numbers by step.
+
+    A run that goes on from a checkpoint drops the rows behind it, so that every step is told once.
+    """
+
+    def __init__(self, folder: Path, *, start: int) -> None:
+        """Open the log of `folder`; steps from `start` on will be written anew."""
+        folder.mkdir(parents=True, exist_ok=True)
+        self._path = folder / LOG
+        kept = [row for row in rows(self._path) if row["step"] < start]
+        write_text(self._path, "".join(json.dumps(row) + "\n" for row in kept))
+        self._file = self._path.open("a", encoding="utf-8")
+        self._board = _board(folder / "tensorboard", start)
+
+    def write(self, kind: str, step: int, values: dict[str, Any]) -> None:
+        """Add a row; numbers also go to TensorBoard as "kind/name"."""
+        self._file.write(json.dumps({"kind": kind, "step": step, **values}) + "\n")
+        self._file.flush()
+        if self._board is not None:
+            for name, value in values.items():
+                if isinstance(value, int | float):
+                    self._board.add_scalar(f"{kind}/{name}", value, step)
+
+    def close(self) -> None:
+        """Write out everything."""
+        self._file.close()
+        if self._board is not None:
+            self._board.close()
+
+
+def read_log(folder: Path) -> list[dict[str, Any]]:
+    """All rows of a run, in order."""
+    return list(rows(folder / LOG))
+
+
+def draw_curves(log: Sequence[dict[str, Any]], path: Path) -> Path:
+    """Reward, entropy, gradient norm and held-out accuracy over the steps, stages marked.
+
+    Args:
+        log: rows of a run.
+        path: of the picture (.png).
+    """
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    steps = [row for row in log if row["kind"] == "train"]
+    held_out = [row for row in log if row["kind"] == "held_out"]
+    figure = Figure(figsize=(10, 6.4), layout="constrained")
+    FigureCanvasAgg(figure)
+    axes = figure.subplots(2, 2, sharex=True)
+    for axis, name, title in (
+        (axes[0, 0], "reward", "reward of the rollouts"),
+        (axes[0, 1], "entropy", "entropy per pick, nats"),
+        (axes[1, 0], "zero_variance", "questions whose rollouts are equally good, share"),
+    ):
+        x = np.array([row["step"] for row in steps if name in row])
+        y = np.array([row[name] for row in steps if name in row], dtype=float)
+        axis.set_title(title, fontsize=10, loc="left")
+        if len(x):
+            axis.plot(x, y, color="#9db8d6", linewidth=0.8)
+            smooth = _smoothed(y)
+            axis.plot(x[-len(smooth) :], smooth, color="#1f4e8c", linewidth=1.6)
+    axis = axes[1, 1]
+    axis.set_title("held-out accuracy of the reference model", fontsize=10, loc="left")
+    colours = ("#1f4e8c", "#2a8f5b", "#b4562b", "#7a4fa3")
+    for colour, k in zip(colours, sorted({row["num_frames"] for row in held_out}), strict=False):
+        here = [row for row in held_out if row["num_frames"] == k]
+        x = np.array([row["step"] for row in here])
+        axis.plot(
+            x, [row["accuracy"] for row in here], marker="o", markersize=3, color=colour, label=f"policy, {k} frames"
+        )
+        axis.plot(
+            x, [row["uniform_accuracy"] for row in here], linestyle=":", color=colour, label=f"uniform, {k} frames"
+        )
+    if held_out:
+        axis.legend(fontsize=8, frameon=False)
+    borders = [b["step"] for a, b in pairwise(steps) if a["stage"] != b["stage"]]
+    for axis in axes.flat:
+        axis.spines[["top", "right"]].set_visible(False)
+        for border in borders:
+            axis.axvline(border, color="#999999", linewidth=0.8, linestyle="--")
+    for axis in axes[1]:
+        axis.set_xlabel("step")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    scratch = path.with_name(f".{path.name}.png")
+    figure.savefig(scratch, dpi=110)
+    scratch.replace(path)
+    return path
+
+
+def _smoothed(y: np.ndarray, width: int = 20) -> np.ndarray:
+    if len(y) < 2 * width:
+        return y
+    return np.convolve(y, np.ones(width) / width, mode="valid")
+
+
+def _board(folder: Path, start: int) -> Any:
+    try:
+        from torch.utils.tensorboard import SummaryWriter
+    except ImportError:
+        logger.info("no TensorBoard files: pip install 'refocus-select[train]' for them; log.jsonl holds everything")
+        return None
+    return SummaryWriter(str(folder), purge_step=start)

@@ -1,0 +1,203 @@
+"""The result of a run: the selector, its model card, and an honest comparison with uniform and top-k."""
+
+from __future__ import annotations
+
+import json
+import platform
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+import yaml
+
+from .. import __version__
+from ..evaluation.statistics import Interval, bootstrap_interval, paired_difference
+from ..selectors.card import model_card
+from .checkpoints import write_text
+from .compare import Comparison, Outcome
+from .logbook import draw_curves, read_log
+from .team import Team
+
+if TYPE_CHECKING:
+    from .run import Ingredients, TrainResult
+    from .trainer import Trainer
+
+METHODS = ("uniform", "top-k", "policy")
+
+
+def write_result(folder: Path, made: Ingredients, team: Team, *, step: int, trainer: Trainer) -> TrainResult:
+    """Compare the trained policy, and write the folder that `FrameSelector.from_pretrained` loads.
+
+    Args:
+        folder: of the result.
+        made: what the run was made of; the policy holds its final weights.
+        team: all processes take part in the comparison; one writes.
+        step: that the weights are from.
+        trainer: for the settings of the run and its log.
+    """
+    from .run import TrainResult
+
+    made.policy.eval()
+    comparison = Comparison(made.policy, made.judge, made.tested, team, batch=made.config.optimiser.micro_batch)
+    frames = sorted({k for stage in made.config.stages for k in stage.num_frames})
+    answers = {k: comparison.outcomes(k) for k in frames}
+    report = make_report(answers, made, step=step, steps=trainer.progress.step, skipped=len(trainer.progress.skipped))
+    if team.leads:
+        made.policy.selector(folder.name).save_pretrained(folder)  # type: ignore[attr-defined]
+        draw_curves(read_log(trainer.folder), folder / "curves.png")
+        write_text(folder / "report.json", json.dumps(report, indent=1))
+        settings = yaml.safe_dump(made.config.to_dict(), sort_keys=False, allow_unicode=True)
+        write_text(folder / "training.yaml", settings)
+        name = made.config.push_to_hub or folder.name
+        card = model_card(made.policy.model, name, training=training_section(report, settings))
+        write_text(folder / "README.md", card)
+        if made.config.push_to_hub:
+            upload(folder, made.config.push_to_hub)
+    team.wait()
+    return TrainResult(folder, report)
+
+
+def make_report(
+    answers: dict[int, list[Outcome]], made: Ingredients, *, step: int, steps: int, skipped: int
+) -> dict[str, Any]:
+    """Accuracy and reward of each method at each number of frames, with intervals and paired differences."""
+    return {
+        "accuracy": [_row(k, outcomes, "correct") for k, outcomes in sorted(answers.items())],
+        "reward": [_row(k, outcomes, "reward") for k, outcomes in sorted(answers.items())],
+        "categories": [
+            {"category": name, **_row(k, [o for o in outcomes if o.category == name], "correct")}
+            for k, outcomes in sorted(answers.items())
+            for name in sorted({o.category for o in outcomes})
+            if name
+        ],
+        "step": step,
+        "steps": steps,
+        "skipped": skipped,
+        "questions": {
+            "train": {"name": made.train.name, "count": len(made.train), "fingerprint": made.train.fingerprint},
+            "tested": {"name": made.tested.name, "count": len(made.tested), "fingerprint": made.tested.fingerprint},
+            "also_chose_the_checkpoint": made.same_questions,
+        },
+        "reference": [{"name": r.name, "fingerprint": r.fingerprint} for r in made.judge.references],
+        "seed": made.config.seed,
+        "versions": {
+            "refocus-select": __version__, "torch": str(torch.__version__), "python": platform.python_version(),
+        },
+    }  # fmt: skip
+
+
+def training_section(report: dict[str, Any], settings: str) -> str:
+    """The part of the model card that says how the policy was trained and what it is worth."""
+    lines = ["## Does it help?", "", verdict(report), ""]
+    lines += [
+        "Accuracy of the reference model on held-out questions, from the same number of frames, with 95 % bootstrap "
+        "intervals over videos:",
+        "",
+        "| frames | uniform | top-k | this policy | policy minus uniform | policy minus top-k |",
+        "|---|---|---|---|---|---|",
+    ]
+    for row in report["accuracy"]:
+        cells = [_shown(row[m]) for m in METHODS]
+        cells += [_shown(row[f"policy_minus_{m}"], sign=True) for m in ("uniform", "top-k")]
+        lines.append(f"| {row['num_frames']} | " + " | ".join(cells) + " |")
+    largest = max(row["num_frames"] for row in report["accuracy"])
+    by_category = [row for row in report["categories"] if row["num_frames"] == largest]
+    if len(by_category) > 1:
+        lines += ["", f"By category, {largest} frames:", "", "| category | n | uniform | top-k | this policy |",
+                  "|---|---|---|---|---|"]  # fmt: skip
+        for row in by_category:
+            means = " | ".join(f"{row[m]['mean']:.3f}" for m in METHODS)
+            lines.append(f"| {row['category']} | {row['policy']['count']} | {means} |")
+    tested, train = report["questions"]["tested"], report["questions"]["train"]
+    chosen = (
+        "The same questions chose the checkpoint, so these numbers are a little optimistic."
+        if report["questions"]["also_chose_the_checkpoint"]
+        else "None of these questions took part in training or in the choice of the checkpoint."
+    )
+    answerers = ", ".join(f"`{r['name']}`" for r in report["reference"])
+    lines += [
+        "",
+        f"{tested['count']} held-out questions ({tested['name']}, fingerprint `{tested['fingerprint']}`). {chosen}",
+        f"Answers are those of the reference model that gave the rewards ({answerers}); another may gain less.",
+        "",
+        "## Training",
+        "",
+        f"Reinforcement learning from the answers of {answerers} on {train['count']} questions ({train['name']}, "
+        f"fingerprint `{train['fingerprint']}`), {report['steps']} steps; these weights are from step {report['step']},"
+        f" the best on watched held-out questions. {report['skipped']} questions were left out because their videos "
+        f"cannot be read. Seed {report['seed']}; "
+        + ", ".join(f"{name} {version}" for name, version in report["versions"].items())
+        + ".",
+        "",
+        "![learning curves](curves.png)",
+        "",
+        "<details><summary>Settings (training.yaml)</summary>",
+        "",
+        "```yaml",
+        settings.rstrip(),
+        "```",
+        "",
+        "</details>",
+        "",
+        "## Licence",
+        "",
+        "Not recorded in this file: whoever publishes the weights should name it.",
+    ]
+    return "\n".join(lines)
+
+
+def verdict(report: dict[str, Any]) -> str:
+    """One sentence: better than uniform or not."""
+    better = [row["num_frames"] for row in report["accuracy"] if row["policy_minus_uniform"]["low"] > 0]
+    worse = [row["num_frames"] for row in report["accuracy"] if row["policy_minus_uniform"]["high"] < 0]
+    if worse:
+        return f"**Worse than uniform sampling** at {_listed(worse)} frames."
+    if not better:
+        return "**No better than uniform sampling** as far as these questions can tell."
+    count = len(report["accuracy"])
+    return f"**Better than uniform sampling** at {_listed(better)} frames" + (
+        "." if len(better) == count else "; elsewhere no difference can be told."
+    )
+
+
+def upload(folder: Path, repo_id: str) -> str:
+    """Create the repository if needed and upload the folder.
+
+    Returns:
+        The address of the commit.
+
+    Raises:
+        SelectorLoadError: if the Hub refuses.
+    """
+    from huggingface_hub import HfApi
+
+    from ..hub import HubOptions, hub_errors
+
+    api = HfApi()
+    with hub_errors(repo_id, HubOptions(None, None)):
+        api.create_repo(repo_id, exist_ok=True)
+        info = api.upload_folder(repo_id=repo_id, folder_path=folder, commit_message="Upload a frame selector")
+    return str(info.commit_url)
+
+
+def _row(num_frames: int, outcomes: list[Outcome], what: str) -> dict[str, Any]:
+    videos = [o.video for o in outcomes]
+    values = {m: [getattr(o, what)[m] for o in outcomes] for m in METHODS}
+    return {
+        "num_frames": num_frames,
+        **{m: asdict(bootstrap_interval(values[m], videos)) for m in METHODS},
+        **{
+            f"policy_minus_{m}": asdict(paired_difference(values["policy"], values[m], videos))
+            for m in ("uniform", "top-k")
+        },
+    }
+
+
+def _shown(row: dict[str, Any], *, sign: bool = False) -> str:
+    names = ("mean", "low", "high", "count", "groups", "level")
+    return Interval(**{name: row[name] for name in names}).text(sign=sign)
+
+
+def _listed(numbers: list[int]) -> str:
+    return ", ".join(map(str, numbers))

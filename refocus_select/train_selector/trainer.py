@@ -1,0 +1,538 @@
+"""The loop: draw subsets, let the reference model answer from them, and make the better ones likelier.
+
+Read `Trainer.run` first, then `Trainer._reinforce`. Every random choice is a function of the seed and the step, so a
+run that goes on from a checkpoint repeats exactly what an uninterrupted one would have done.
+"""
+
+from __future__ import annotations
+
+import logging
+import math
+import time
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from ..errors import InputError, TrainingError
+from .checkpoints import BEST, clean, load_checkpoint, numbered, save_checkpoint, write_text
+from .compare import BROKEN, Broken, Comparison, Item, cosines, grouped, load_item, matcher_of
+from .config import StageConfig, TrainConfig
+from .data import Batches, QuestionSet, seeded
+from .imitate import draw_by_similarity, evidence_targets, imitation_loss, similarity_targets
+from .initialise import parameter_groups
+from .logbook import Logbook
+from .objective import advantages, surrogate
+from .policy import Policy, Rollouts
+from .reference import Request
+from .reward import Judge, Judgement
+from .team import Team
+
+logger = logging.getLogger(__name__)
+
+WINDOW = 20  # steps over which rewards are averaged for the switch rules
+
+
+@dataclass
+class Progress:
+    """Where a run is: what a checkpoint holds besides weights."""
+
+    step: int = 0
+    stage: int = 0
+    stage_step: int = 0
+    recent: list[float] = field(default_factory=list)
+    stage_reward: float | None = None
+    plateau_best: float = -math.inf
+    plateau_step: int = 0
+    collapsed: int = 0
+    lr_factor: float = 1.0
+    drifting: int = 0
+    rollbacks: int = 0
+    best_reward: float | None = None
+    best_step: int = 0
+    skipped: dict[str, str] = field(default_factory=dict)
+    seconds: dict[str, float] = field(default_factory=dict)
+
+
+class Trainer:
+    """One training run."""
+
+    def __init__(
+        self,
+        config: TrainConfig,
+        policy: Policy,
+        judge: Judge,
+        train: QuestionSet,
+        held_out: QuestionSet,
+        *,
+        team: Team,
+        folder: Path,
+        progress_bar: bool | None = None,
+    ) -> None:
+        """Prepare a run; `folder` receives checkpoints and logs.
+
+        Raises:
+            InputError: if a stage names categories that no question has.
+        """
+        self.config, self.policy, self.judge, self.train, self.team, self.folder = (
+            config, policy, judge, train, team, folder,
+        )  # fmt: skip
+        self.checkpoints = folder / "checkpoints"
+        self.progress = Progress()
+        self.comparison = Comparison(policy, judge, held_out, team, batch=config.optimiser.micro_batch)
+        self.optimiser = torch.optim.AdamW(parameter_groups(policy, config.optimiser.weight_decay), config.optimiser.lr)
+        self._wrapped = team.wrap(policy)
+        self._pools = [
+            Batches(train.positions(stage.categories), config.optimiser.batch, (config.seed, 2, number))
+            for number, stage in enumerate(config.stages)
+        ]
+        self._bar = progress_bar
+        self._spare: Item | None = None
+
+    # -- the loop -------------------------------------------------------------------------------------
+
+    def run(self) -> None:
+        """Train until the last stage is over, from the last checkpoint if there is one.
+
+        Raises:
+            TrainingError: if the numbers are no longer finite, the policy has collapsed, or drifts again and again.
+        """
+        from tqdm import tqdm
+
+        self._resume()
+        book = Logbook(self.folder, start=self.progress.step) if self.team.leads else None
+        disable = True if not self.team.leads else None if self._bar is None else not self._bar
+        try:
+            with tqdm(total=self.config.total_steps, initial=self._planned(), unit="step", disable=disable) as bar:
+                if self.progress.step == 0:
+                    self._look(book)
+                    self._save()
+                while self.progress.stage < len(self.config.stages):
+                    numbers = self._step()
+                    self._advance(numbers)
+                    if book:
+                        book.write("train", self.progress.step, numbers)
+                    bar.n = self._planned()
+                    bar.set_postfix({k: f"{numbers[k]:.3f}" for k in ("reward", "entropy") if k in numbers})
+                    over = self.progress.stage == len(self.config.stages)
+                    if over or self.progress.stage_step == 0 or self.progress.step % self.config.watch.every == 0:
+                        self._look(book)
+                    if over or self.progress.step % self.config.checkpoint_every == 0:
+                        self._save()
+        finally:
+            if book:
+                book.close()
+
+    @property
+    def stage(self) -> StageConfig:
+        """The stage that the next step belongs to."""
+        return self.config.stages[self.progress.stage]
+
+    def _step(self) -> dict[str, Any]:
+        """One optimiser step."""
+        started = time.perf_counter()
+        stage, now = self.stage, self.progress
+        rng = np.random.default_rng([self.config.seed, 3, now.step])
+        num_frames = int(rng.choice(stage.num_frames))
+        lr = self._learning_rate()
+        for group in self.optimiser.param_groups:
+            group["lr"] = lr
+        self.policy.train()
+        items = self._items()
+        if stage.method == "reinforce":
+            numbers = self._reinforce(items, num_frames)
+        else:
+            numbers = self._imitate(items, num_frames)
+        return {
+            "stage": now.stage,
+            "num_frames": num_frames,
+            "lr": lr,
+            **numbers,
+            "skipped": len(now.skipped),
+            "seconds": time.perf_counter() - started,
+        }
+
+    def _reinforce(self, items: list[Item], num_frames: int) -> dict[str, Any]:
+        """Rollouts, rewards, advantages, gradient."""
+        objective = self.config.objective
+        groups = [[items[row] for row in rows] for rows in self._groups(items)]
+        # One group: its rollouts keep their graph, and the prompt is read once. More: each is read again for gradients.
+        single = max(self.team.gather(len(groups))) == 1 and objective.passes == 1
+        with self._timed("rollouts"), torch.set_grad_enabled(single):
+            drawn = [self._forward(group, None, num_frames, number) for number, group in enumerate(groups)]
+        with self._timed("reference"):
+            judged = [self._judge(group, rollouts) for group, rollouts in zip(groups, drawn, strict=True)]
+        rewards = [torch.stack([judgement.reward for judgement in group]) for group in judged]  # [B, N] each
+        everywhere = [torch.cat(part) for part in self.team.gather(rewards) if part]
+        every = torch.cat(everywhere)
+        values = [advantages(r, objective.advantage, everywhere=every) for r in rewards]
+        informative = sum(self.team.gather(sum(int(v.informative.sum()) for v in values)))
+
+        # Scaled by its own deviation, a question without information would only dilute the others, and is dropped.
+        counted = max(informative, 1) if objective.advantage == "group" else len(every)
+        with self._timed("gradient"):
+            for _ in range(objective.passes):
+                self.optimiser.zero_grad(set_to_none=True)
+                for i, last in self._turns(len(groups)):
+                    with self._synchronised(last):
+                        if i >= len(groups):  # another process has more groups: take part in the exchange of gradients
+                            idle = self._forward([self._spare_item(items)], None, num_frames)
+                            (0.0 * idle.log_probs.sum()).backward()
+                            continue
+                        now = drawn[i] if single else self._forward(groups[i], drawn[i].picks, num_frames)
+                        gain = surrogate(
+                            now.log_probs,
+                            drawn[i].log_probs.detach(),
+                            values[i].values.to(self.team.device),
+                            objective.clip,
+                        )
+                        bonus = self._entropy_bonus() * now.entropy.sum(-1).mean(1)  # [B], over the whole subset
+                        ascended = gain.sum() / counted + bonus.sum() / len(every)
+                        (-self.team.size * ascended).backward()
+                norm = self._apply()
+
+        answers = [judgement for group in judged for judgement in group]
+        entropy = [float(e) for d in drawn for e in d.entropy.detach().mean((1, 2))]
+        rows = list(zip(*((j.reward.mean(), j.margin.mean(), j.correct.mean()) for j in answers), strict=True))
+        sums = self.team.gather([float(sum(column)) for column in [*rows, entropy]] if answers else [0.0] * 4)
+        means = (sum(column) / len(every) for column in zip(*sums, strict=True))
+        return {
+            **dict(zip(("reward", "margin", "accuracy", "entropy"), means, strict=True)),
+            "zero_variance": 1 - informative / len(every),
+            "gradient_norm": norm,
+            "entropy_bonus": self._entropy_bonus(),
+            "questions": len(every),
+        }
+
+    def _imitate(self, items: list[Item], num_frames: int) -> dict[str, Any]:
+        """A step towards a teacher's picks."""
+        stage = self.stage
+        lessons = []
+        for item in items:
+            try:
+                lessons.append((item, *self._lesson(item, min(num_frames, len(item.clip)))))
+            except InputError as error:  # no evidence in this question
+                self.progress.skipped.setdefault(item.question.id, str(error))
+        if not lessons:
+            raise TrainingError(
+                f"stage {self.progress.stage}: no question of the batch can be taught by {stage.method}"
+            )
+        groups = self._groups([lesson[0] for lesson in lessons])
+        total = 0.0
+        self.optimiser.zero_grad(set_to_none=True)
+        with self._timed("gradient"):
+            count = sum(self.team.gather(len(lessons)))
+            for i, last in self._turns(len(groups)):
+                rows = groups[min(i, len(groups) - 1)]
+                group, picks, targets = zip(*(lessons[row] for row in rows), strict=True)
+                weight = len(rows) * self.team.size / count if i < len(groups) else 0.0
+                with self._synchronised(last):
+                    rollouts = self._forward(list(group), torch.stack(picks)[:, None], num_frames)
+                    loss = imitation_loss(rollouts.distributions[:, 0], torch.stack(targets).to(rollouts.picks.device))
+                    (loss * weight).backward()
+                total += loss.item() * weight / self.team.size
+            norm = self._apply()
+        return {"imitation_loss": sum(self.team.gather(total)), "gradient_norm": norm, "questions": count}
+
+    def _lesson(self, item: Item, num_frames: int) -> tuple[Tensor, Tensor]:
+        """Picks of the teacher, and what is right at each of them."""
+        seed = seeded(self.config.seed, 4, self.progress.step, int.from_bytes(item.question.id.encode()[-6:], "big"))
+        if self.stage.method == "evidence":
+            return evidence_targets(item.question, item.clip.timestamps, num_frames, np.random.default_rng(seed))
+        similar = cosines(self._matcher(), item.question, item.clip)
+        picks = draw_by_similarity(similar, num_frames, self.stage.temperature, torch.Generator().manual_seed(seed))
+        return picks, similarity_targets(similar, picks, self.stage.temperature)
+
+    # -- parts of a step ------------------------------------------------------------------------------
+
+    def _items(self) -> list[Item]:
+        """The questions of this process in this step; broken videos are left out and counted."""
+        with self._timed("inputs"):
+            batch = self._pools[self.progress.stage][self.progress.stage_step]
+            items = []
+            for place in batch[self.team.rank :: self.team.size]:
+                item = load_item(self.policy, self.train, int(place))
+                if isinstance(item, Broken):
+                    self._skip(item.id, item.reason)
+                else:
+                    items.append(item)
+        if not any(self.team.gather(len(items))):
+            raise TrainingError(
+                f"step {self.progress.step}: not one video of the batch can be read, e.g. of question "
+                f"{next(iter(self.progress.skipped), None)}; check data.train"
+            )
+        if items:
+            self._spare = items[0]
+        return items
+
+    def _groups(self, items: Sequence[Item]) -> list[list[int]]:
+        return grouped(self.policy, [item.inputs for item in items], self.config.optimiser.micro_batch)
+
+    def _spare_item(self, items: Sequence[Item]) -> Item:
+        spare = items[0] if items else self._spare
+        if spare is None:
+            raise TrainingError("this process has not yet seen a readable video; check the data")
+        return spare
+
+    def _forward(self, group: Sequence[Item], picks: Tensor | None, num_frames: int, number: int = 0) -> Rollouts:
+        device = self.team.device
+        seed = seeded(self.config.seed, 5, self.progress.step, self.team.rank, number)
+        with torch.autocast(device.type, torch.bfloat16, enabled=self.config.optimiser.mixed_precision == "bf16"):
+            rollouts: Rollouts = self._wrapped(
+                [item.inputs for item in group],
+                picks,
+                rollouts=self.stage.rollouts,
+                steps=num_frames,
+                temperature=self.config.objective.temperature,
+                generator=torch.Generator(device).manual_seed(seed),
+            )
+        return rollouts
+
+    def _judge(self, group: Sequence[Item], rollouts: Rollouts) -> list[Judgement]:
+        """The worth of each question's subsets; a video that breaks here teaches nothing in this step."""
+        subsets = rollouts.picks.cpu().sort(-1).values
+        requests = [Request(item.question, item.clip, picks) for item, picks in zip(group, subsets, strict=True)]
+        try:
+            return self.judge(requests)
+        except BROKEN:
+            return [self._judge_one(request) for request in requests]
+
+    def _judge_one(self, request: Request) -> Judgement:
+        try:
+            return self.judge([request])[0]
+        except BROKEN as error:
+            self._skip(request.question.id, str(error))
+            nothing = torch.zeros(len(request.subsets))
+            return Judgement(nothing, nothing, nothing)
+
+    def _skip(self, identity: str, reason: str) -> None:
+        if identity not in self.progress.skipped:
+            logger.warning("question %s is left out: %s", identity, reason)
+            self.progress.skipped[identity] = reason
+
+    def _turns(self, groups: int) -> Iterator[tuple[int, bool]]:
+        """(number, is it the last) of the backward passes, equally many in all processes."""
+        total = max(self.team.gather(groups))
+        yield from ((i, i + 1 == total) for i in range(total))
+
+    @contextmanager
+    def _synchronised(self, last: bool) -> Iterator[None]:
+        if last:
+            yield
+        else:
+            with self.team.alone(self._wrapped):
+                yield
+
+    def _apply(self) -> float:
+        """Clip the gradient and take the step."""
+        norm = torch.nn.utils.clip_grad_norm_(
+            (p for p in self.policy.parameters() if p.requires_grad), self.config.optimiser.gradient_norm
+        )
+        if not bool(torch.isfinite(norm)):
+            trained = ((name, p.grad) for name, p in self.policy.named_parameters() if p.grad is not None)
+            bad = [name for name, gradient in trained if not gradient.isfinite().all()]
+            raise TrainingError(
+                f"step {self.progress.step}: the gradient is not finite (first in {', '.join(bad[:3])}); the last good "
+                f"checkpoint is in {self.checkpoints}. Lower optimiser.lr, or train without mixed precision"
+            )
+        self.optimiser.step()
+        return float(norm)
+
+    def _learning_rate(self) -> float:
+        schedule, now = self.config.optimiser, self.progress
+        base = self.stage.lr or schedule.lr
+        if now.step < schedule.warmup_steps:
+            return base * now.lr_factor * (now.step + 1) / schedule.warmup_steps
+        done = self._planned() / self.config.total_steps
+        if done <= schedule.decay_from:
+            return base * now.lr_factor
+        fall = (done - schedule.decay_from) / (1 - schedule.decay_from)
+        return base * now.lr_factor * (1 - (1 - schedule.final) * fall)
+
+    def _entropy_bonus(self) -> float:
+        start, end = self.stage.entropy_bonus, self.stage.entropy_bonus_end
+        return start if end is None else start + (end - start) * self.progress.stage_step / self.stage.steps
+
+    def _planned(self) -> int:
+        """Steps of the plan that are behind us; a stage that ended early counts whole."""
+        return sum(stage.steps for stage in self.config.stages[: self.progress.stage]) + self.progress.stage_step
+
+    def _matcher(self) -> Any:
+        if not hasattr(self, "_matching"):
+            self._matching = matcher_of(self.policy)
+        return self._matching
+
+    @contextmanager
+    def _timed(self, name: str) -> Iterator[None]:
+        started = time.perf_counter()
+        yield
+        self.progress.seconds[name] = self.progress.seconds.get(name, 0.0) + time.perf_counter() - started
+
+    # -- between steps --------------------------------------------------------------------------------
+
+    def _advance(self, numbers: dict[str, Any]) -> None:
+        """Count the step, and go on to the next stage if its rules say so."""
+        now, stage = self.progress, self.stage
+        now.step += 1
+        now.stage_step += 1
+        if "reward" in numbers:
+            now.recent = [*now.recent[-WINDOW + 1 :], numbers["reward"]]
+            self._check_collapse(numbers["entropy"])
+        if now.stage_step >= stage.steps or self._ends_early(stage):
+            now.stage, now.stage_step = now.stage + 1, 0
+            now.recent, now.stage_reward, now.collapsed = [], None, 0
+            now.plateau_best, now.plateau_step = -math.inf, 0
+            now.best_reward = None if now.stage < len(self.config.stages) and self._new_terms() else now.best_reward
+
+    def _new_terms(self) -> bool:
+        """Whether the stage that begins measures drift anew: warm starts may end far from where rewards lead."""
+        return self.config.stages[self.progress.stage - 1].method != self.stage.method
+
+    def _ends_early(self, stage: StageConfig) -> bool:
+        now = self.progress
+        if len(now.recent) < WINDOW or now.stage_step < stage.min_steps:
+            return False
+        mean = float(np.mean(now.recent))
+        if stage.reward_above is not None and mean > stage.reward_above:
+            return True
+        if stage.plateau is None:
+            return False
+        if mean > now.plateau_best + stage.plateau_gain:
+            now.plateau_best, now.plateau_step = mean, now.stage_step
+        return now.stage_step - now.plateau_step >= stage.plateau
+
+    def _check_collapse(self, entropy: float) -> None:
+        """A policy that draws the same subset again and again learns no more; stop if it has not learned anything."""
+        now, watch = self.progress, self.config.watch
+        if len(now.recent) == WINDOW and now.stage_reward is None:
+            now.stage_reward = float(np.mean(now.recent))
+        now.collapsed = now.collapsed + 1 if entropy < watch.min_entropy else 0
+        if now.collapsed >= watch.collapse_steps and now.stage_reward is not None:
+            mean = float(np.mean(now.recent))
+            if mean <= now.stage_reward + 1e-3:
+                raise TrainingError(
+                    f"step {now.step}: the policy has collapsed: its entropy was below {watch.min_entropy:g} nats for "
+                    f"{now.collapsed} steps, and the reward ({mean:.3f}) is not above that of the stage's beginning "
+                    f"({now.stage_reward:.3f}). Raise entropy_bonus or lower optimiser.lr; the best checkpoint is "
+                    f"{self.checkpoints / BEST}"
+                )
+
+    def _look(self, book: Logbook | None) -> None:
+        """Answer held-out questions; keep the best policy, and go back to it when this one drifts."""
+        now = self.progress
+        self.policy.eval()
+        rewards = []
+        with self._timed("held_out"):
+            for k in self._watched():
+                outcomes = self.comparison.outcomes(k)
+                if not outcomes:
+                    raise TrainingError("not one held-out video can be read; check data.validation")
+                numbers: dict[str, Any] = {"num_frames": k, "stage": now.stage}
+                for method, prefix in (("policy", ""), ("uniform", "uniform_"), ("top-k", "topk_")):
+                    numbers[f"{prefix}reward"] = float(np.mean([o.reward[method] for o in outcomes]))
+                    numbers[f"{prefix}accuracy"] = float(np.mean([o.correct[method] for o in outcomes]))
+                rewards.append(numbers["reward"])
+                if book:
+                    book.write("held_out", now.step, numbers)
+            divergence = self._divergence()
+        reward = float(np.mean(rewards))
+        if book and divergence is not None:
+            book.write("drift", now.step, {"kl": divergence})
+        watch = self.config.watch
+        if now.best_reward is None or reward > now.best_reward:
+            now.best_reward, now.best_step, now.drifting = reward, now.step, 0
+            if self.team.leads:
+                save_checkpoint(self.checkpoints, BEST, self.policy, self.optimiser, asdict(now))
+            self.team.wait()
+            return
+        far = watch.max_kl is not None and divergence is not None and divergence > watch.max_kl
+        low = watch.max_drop is not None and reward < now.best_reward - watch.max_drop
+        now.drifting = now.drifting + 1 if far or low else 0
+        if now.drifting >= watch.patience:
+            self._roll_back(reward)
+
+    def _roll_back(self, reward: float) -> None:
+        now, watch = self.progress, self.config.watch
+        if now.rollbacks >= watch.max_rollbacks:
+            raise TrainingError(
+                f"step {now.step}: drift for the {now.rollbacks + 1}. time (held-out reward {reward:.3f}, best "
+                f"{now.best_reward:.3f} at step {now.best_step}). Lower optimiser.lr or raise entropy_bonus; the best "
+                f"checkpoint is {self.checkpoints / BEST}"
+            )
+        load_checkpoint(self.checkpoints / BEST, self.policy, self.optimiser)
+        now.rollbacks, now.drifting, now.lr_factor = now.rollbacks + 1, 0, now.lr_factor * watch.lr_factor
+        logger.warning(
+            "step %d: held-out reward %.3f after %.3f at step %d; back to that policy, learning rate times %g",
+            now.step, reward, now.best_reward, now.best_step, now.lr_factor,
+        )  # fmt: skip
+
+    def _divergence(self) -> float | None:
+        """KL of the first pick from the policy at the start of RL, in nats; None before that."""
+        methods = [stage.method for stage in self.config.stages[: self.progress.stage + 1]]
+        if "reinforce" not in methods:
+            return None
+        path = self.folder / f"anchor-{self.team.rank}.safetensors"
+        current = self.comparison.first_picks()
+        if not path.exists():
+            scratch = path.with_suffix(".tmp")
+            save_file({str(i): row.contiguous() for i, row in enumerate(current)}, scratch)
+            scratch.replace(path)
+        anchor = load_file(path)
+        pairs = [(row, anchor[str(i)]) for i, row in enumerate(current)]
+        total = sum(float((row.exp() * (row - old)).nansum()) for row, old in pairs)
+        sums = self.team.gather((total, len(pairs)))
+        return sum(part[0] for part in sums) / max(1, sum(part[1] for part in sums))
+
+    def _watched(self) -> list[int]:
+        return sorted(set(self.config.watch.num_frames or (k for s in self.config.stages for k in s.num_frames)))
+
+    # -- checkpoints ----------------------------------------------------------------------------------
+
+    def _save(self) -> None:
+        skipped: dict[str, str] = {}
+        for part in self.team.gather(self.progress.skipped):
+            skipped.update(part)
+        self.progress.skipped = skipped
+        if self.team.leads:
+            name = f"step-{self.progress.step:08d}"
+            save_checkpoint(self.checkpoints, name, self.policy, self.optimiser, asdict(self.progress))
+            clean(self.checkpoints, self.config.keep_checkpoints)
+            if skipped:
+                import json
+
+                write_text(self.folder / "skipped.json", json.dumps(skipped, indent=1))
+        self.team.wait()
+
+    def _resume(self) -> None:
+        found = numbered(self.checkpoints)
+        if not found:
+            for path in self.folder.glob("anchor-*"):
+                path.unlink()
+            return
+        state = load_checkpoint(found[-1], self.policy, self.optimiser)
+        self.progress = Progress(**state)
+        if self.progress.step == 0:
+            for path in self.folder.glob(f"anchor-{self.team.rank}.*"):
+                path.unlink()
+        logger.info("going on from step %d", self.progress.step)
+
+    def load_best(self) -> int:
+        """Put the best policy on held-out questions in place.
+
+        Returns:
+            The step it is from.
+        """
+        state = load_checkpoint(self.checkpoints / BEST, self.policy, None)
+        return int(state["step"])
+
+    @property
+    def share_of_time(self) -> dict[str, float]:
+        """Seconds spent in the parts of the run."""
+        return dict(Counter(self.progress.seconds))
