@@ -12,13 +12,14 @@ from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
 import numpy as np
 
-from ..errors import InputError, VideoDecodeError
+from ..errors import InputError
 from ..questions import Question
 from ..selection import Selection
 from .answers import parse_choice, prompt_of
 
 if TYPE_CHECKING:
     from ..train_selector.reference.base import ReferenceModel
+    from .clips import ChosenClip
 
 SCORINGS = ("generate", "logits")
 
@@ -200,75 +201,29 @@ class ReferenceAnswerer:
         self.name = model.name
         self.fingerprint = model.fingerprint
         self.settings = {"model": model.name, "scoring": "option logits"}
-        self._frames: dict[str, _ChosenFrames] = {}
+        self._clips: dict[str, ChosenClip] = {}
 
     def prepare(self, selections: Sequence[Selection]) -> None:
         """Gather the frames that anybody chose of a video, so that the model sees each of them once."""
-        self._frames = {}
-        for fingerprint in {selection.video_fingerprint for selection in selections}:
-            of_video = [selection for selection in selections if selection.video_fingerprint == fingerprint]
-            self._frames[fingerprint] = _ChosenFrames(of_video)
+        from .clips import ChosenClip
+
+        names = {selection.video_fingerprint for selection in selections}
+        self._clips = {name: ChosenClip([s for s in selections if s.video_fingerprint == name]) for name in names}
 
     def answer(self, question: Question, selection: Selection) -> Answer:
         """See `Answerer`."""
         import torch
 
         from ..train_selector.reference.base import Request
+        from .clips import ChosenClip
 
-        frames = self._frames.get(selection.video_fingerprint)
-        if frames is None or not np.isin(selection.indices, frames.indices).all():
-            frames = _ChosenFrames([selection])
-        subset = torch.from_numpy(np.searchsorted(frames.indices, selection.indices))[None]
-        (logits,) = self.model.option_logits([Request(question, _clip_of(frames), subset)])
+        clip = self._clips.get(selection.video_fingerprint)
+        if clip is None or not np.isin(selection.indices, clip.indices).all():
+            clip = ChosenClip([selection])
+        subset = torch.from_numpy(np.searchsorted(clip.indices, selection.indices))[None]
+        (logits,) = self.model.option_logits([Request(question, clip, subset)])
         scores = [float(value) for value in logits[0]]
         return Answer(int(np.argmax(scores)), scores=tuple(scores))
-
-
-class _ChosenFrames:
-    """The union of what was chosen of one video, in order."""
-
-    def __init__(self, selections: Sequence[Selection]) -> None:
-        self.first = selections[0]
-        self.indices, places = np.unique(np.concatenate([s.indices for s in selections]), return_index=True)
-        self.timestamps = np.concatenate([s.timestamps for s in selections])[places]
-        digest = hashlib.sha256(self.indices.tobytes()).hexdigest()[:16]
-        self.key = f"{self.first.video_fingerprint}-{digest}"
-        self.clip: Any = None
-
-
-def _clip_of(frames: _ChosenFrames) -> Any:
-    if frames.clip is None:
-        frames.clip = _clip_class()(frames)
-    return frames.clip
-
-
-def _clip_class() -> Any:
-    """The clip of chosen frames; made here so that this module needs no torch."""
-    from ..encoding import VideoEncoding
-    from ..selectors import FrameSelector
-    from ..train_selector.clips import Clip
-    from ..video import CandidatePlan, open_video
-
-    class ChosenClip(Clip):
-        def __init__(self, frames: _ChosenFrames) -> None:
-            self._frames = frames
-            self.key, self.timestamps = frames.key, frames.timestamps
-
-        def pictures(self, positions: np.ndarray, *, size: tuple[int, int] | None = None) -> np.ndarray:
-            return self._frames.first.decode(self._frames.indices[np.asarray(positions)], size=size)
-
-        def encoding(self, reader: FrameSelector) -> VideoEncoding:
-            first = self._frames.first
-            plan = CandidatePlan(self._frames.indices, self._frames.timestamps)
-            with open_video(str(first.video["source"])) as video:
-                size = reader._decode_size(video.metadata)
-                encoding = reader._read(video, plan, size=size, exact=True, workers=None, progress=False)
-            if len(encoding) != len(self):
-                missing = len(self) - len(encoding)
-                raise VideoDecodeError(f"{first.video['source']}: {missing} chosen frames are damaged")
-            return encoding
-
-    return ChosenClip
 
 
 def load_answerer(spec: str, **settings: Any) -> Answerer:
@@ -312,7 +267,7 @@ def _own_answerer(module: str, attribute: str) -> Answerer:
     for name in ("answer", "name", "fingerprint"):
         if not hasattr(found, name):
             raise InputError(f"{module}:{attribute} has no {name}; an answerer has answer, name and fingerprint")
-    return found  # type: ignore[no-any-return]
+    return found
 
 
 def _is_reference(found: Any) -> bool:

@@ -53,7 +53,7 @@ def plan(made: Ingredients, team: Team) -> str:
     lines += [
         f"       held-out    {looks} times {look:.1f} s",
         "",
-        f"in all         {config.total_steps} steps, {scored:,} rollouts, about {hours:.2f} hours if no stage ends early "
-        "and features are cached as in this trial",
+        f"in all         {config.total_steps} steps, {scored:,} rollouts, about {hours:.2f} hours if no stage ends "
+        "early and features are cached as in this trial",
     ]
     return "\n".join(lines)

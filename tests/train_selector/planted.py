@@ -1,8 +1,8 @@
 """A small world with a planted rule: the answer is told by one frame, which similarity alone does not find.
 
 Every video is a row of vectors. One frame bears the question's direction (the cue), the frame behind it the evidence,
-and two others (the lures) bear the question's direction too, with a mark that tells them apart. The reference model answers right if the evidence is
-among its frames.
+and two others (the lures) bear the question's direction too, with a mark that tells them apart. The reference model
+answers right if the evidence is among its frames.
 """
 
 from __future__ import annotations
