@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from refocus_select.encoding import VideoEncoding
+from refocus_select.errors import InputError
 from refocus_select.questions import Question
 from refocus_select.selectors import FrameSelector
 from refocus_select.train_selector.clips import Clip
@@ -31,4 +32,4 @@ class Scene(Clip):
         return self._pictures[positions]
 
     def encoding(self, reader: FrameSelector) -> VideoEncoding:
-        raise NotImplementedError("this clip is for models that look at pictures")
+        raise InputError("this clip is for models that look at pictures")

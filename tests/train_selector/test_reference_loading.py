@@ -219,3 +219,12 @@ def test_twenty_six_options() -> None:
     _, processor = build("llava_onevision")
     ids = Prompter(processor, name="test").letters("assistant\n", 26)
     assert "".join(words(processor.tokenizer, ids)) == "ABCDEFGHIJKLMNOPQRSTUVWXYZ"
+
+
+def test_a_model_that_thinks_first_is_refused_until_it_is_told_not_to() -> None:
+    model, processor = build("llava_onevision")
+    processor.chat_template += "{% if enable_thinking is not defined or enable_thinking %}<think>\n{% endif %}"
+    with pytest.raises(InputError, match="enable_thinking"):
+        asked(TransformersReference(model, processor))
+    quiet = TransformersReference(model, processor, template_kwargs={"enable_thinking": False})
+    assert torch.equal(asked(quiet), asked(TransformersReference(*build("llava_onevision"))))

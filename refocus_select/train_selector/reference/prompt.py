@@ -74,7 +74,11 @@ class Prompter:
         return "image" if self.handling is None else "video"
 
     def chat(self, question: Question, num_frames: int) -> str:
-        """The question with its options, rendered as a chat that waits for the answer; frames are placeholders."""
+        """The question with its options, rendered as a chat that waits for the answer; frames are placeholders.
+
+        Raises:
+            InputError: if the answer would begin with a thought.
+        """
         pictures = [{"type": "image"}] * num_frames if self.handling is None else [{"type": "video"}]
         content = [*pictures, {"type": "text", "text": multiple_choice(question)}]
         rendered = self.processor.apply_chat_template(
@@ -83,6 +87,11 @@ class Prompter:
             add_generation_prompt=True,
             **self._template_kwargs,
         )
+        if str(rendered).rstrip().endswith("<think>"):
+            raise InputError(
+                f"{self.name} thinks before it answers, so that no letter follows the prompt; give "
+                "template_kwargs={'enable_thinking': False}, or a model that answers directly"
+            )
         return str(rendered)
 
     def letters(self, chat: str, count: int) -> list[int]:

@@ -183,8 +183,8 @@ class TransformersReference(ReferenceModel):
     def _from_tokens(self, request: Request, chat: str) -> Tensor:
         """Logits of the whole vocabulary behind every subset, float32 [N, V] on the CPU."""
         clip, subsets = request.clip, request.subsets.numpy()
-        shape, size = self._shape(clip, subsets[0], chat)
-        features = self._features(clip, np.unique(subsets), subsets.shape[1], chat, size)
+        shape, size = self._shape(clip, subsets.shape[1], chat)
+        features = self._features(clip, np.unique(subsets), chat, shape, size, subsets.shape[1])
         inputs = [
             self.prompter.words_only(
                 chat, self.prompter.view(clip, row, np.zeros((len(row), 1, 1, 3), np.uint8), size), shape
@@ -215,14 +215,14 @@ class TransformersReference(ReferenceModel):
         columns = torch.searchsorted(kept, ends) if self._keeps_logits else ends
         return logits[torch.arange(len(ends)), columns.to(logits.device)].float().cpu()
 
-    def _shape(self, clip: Clip, positions: np.ndarray, chat: str) -> tuple[dict[str, Any], tuple[int, int]]:
-        """What this number of the clip's frames comes to, and the size of its pictures."""
+    def _shape(self, clip: Clip, length: int, chat: str) -> tuple[dict[str, Any], tuple[int, int]]:
+        """What `length` of the clip's frames come to, and the size of its pictures."""
         assert self._layout is not None
-        key = (clip.key, len(positions))
+        key = (clip.key, length)
         if key not in self._shapes:
-            pictures = clip.pictures(positions, size=self.size)
-            size = (int(pictures.shape[1]), int(pictures.shape[2]))
-            view = self.prompter.view(clip, positions, pictures, size)
+            picture = clip.pictures(np.zeros(1, np.int64), size=self.size)  # all frames are of one size
+            size = (int(picture.shape[1]), int(picture.shape[2]))
+            view = self.prompter.view(clip, np.zeros(length, np.int64), picture.repeat(length, axis=0), size)
             self._shapes[key] = (self.prompter.picture_shape(chat, view, light=self._layout.light), size)
             while len(self._shapes) > _SHAPES_KEPT:
                 self._shapes.popitem(last=False)
@@ -230,19 +230,25 @@ class TransformersReference(ReferenceModel):
         return self._shapes[key]
 
     def _features(
-        self, clip: Clip, positions: np.ndarray, length: int, chat: str, size: tuple[int, int]
+        self,
+        clip: Clip,
+        positions: np.ndarray,
+        chat: str,
+        shape: Mapping[str, Any],
+        size: tuple[int, int],
+        length: int,
     ) -> dict[int, Features]:
         """Visual tokens of candidates, from the cache as far as they are there.
 
         Args:
             clip: whose.
             positions: which, [n].
+            chat: any prompt with placeholders for `length` frames.
+            shape: what `length` frames come to.
+            size: of the clip's pictures.
             length: frames per subset. Families with one budget of pixels for the whole video show frames smaller the
                 more there are, so that tokens are computed and kept for each such size.
-            chat: any prompt with placeholders for `length` frames.
-            size: of the clip's pictures.
         """
-        shape, _ = self._shapes[(clip.key, length)]
         grid = _frame_size(shape)
         found: dict[int, Features] = {}
         missing = []

@@ -1,0 +1,313 @@
+"""Reference scorings per second: `python -m benchmarks.training_reference`.
+
+Training asks a reference model about many subsets of one video's candidates. Two ways, side by side in one run, on the
+same random weights, float32, from decoded pictures to the logits of the option letters:
+
+- plain: processor and whole model for every subset, as one would call them for one answer;
+- ours: `TransformersReference`, first on a video it has not seen (every candidate goes through the vision tower once),
+  then with another question about the same video (visual tokens are there).
+
+The models are LLaVA-OneVision and InternVL in small: real processors and architectures, a vision tower of 12 layers of
+width 384, a language model of 6 layers of width 512. All three give equal logits, which is checked in the run. Times
+are medians over interleaved runs, each on a video of its own.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import platform
+import statistics
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+import transformers as t
+from torch import Tensor
+
+from refocus_select.encoding import VideoEncoding
+from refocus_select.errors import InputError
+from refocus_select.questions import Question
+from refocus_select.selectors import FrameSelector
+from refocus_select.train_selector.clips import Clip
+from refocus_select.train_selector.reference import Request, TransformersReference
+from tests.adapters import tiny
+
+RESULTS = Path(__file__).parent / "results"
+TOLERANCE = 1e-3
+Row = dict[str, Any]
+
+_QUESTIONS = [
+    Question("first", "v", "What does the woman put on the table?", ("a cup", "a book", "a key", "a hat"), 0),
+    Question("second", "v", "Where does the man go in the end?", ("home", "to work", "to the sea", "nowhere"), 2),
+]
+
+
+class Pictures(Clip):
+    """Decoded pictures, so that decoding is not part of any time."""
+
+    def __init__(self, count: int, seed: int) -> None:
+        rng = np.random.default_rng(seed)
+        coarse = rng.integers(0, 256, (count, 36, 64, 3), dtype=np.uint8)
+        self._pictures = coarse.repeat(10, axis=1).repeat(10, axis=2)  # 360 x 640
+        self.timestamps = np.arange(count) * 0.5
+        self.duration = count * 0.5
+        self.key = f"pictures-{count}-{seed}"
+
+    def pictures(self, positions: np.ndarray, *, size: tuple[int, int] | None = None) -> np.ndarray:
+        return self._pictures[positions]
+
+    def encoding(self, reader: FrameSelector) -> VideoEncoding:
+        raise InputError("these pictures are for reference models")
+
+
+def _text(tokenizer: Any, layers: int) -> t.Qwen2Config:
+    return t.Qwen2Config(
+        vocab_size=len(tokenizer),
+        hidden_size=512,
+        intermediate_size=1408,
+        num_hidden_layers=layers,
+        num_attention_heads=8,
+        num_key_value_heads=2,
+        max_position_embeddings=32768,
+        pad_token_id=tokenizer.pad_token_id,
+    )
+
+
+def llava_onevision(side: int, depth: int, layers: int) -> tuple[Any, Any]:
+    """Patches of 14 pixels, pooled by two to (side / 28)² tokens per frame."""
+    size = {"height": side, "width": side}
+    pins = [[side, side], [2 * side, 2 * side]]
+    processor = t.LlavaOnevisionProcessor(
+        image_processor=t.LlavaOnevisionImageProcessor(size=size, image_grid_pinpoints=pins),
+        tokenizer=tiny.tokenizer("<image>", "<video>"),
+        video_processor=t.LlavaOnevisionVideoProcessor(size=size),
+        num_image_tokens=(side // 14) ** 2,
+        vision_feature_select_strategy="full",
+        chat_template=tiny.template("<video>\n", "<image>\n"),
+    )
+    vision = t.SiglipVisionConfig(
+        hidden_size=384, intermediate_size=1536, num_hidden_layers=depth, num_attention_heads=6, image_size=side,
+        patch_size=14, vision_use_head=False,
+    )  # fmt: skip
+    config = t.LlavaOnevisionConfig(
+        vision_config=vision,
+        text_config=_text(processor.tokenizer, layers),
+        image_token_index=processor.tokenizer.convert_tokens_to_ids("<image>"),
+        video_token_index=processor.tokenizer.convert_tokens_to_ids("<video>"),
+        image_grid_pinpoints=pins,
+        vision_feature_select_strategy="full",
+    )
+    return t.LlavaOnevisionForConditionalGeneration(config), processor
+
+
+def internvl(side: int, depth: int, layers: int) -> tuple[Any, Any]:
+    """Patches of 14 pixels, four of them to a token: (side / 28)² tokens per frame."""
+    size = {"height": side, "width": side}
+    tokens = (side // 28) ** 2
+    names = {
+        "start_image_token": "<img>", "end_image_token": "</img>", "context_image_token": "<IMG_CONTEXT>",
+        "video_token": "<video>",
+    }  # fmt: skip
+    processor = t.InternVLProcessor(
+        image_processor=t.GotOcr2ImageProcessor(size=size),
+        tokenizer=tiny.tokenizer(**names),
+        video_processor=t.InternVLVideoProcessor(size=size),
+        image_seq_length=tokens,
+        chat_template=tiny.template("<video>\n", "<IMG_CONTEXT>\n"),
+    )
+    vision = {
+        "hidden_size": 384, "intermediate_size": 1536, "num_hidden_layers": depth, "num_attention_heads": 6,
+        "image_size": [side, side], "patch_size": [14, 14],
+    }  # fmt: skip
+    config = t.InternVLConfig(
+        vision_config=vision,
+        text_config=_text(processor.tokenizer, layers),
+        image_token_id=processor.tokenizer.convert_tokens_to_ids("<IMG_CONTEXT>"),
+        image_seq_length=tokens,
+    )
+    return t.InternVLForConditionalGeneration(config), processor
+
+
+MODELS: dict[str, tuple[Callable[[int, int, int], tuple[Any, Any]], int]] = {
+    "LLaVA-OneVision": (llava_onevision, 378),
+    "InternVL": (internvl, 448),
+}
+
+
+def plain(model: Any, processor: Any, name: str, question: Question, clip: Clip, subsets: Tensor) -> Tensor:
+    """Every subset by itself, as documentation of transformers shows it, [N, options]."""
+    letters = [processor.tokenizer.convert_tokens_to_ids(x) for x in "ABCD"[: len(question.options)]]
+    rows = []
+    for subset in subsets.numpy():
+        times = clip.timestamps[subset]
+        metadata = {
+            "total_num_frames": round(1000 * clip.duration),
+            "fps": 1000.0,
+            "duration": clip.duration,
+            "frames_indices": [round(1000 * x) for x in times],
+        }
+        video = {"type": "video", "video": clip.pictures(subset)}
+        text = {"type": "text", "text": _words(name, times, clip.duration) + _choices(question)}
+        inputs = processor.apply_chat_template(
+            [{"role": "user", "content": [video, text]}],
+            tokenize=True,
+            return_dict=True,
+            return_tensors="pt",
+            add_generation_prompt=True,
+            processor_kwargs={"do_sample_frames": False, "video_metadata": [metadata]},
+        )
+        rows.append(model(**inputs, logits_to_keep=1).logits[0, -1, letters])
+    return torch.stack(rows)
+
+
+def _words(name: str, times: np.ndarray, duration: float) -> str:
+    if name == "InternVL":
+        named = ", ".join(f"Frame{k} is at {x:.2f}s" for k, x in enumerate(times, start=1))
+        return f"The video lasts for {duration:.2f} seconds. {named}.\n"
+    located = ",".join(f"{x:.2f}s" for x in times)
+    return (
+        f"The video lasts for {duration:.2f} seconds, and {len(times)} frames are selected from it. "
+        f"These frames are located at {located}.\n"
+    )
+
+
+def _choices(question: Question) -> str:
+    options = "".join(f"{letter}. {text}\n" for letter, text in zip("ABCD", question.options, strict=True))
+    return f"{question.question}\n{options}Answer with the option's letter from the given choices directly."
+
+
+def measure(
+    name: str, *, side: int, depth: int, layers: int, subsets: int, num_frames: int, candidates: int, runs: int
+) -> Row:
+    """Seconds of one group of subsets, each way."""
+    torch.manual_seed(0)
+    model, processor = MODELS[name][0](side, depth, layers)
+    reference = TransformersReference(model.eval(), processor)
+    times: dict[str, list[float]] = {"plain": [], "first question": [], "further question": []}
+    worst, towers = 0.0, []
+    tower = model.model.vision_tower
+    tower.register_forward_hook(lambda *_: towers.append(1))
+    rng = np.random.default_rng(0)
+    for run in range(runs + 1):
+        count = 2 if run == 0 else subsets  # the first run warms up
+        clip = Pictures(candidates, run)
+        rows = [np.sort(rng.choice(candidates, num_frames, replace=False)) for _ in range(count)]
+        group = torch.as_tensor(np.stack(rows))
+        found, seconds = {}, {}
+        for key, question in zip(("first question", "further question"), _QUESTIONS, strict=True):
+            towers.clear()
+            start = time.perf_counter()
+            (found[key],) = reference.option_logits([Request(question, clip, group)])
+            seconds[key] = time.perf_counter() - start
+            expected = len(group.unique()) if key == "first question" else 0
+            if len(towers) != expected:
+                raise RuntimeError(f"{len(towers)} frames went through the vision tower instead of {expected}")
+        start = time.perf_counter()
+        found["plain"] = plain(model, processor, name, _QUESTIONS[0], clip, group)
+        seconds["plain"] = time.perf_counter() - start
+        worst = max(worst, float((found["plain"] - found["first question"]).abs().max()))
+        again = plain(model, processor, name, _QUESTIONS[1], clip, group[:2])
+        worst = max(worst, float((again - found["further question"][:2]).abs().max()))
+        if run:
+            for key, value in seconds.items():
+                times[key].append(value)
+    if worst > TOLERANCE:
+        raise RuntimeError(f"{name}: the ways differ by {worst:g}, more than {TOLERANCE:g}")
+    middle = {key: statistics.median(values) for key, values in times.items()}
+    return {
+        "model": name,
+        "side": side,
+        "tokens_per_frame": -((-side // 28) ** 2),
+        "subsets": subsets,
+        "num_frames": num_frames,
+        "candidates": candidates,
+        "runs": runs,
+        "seconds": times,
+        "subsets_per_second": {key: subsets / value for key, value in middle.items()},
+        "ratio_first": statistics.median(a / b for a, b in zip(times["plain"], times["first question"], strict=True)),
+        "ratio_further": statistics.median(
+            a / b for a, b in zip(times["plain"], times["further question"], strict=True)
+        ),
+        "largest_difference": worst,
+    }
+
+
+def reference_rates(*, quick: bool = False, runs: int = 3) -> list[Row]:
+    """The measurement of every model."""
+    rows = []
+    for name, (_, side) in MODELS.items():
+        sizes = {"side": 56, "depth": 2, "layers": 2} if quick else {"side": side, "depth": 12, "layers": 6}
+        group = {"subsets": 4, "num_frames": 4, "candidates": 8} if quick else {
+            "subsets": 32, "num_frames": 8, "candidates": 64,
+        }  # fmt: skip
+        rows.append(measure(name, **sizes, **group, runs=1 if quick else runs))
+    return rows
+
+
+def table(rows: list[Row]) -> str:
+    """The measurements as Markdown."""
+    lines = [
+        "| model, in small | group | plain | ours, first question | ours, further question | ratio, first | further "
+        "| largest difference |",
+        "|---|---|---|---|---|---|---|---|",
+    ]
+    for row in rows:
+        rate = row["subsets_per_second"]
+        lines.append(
+            f"| {row['model']} ({row['side']} px, {row['tokens_per_frame']} tokens per frame) "
+            f"| {row['subsets']} x {row['num_frames']} of {row['candidates']} | {rate['plain']:.2f}/s "
+            f"| {rate['first question']:.2f}/s | {rate['further question']:.2f}/s | {row['ratio_first']:.1f}x "
+            f"| {row['ratio_further']:.1f}x | {row['largest_difference']:.0e} |"
+        )
+    return "\n".join(lines)
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """Run, print the table, and write it to benchmarks/results/."""
+    parser = argparse.ArgumentParser(
+        prog="python -m benchmarks.training_reference", description=__doc__.split("\n\n")[0]
+    )
+    parser.add_argument("--threads", type=int, default=os.cpu_count(), help="CPU threads")
+    parser.add_argument("--runs", type=int, default=3, help="measured runs, after one to warm up")
+    parser.add_argument("--quick", action="store_true", help="tiny sizes, to try the script")
+    parser.add_argument("--out", type=Path, default=RESULTS, help="where the results go")
+    options = parser.parse_args(arguments)
+    torch.set_num_threads(options.threads)
+    torch.set_grad_enabled(False)
+    command = "python -m benchmarks.training_reference " + " ".join(sys.argv[1:] if arguments is None else arguments)
+    rows = reference_rates(quick=options.quick, runs=options.runs)
+    setting = {
+        "command": command.strip(),
+        "machine": machine(),
+        "threads": options.threads,
+        "torch": torch.__version__,
+        "transformers": t.__version__,
+    }
+    head = (
+        f"## Reference scorings per second\n\n`{setting['command']}` on {setting['machine']}, {options.threads} "
+        f"threads, torch {torch.__version__}, transformers {t.__version__}, float32\n"
+    )
+    text = f"{head}\n{table(rows)}\n"
+    options.out.mkdir(parents=True, exist_ok=True)
+    (options.out / "training-reference.json").write_text(json.dumps({**setting, "rows": rows}, indent=2) + "\n")
+    (options.out / "training-reference.md").write_text(text)
+    print(text)
+
+
+def machine() -> str:
+    """The processor in words."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+        return next(line.split(":")[1].strip() for line in lines if line.startswith("model name"))
+    except (OSError, StopIteration):
+        return platform.processor() or platform.machine()
+
+
+if __name__ == "__main__":
+    main()
