@@ -1,4 +1,4 @@
-"""The commands under `refocus-select evaluate`."""
+"""The commands under `refocus-select evaluate`: this file has `needle`, `question_cli` the others."""
 
 from __future__ import annotations
 
@@ -8,13 +8,14 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import InputError
+from .question_cli import add_question_commands
 
 _EXAMPLE = """\
 example:
   refocus-select evaluate needle film.mp4 --needles examples/needles --selectors uniform topk mdp3 mini --out results/
 
 Writes trials.jsonl (every single choice; an evaluation that was broken off goes on from there), summary.json,
-and needle.png into the folder, and prints the table."""
+needle.png, and a report (report.md, report.html) into the folder, and prints the table."""
 
 
 def add_evaluate(commands: Any) -> None:
@@ -39,12 +40,15 @@ def add_evaluate(commands: Any) -> None:
     needle.add_argument("--out", type=Path, metavar="DIR", help="keep all trials, the summary and the heat maps there")
     needle.add_argument("-v", "--verbose", action="store_true", help="say more on standard error")
     needle.set_defaults(run=_needle)
+    add_question_commands(kinds)
 
 
 def _needle(arguments: argparse.Namespace) -> int:
     import numpy as np
 
     from . import needle as n
+    from .pages import build_report
+    from .question_cli import record_run
 
     if arguments.depths < 1:
         raise InputError(f"--depths must be at least 1, not {arguments.depths}")
@@ -59,6 +63,7 @@ def _needle(arguments: argparse.Namespace) -> int:
         trials = list(n.run_needles(arguments.video, needles, selectors, **options))
         print(n.table(n.summarise(trials)))
         return 0
+    record_run(arguments.out / "runs.jsonl")
     facts = {
         "video": _identity(arguments.video),
         "needles": {needle.name: needle.question for needle in needles},
@@ -75,13 +80,9 @@ def _needle(arguments: argparse.Namespace) -> int:
             n.write_trial(trial, file)
             trials.append(trial)
     trials = [trial for trial in trials if trial.num_frames == arguments.num_frames]
-    scores = n.summarise(trials)
-    summary = [
-        {key: None if value != value else value for key, value in vars(score).items()} for score in scores
-    ]  # JSON knows no nan
-    (arguments.out / "summary.json").write_text(json.dumps(summary, indent=2) + "\n", encoding="utf-8")
-    print(n.table(scores))
+    print(n.table(n.summarise(trials)))
     print(f"written: {n.draw_heat_maps(trials, arguments.out / 'needle.png')}")
+    print(f"written: {build_report(arguments.out).html}")
     return 0
 
 

@@ -1,0 +1,199 @@
+"""What question answering and evidence recall have in common: the walk over videos, questions, selectors and K."""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+from collections.abc import Callable, Collection, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from ..errors import InputError, RefocusError
+from ..questions import Problem, Question
+from ..selection import Selection
+from .choosers import Chooser
+from .records import read_records, write_json
+
+logger = logging.getLogger(__name__)
+
+Key = tuple[str, str, int]  # question, selector, K
+
+
+@dataclass(frozen=True)
+class Shard:
+    """A part of the videos: number `index` of `count`.
+
+    A video with all its questions belongs to one shard, so that it is encoded once.
+    """
+
+    index: int = 0
+    count: int = 1
+
+    def __post_init__(self) -> None:
+        if self.count < 1 or not 0 <= self.index < self.count:
+            raise InputError(f"shard {self.index}/{self.count}: the index must lie between 0 and {self.count - 1}")
+
+    @classmethod
+    def from_text(cls, text: str) -> Shard:
+        """From "i/n", i from 0.
+
+        Raises:
+            InputError: if it is something else.
+        """
+        index, slash, count = text.partition("/")
+        if not slash or not index.isdigit() or not count.isdigit():
+            raise InputError(f"a shard is written i/n with i from 0, such as 0/4, not {text!r}")
+        return cls(int(index), int(count))
+
+    @classmethod
+    def from_environment(cls) -> Shard:
+        """RANK of WORLD_SIZE, as `accelerate launch` and `torchrun` set them; all if they are not set.
+
+        Raises:
+            InputError: if they are no numbers.
+        """
+        rank, world = os.environ.get("RANK", "0"), os.environ.get("WORLD_SIZE", "1")
+        if not rank.isdigit() or not world.isdigit():
+            raise InputError(f"RANK={rank!r} and WORLD_SIZE={world!r} must be numbers; give --shard i/n instead")
+        return cls(int(rank), int(world))
+
+    def of(self, questions: Sequence[Question]) -> list[Question]:
+        """The questions of this part, in order."""
+        videos = {video: place for place, video in enumerate(dict.fromkeys(q.video for q in questions))}
+        return [q for q in questions if videos[q.video] % self.count == self.index]
+
+    def file(self, folder: Path, name: str) -> Path:
+        """Where this part writes."""
+        return folder / f"{name}-{self.index:05d}-of-{self.count:05d}.jsonl"
+
+
+def read_parts(folder: Path, name: str) -> list[dict[str, Any]]:
+    """The lines of all parts, whoever wrote them; of lines with the same question, selector and K the first."""
+    rows: dict[Key, dict[str, Any]] = {}
+    for path in sorted(folder.glob(f"{name}-*-of-*.jsonl")):
+        for row in read_records(path):
+            try:
+                key = (str(row["id"]), str(row["selector"]), int(row["num_frames"]))
+            except (KeyError, TypeError, ValueError) as error:
+                raise InputError(f"{path} holds lines of something else ({error}); choose another folder") from error
+            rows.setdefault(key, row)
+    return list(rows.values())
+
+
+@dataclass(frozen=True)
+class Chosen:
+    """Frames for one question.
+
+    Attributes:
+        question: what is asked.
+        selector: who chose.
+        num_frames: K.
+        selection: the frames.
+    """
+
+    question: Question
+    selector: str
+    num_frames: int
+    selection: Selection
+
+    @property
+    def key(self) -> Key:
+        """What tells it from others."""
+        return self.question.id, self.selector, self.num_frames
+
+
+def choose_frames(
+    questions: Sequence[Question],
+    choosers: Sequence[Chooser],
+    frames: Sequence[int],
+    *,
+    done: Collection[Key] = (),
+    frames_to_choose: Callable[[int], int] | None = None,
+    report: Callable[[Problem], None] = lambda problem: None,
+    progress: bool | None = None,
+) -> Iterator[list[Chosen]]:
+    """Walk over the videos, and let everybody choose frames for every question.
+
+    Args:
+        questions: the questions of a video need not follow each other.
+        choosers: who is compared.
+        frames: the numbers of frames K.
+        done: what is left out, to go on after a break.
+        frames_to_choose: from K to the number of frames that selectors are asked for (default: K).
+        report: told what went wrong with a video or a question; the others go on.
+        progress: show a progress bar (default: only on a terminal).
+
+    Yields:
+        For each video with something left to do, all of it.
+    """
+    from tqdm import tqdm
+
+    by_video: dict[str, list[Question]] = {}
+    for question in questions:
+        by_video.setdefault(question.video, []).append(question)
+    disable = None if progress is None else not progress
+    for video, asked in tqdm(by_video.items(), desc="videos", unit="video", disable=disable, leave=False):
+        chosen: list[Chosen] = []
+        for chooser in choosers:
+            for num_frames in frames:
+                left = [q for q in asked if (q.id, chooser.name, num_frames) not in done]
+                count = num_frames if frames_to_choose is None else frames_to_choose(num_frames)
+                if left:
+                    chosen += _choose(chooser, video, left, num_frames, count, report)
+        if chosen:
+            yield chosen
+
+
+def _choose(
+    chooser: Chooser,
+    video: str,
+    questions: list[Question],
+    num_frames: int,
+    count: int,
+    report: Callable[[Problem], None],
+) -> list[Chosen]:
+    try:
+        selections = chooser.choose(video, questions, count)
+    except RefocusError as error:
+        logger.warning("%s, %s: %s", chooser.name, video, error)
+        for question in questions:
+            report(Problem(question.id, f"{chooser.name}, {num_frames} frames: {error}"))
+        return []
+    for question, selection in zip(questions, selections, strict=True):
+        if selection is None:
+            report(Problem(question.id, f"{chooser.name} has no selection of {count} frames"))
+    return [
+        Chosen(question, chooser.name, num_frames, selection)
+        for question, selection in zip(questions, selections, strict=True)
+        if selection is not None
+    ]
+
+
+def check_setup(path: Path, facts: dict[str, Any]) -> None:
+    """Refuse to mix results of different questions, answerers or weights in one folder; more selectors may join.
+
+    Args:
+        path: a JSON file of the folder; made if it is not there.
+        facts: "selectors" maps names to fingerprints and settings; everything else must stay the same.
+
+    Raises:
+        InputError: naming what is different.
+    """
+    if path.is_file():
+        before = json.loads(path.read_text("utf-8"))
+        for part in facts.keys() - {"selectors", "frames"}:
+            if before.get(part) != json.loads(json.dumps(facts[part])):
+                raise InputError(f"{path.parent} holds results with another {part}; choose another folder with --out")
+        for name, description in facts["selectors"].items():
+            if name in before["selectors"] and before["selectors"][name] != json.loads(json.dumps(description)):
+                raise InputError(
+                    f"{path.parent} holds results of {name} with other weights or settings; choose another --out"
+                )
+        facts = {
+            **facts,
+            "selectors": {**before["selectors"], **facts["selectors"]},
+            "frames": sorted({*before.get("frames", []), *facts.get("frames", [])}),
+        }
+    write_json(path, facts)
