@@ -66,7 +66,8 @@ def read_questions(
     Args:
         source: a file (.jsonl, .json, .csv, .parquet), a folder that `datasets.Dataset.save_to_disk` wrote, or any
             iterable of rows (a `datasets.Dataset` is one).
-        root: folder that relative video paths start from (default: the folder of the file).
+        root: folder that relative video paths start from (default: the folder of the file); "" leaves the names of videos
+            as they are, for sources that are no files.
 
     Returns:
         The questions in order, and what is wrong with the other rows.
@@ -77,10 +78,10 @@ def read_questions(
     """
     if isinstance(source, str | os.PathLike):
         path = Path(source)
-        base = Path(root) if root is not None else path.parent
+        base = None if root == "" else Path(root) if root is not None else path.parent
         rows = _rows(path)
     else:
-        base = Path(root) if root is not None else Path()
+        base = None if root == "" else Path(root) if root is not None else Path()
         rows = ((f"row {i}", dict(row)) for i, row in enumerate(source, start=1))
     questions, problems = [], []
     for where, row in rows:
@@ -212,7 +213,7 @@ def _dataset_rows(path: Path) -> Iterator[tuple[str, Any]]:
     yield from ((f"row {i}", row) for i, row in enumerate(loaded, start=1))
 
 
-def _question(row: Mapping[str, Any], base: Path, *, default_id: str) -> Question:
+def _question(row: Mapping[str, Any], base: Path | None, *, default_id: str) -> Question:
     options = _options(row.get("options"))
     evidence = _evidence(row.get("evidence"))
     identity = row.get("id", default_id)
@@ -239,8 +240,8 @@ def _text(row: Mapping[str, Any], name: str) -> str:
     return value.strip()
 
 
-def _video(video: str, base: Path) -> str:
-    if "://" in video or Path(video).is_absolute():
+def _video(video: str, base: Path | None) -> str:
+    if base is None or "://" in video or Path(video).is_absolute():
         return video
     return str(base / video)
 

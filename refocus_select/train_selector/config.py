@@ -30,7 +30,8 @@ class DataConfig:
         None, "questions to learn from: .jsonl, .parquet, .csv, saved dataset, module:attribute"
     )
     validation: str | None = setting(None, "held-out questions, never learned from")
-    arguments: dict[str, Any] = setting(dict, "keyword arguments of a module:attribute, for both sets")
+    clips: str | None = setting(None, "module:attribute that gives the videos of question files (default: the disk)")
+    arguments: dict[str, Any] = setting(dict, "keyword arguments of every module:attribute here, beside split")
     root: str | None = setting(None, "folder of relative video paths (default: beside the file)")
     fps: float = setting(4.0, "candidate frames per second at most", "C")
     max_frames: int = setting(512, "candidate frames at most", "P")

@@ -99,8 +99,12 @@ def load_questions(spec: str, split: str, config: DataConfig, cache_folder: Path
         given = QuestionSet(made, made if callable(made) else files, name=spec, listed=isinstance(made, list))
         refuse_problems(check_questions(given, videos=False), spec)
         return given
-    questions, problems = read_questions(spec, root=config.root)
-    found = QuestionSet(questions, files, name=spec)
+    if config.clips is not None:  # videos have names that only their source understands
+        questions, problems = read_questions(spec, root=config.root or "")
+        found = QuestionSet(questions, load_object(config.clips)(split=split, **config.arguments), name=spec)
+    else:
+        questions, problems = read_questions(spec, root=config.root)
+        found = QuestionSet(questions, files, name=spec)
     problems += check_questions(found, videos=config.check_videos)
     if not questions and not problems:
         raise InputError(f"{spec} holds no questions")
