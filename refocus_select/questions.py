@@ -66,8 +66,8 @@ def read_questions(
     Args:
         source: a file (.jsonl, .json, .csv, .parquet), a folder that `datasets.Dataset.save_to_disk` wrote, or any
             iterable of rows (a `datasets.Dataset` is one).
-        root: folder that relative video paths start from (default: the folder of the file); "" leaves the names of videos
-            as they are, for sources that are no files.
+        root: folder that relative video paths start from (default: the folder of the file); "" leaves the names of
+            videos as they are, for sources that are no files.
 
     Returns:
         The questions in order, and what is wrong with the other rows.
