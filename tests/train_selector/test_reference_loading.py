@@ -228,3 +228,37 @@ def test_a_model_that_thinks_first_is_refused_until_it_is_told_not_to() -> None:
         asked(TransformersReference(model, processor))
     quiet = TransformersReference(model, processor, template_kwargs={"enable_thinking": False})
     assert torch.equal(asked(quiet), asked(TransformersReference(*build("llava_onevision"))))
+
+
+HUB = """
+import json, sys
+import torch
+from refocus_select.errors import SelectorLoadError
+from refocus_select.train_selector.reference import Request, load_reference
+from tests.train_selector.scenes import QUESTION, Scene
+reference = load_reference("owner/internvl", device="cpu", revision="main")
+again = load_reference("owner/internvl", device="cpu", local_files_only=True)
+(logits,) = reference.option_logits([Request(QUESTION, Scene(), torch.tensor([[0, 3, 5], [1, 2, 11]]))])
+found = {"logits": logits.tolist(), "same": again.fingerprint == reference.fingerprint, "name": reference.name}
+try:
+    load_reference("owner/closed")
+except SelectorLoadError as error:
+    found["closed"] = str(error)
+print(json.dumps(found))
+"""
+
+
+def test_a_model_of_the_hub(folder: Path, tmp_path: Path) -> None:
+    """In a fresh process, since the Hub's client reads its address when it is imported."""
+    from tests.hub.server import FakeHub, Repo
+    from tests.hub.test_hub import run
+
+    with FakeHub().running() as hub:
+        hub.repos["owner/internvl"] = Repo({file.name: file.read_bytes() for file in folder.iterdir()})
+        hub.repos["owner/closed"] = Repo(gate=403)
+        found = run(hub, tmp_path, HUB, None, HF_TOKEN="dummy")
+    assert found["same"]
+    assert found["name"] == "owner/internvl"
+    assert "owner/closed is gated" in found["closed"] or "HTTP 403" in found["closed"]
+    expected = asked(TransformersReference(*build("internvl")))
+    torch.testing.assert_close(torch.tensor(found["logits"]), expected, atol=1e-5, rtol=0)
