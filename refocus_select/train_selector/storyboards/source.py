@@ -1,0 +1,214 @@
+"""`Storyboards`: endless questions about composed videos, and the videos themselves as features."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections import OrderedDict
+from collections.abc import Iterator, Mapping, Sequence
+from typing import overload
+
+import numpy as np
+import torch
+
+from ...encoding import VideoEncoding
+from ...errors import InputError
+from ...questions import Question
+from ..clips import EncodedClip
+from .bank import SPLITS, Bank
+from .layout import Layout, fill, place
+from .phrasings import NOT_ASKED, PHRASINGS
+from .stories import OPTIONS, TYPES, Cast, Story
+
+_TRIES = 50
+_KEPT = 256  # recent items that are not made again
+
+
+class Storyboards(Sequence[Question]):
+    """Questions about videos that are composed from a bank of pictures; item i is always the same.
+
+        boards = Storyboards(Bank.load("benchmarks/storyboards/bank"), "train", seed=0)
+        question = boards[17]
+        clip = boards(question.video)        # features of its candidates, as `AlgorithmSelector` with the mini encoder
+
+    Each question has a video of its own. Names, wordings, pictures and backgrounds of the three splits are disjoint.
+    """
+
+    def __init__(
+        self,
+        bank: Bank,
+        split: str = "train",
+        *,
+        seed: int = 0,
+        num_questions: int = 8192,
+        num_candidates: int | Sequence[int] = 64,
+        types: Mapping[str, float] | Sequence[str] | None = None,
+        noise: float = 0.15,
+    ) -> None:
+        """Choose a world.
+
+        Args:
+            bank: the pictures.
+            split: "train", "validation" or "test".
+            seed: another seed makes other videos and questions.
+            num_questions: length of the sequence.
+            num_candidates: F, or several of which each video draws one; at least 32.
+            types: question types with their shares, or only their names (default shares); None for all.
+            noise: length of the random part that each frame's feature gets, relative to the feature's own.
+
+        Raises:
+            InputError: if an argument is out of range.
+        """
+        sizes = (num_candidates,) if isinstance(num_candidates, int) else tuple(num_candidates)
+        if split not in SPLITS:
+            raise InputError(f"split must be one of {', '.join(SPLITS)}, not {split!r}")
+        if not sizes or min(sizes) < 32:
+            raise InputError(f"num_candidates must be at least 32, not {num_candidates}")
+        if num_questions < 1 or noise < 0:
+            raise InputError(f"num_questions must be positive and noise not negative: {num_questions}, {noise}")
+        self.bank, self.split, self.seed, self.sizes, self.noise = bank, split, seed, sizes, noise
+        self.types = _shares(types)
+        self._length = num_questions
+        self.cast = _cast(bank, split)
+        self._clips = [i for i, clip in enumerate(bank.backgrounds) if clip["split"] == split]
+        self._cards = [
+            [i for i in bank.series_of[-1 - kind] if bank.series[i]["split"] == split]
+            for kind in range(len(bank.cards))
+        ]
+        settings = json.dumps([bank.fingerprint, split, seed, sizes, self.types, noise])
+        self.fingerprint = hashlib.sha256(settings.encode()).hexdigest()[:16]
+        self._kept: OrderedDict[int, tuple[Question, Layout]] = OrderedDict()
+
+    def __len__(self) -> int:
+        """Number of questions."""
+        return self._length
+
+    @overload
+    def __getitem__(self, index: int) -> Question: ...
+    @overload
+    def __getitem__(self, index: slice) -> list[Question]: ...
+    def __getitem__(self, index: int | slice) -> Question | list[Question]:
+        """Question `index`, with options, answer, evidence in seconds, and its type as category."""
+        if isinstance(index, slice):
+            return [self.item(i)[0] for i in range(*index.indices(self._length))]
+        return self.item(index)[0]
+
+    def __iter__(self) -> Iterator[Question]:
+        return (self.item(i)[0] for i in range(self._length))
+
+    def __call__(self, video: str) -> EncodedClip:
+        """The features of a question's video.
+
+        Raises:
+            InputError: if the video is none of these questions'.
+        """
+        start, _, number = video.rpartition("/")
+        if start != f"storyboard/{self.fingerprint}" or not number.isdecimal() or int(number) >= self._length:
+            raise InputError(f"{video!r} is no video of these storyboards ({self.split}, seed {self.seed})")
+        return EncodedClip(self._encoding(int(number), video), name=video)
+
+    def item(self, index: int) -> tuple[Question, Layout]:
+        """A question and how its video is laid out.
+
+        Raises:
+            IndexError: if there are fewer questions.
+        """
+        index = index + self._length if index < 0 else index
+        if not 0 <= index < self._length:
+            raise IndexError(f"question {index} of {self._length}")
+        if index not in self._kept:
+            self._kept[index] = self._made(index)
+            if len(self._kept) > _KEPT:
+                self._kept.popitem(last=False)
+        return self._kept[index]
+
+    def _made(self, index: int) -> tuple[Question, Layout]:
+        rng = self._rng(index, 0)
+        size = int(rng.choice(self.sizes))
+        kind = str(rng.choice(list(self.types), p=list(self.types.values())))
+        clips = self._palette(rng, size)
+        story = self._story(rng, kind, size, clips)
+        spans = place(rng, story.sequence, size, pinned=story.pinned)
+        layout = fill(rng, self.bank, story.sequence, spans, clips, self._cards, size)
+        wording = str(rng.choice(PHRASINGS[story.phrasing][self.split])).format(**story.slots)
+        times = layout.timestamps
+        evidence = [layout.scenes[i] for i in story.evidence]
+        question = Question(
+            id=f"{self.split}-{self.seed}-{index}",
+            video=f"storyboard/{self.fingerprint}/{index}",
+            question=wording[0].upper() + wording[1:],
+            options=story.options,
+            answer=story.answer,
+            evidence=tuple((float(times[scene.start]), float(times[scene.stop - 1])) for scene in evidence),
+            category=kind,
+        )
+        return question, layout
+
+    def _story(self, rng: np.random.Generator, kind: str, size: int, clips: Sequence[int]) -> Story:
+        longer = int(2 * np.log2(max(1, size / 64)))
+        seen = set().union(*(self.bank.backgrounds[clip].get("shows", ()) for clip in clips))
+        for _ in range(_TRIES):
+            scenes = int(rng.integers(5, 10)) + int(rng.integers(0, longer + 1))
+            story = TYPES[kind][1](rng, self.cast, scenes)
+            if story is not None and not seen.intersection(story.sequence):
+                return story
+        raise InputError(f"the {self.split} split has too few different things for questions of type {kind!r}")
+
+    def _palette(self, rng: np.random.Generator, size: int) -> list[int]:
+        """Background clips of one video: it comes back to the same few places."""
+        count = int(rng.integers(2, 5 + size // 64))
+        return [self._clips[i] for i in rng.permutation(len(self._clips))[:count]]
+
+    def _encoding(self, index: int, video: str) -> VideoEncoding:
+        _, layout = self.item(index)
+        bank, count = self.bank, len(layout.timestamps)
+        thing = torch.from_numpy(layout.series >= 0)
+        rows = bank.background_rows[torch.from_numpy(np.where(layout.series >= 0, 0, layout.step))]
+        at = layout.series >= 0
+        rows[thing] = bank.thing_rows[torch.from_numpy(layout.series[at]), torch.from_numpy(layout.step[at])]
+        random = torch.from_numpy(self._rng(index, 1).standard_normal((count, rows.shape[1]), dtype=np.float32))
+        rows += random * (self.noise * rows.norm(dim=1, keepdim=True) / rows.shape[1] ** 0.5)
+        step = float(layout.timestamps[1])
+        return VideoEncoding(
+            tensors={"embeddings": rows},
+            indices=np.arange(count),
+            timestamps=layout.timestamps,
+            video={"source": video, "num_frames": count, "duration": count * step, "average_fps": 1 / step},
+            video_fingerprint=f"{self.fingerprint}-{index}",
+            selector="storyboards",
+            selector_fingerprint=f"embeddings-1-{bank.encoder}",
+        )
+
+    def _rng(self, index: int, stream: int) -> np.random.Generator:
+        return np.random.default_rng([self.seed, SPLITS.index(self.split), index, stream])
+
+
+def _shares(types: Mapping[str, float] | Sequence[str] | None) -> dict[str, float]:
+    chosen = list(TYPES) if types is None else list(types)
+    unknown = [name for name in chosen if name not in TYPES]
+    if unknown or not chosen:
+        raise InputError(f"no question types {unknown}; known are {', '.join(TYPES)}")
+    weights = [types[name] if isinstance(types, Mapping) else TYPES[name][0] for name in chosen]
+    if min(weights) < 0 or sum(weights) <= 0:
+        raise InputError(f"shares of question types must not be negative, and not all 0: {weights}")
+    return {name: weight / sum(weights) for name, weight in zip(chosen, weights, strict=True)}
+
+
+def _cast(bank: Bank, split: str) -> Cast:
+    ours = [i for i, concept in enumerate(bank.concepts) if concept.split == split]
+    members: dict[str, list[int]] = {}
+    for i in ours:
+        members.setdefault(bank.concepts[i].kind, []).append(i)
+    askable = tuple(sorted(kind for kind, m in members.items() if kind not in NOT_ASKED and len(m) > OPTIONS))
+    if not askable:
+        raise InputError(f"the bank has no kind with enough things in its {split} split")
+    return Cast(
+        names=[concept.name for concept in bank.concepts],
+        kinds=[concept.kind for concept in bank.concepts],
+        near=[frozenset(concept.near) for concept in bank.concepts],
+        members={kind: np.array(m) for kind, m in members.items()},
+        everyone=np.array(ours),
+        cards=bank.cards,
+        split=split,
+        askable=askable,
+    )
