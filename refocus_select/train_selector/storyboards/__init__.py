@@ -2,6 +2,6 @@
 
 from .bank import Bank, Concept
 from .layout import NOTHING, Layout, Scene
-from .source import Storyboards
+from .source import Storyboards, storyboards
 
-__all__ = ["NOTHING", "Bank", "Concept", "Layout", "Scene", "Storyboards"]
+__all__ = ["NOTHING", "Bank", "Concept", "Layout", "Scene", "Storyboards", "storyboards"]

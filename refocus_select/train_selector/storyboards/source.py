@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 from collections import OrderedDict
 from collections.abc import Iterator, Mapping, Sequence
-from typing import overload
+from functools import cached_property
+from typing import Any, overload
 
 import numpy as np
 import torch
@@ -79,6 +81,11 @@ class Storyboards(Sequence[Question]):
         self.fingerprint = hashlib.sha256(settings.encode()).hexdigest()[:16]
         self._kept: OrderedDict[int, tuple[Question, Layout]] = OrderedDict()
 
+    @cached_property
+    def categories(self) -> list[str]:
+        """The type of every question, without making the questions."""
+        return [self._kind(self._rng(index, 0))[1] for index in range(self._length)]
+
     def __len__(self) -> int:
         """Number of questions."""
         return self._length
@@ -124,8 +131,7 @@ class Storyboards(Sequence[Question]):
 
     def _made(self, index: int) -> tuple[Question, Layout]:
         rng = self._rng(index, 0)
-        size = int(rng.choice(self.sizes))
-        kind = str(rng.choice(list(self.types), p=list(self.types.values())))
+        size, kind = self._kind(rng)
         clips = self._palette(rng, size)
         story = self._story(rng, kind, size, clips)
         spans = place(rng, story.sequence, size, pinned=story.pinned)
@@ -143,6 +149,10 @@ class Storyboards(Sequence[Question]):
             category=kind,
         )
         return question, layout
+
+    def _kind(self, rng: np.random.Generator) -> tuple[int, str]:
+        """Number of candidates and question type: what an item's generator decides first."""
+        return int(rng.choice(self.sizes)), str(rng.choice(list(self.types), p=list(self.types.values())))
 
     def _story(self, rng: np.random.Generator, kind: str, size: int, clips: Sequence[int]) -> Story:
         longer = int(2 * np.log2(max(1, size / 64)))
@@ -181,6 +191,19 @@ class Storyboards(Sequence[Question]):
 
     def _rng(self, index: int, stream: int) -> np.random.Generator:
         return np.random.default_rng([self.seed, SPLITS.index(self.split), index, stream])
+
+
+def storyboards(split: str, bank: str | os.PathLike[str], **settings: Any) -> Storyboards:
+    """For configurations of `train_selector`: "refocus_select.train_selector.storyboards:storyboards".
+
+    Args:
+        split: "train", "validation" or "test".
+        bank: path of the bank.
+        **settings: of `Storyboards`; those of the form `{split}_{name}` replace `name` for one split.
+    """
+    own = {name.removeprefix(f"{split}_"): value for name, value in settings.items() if name.startswith(f"{split}_")}
+    general = {name: value for name, value in settings.items() if not name.startswith(tuple(f"{s}_" for s in SPLITS))}
+    return Storyboards(Bank.load(bank), split, **(general | own))
 
 
 def _shares(types: Mapping[str, float] | Sequence[str] | None) -> dict[str, float]:
