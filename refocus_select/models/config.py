@@ -159,6 +159,8 @@ class RefocusConfig:
         similarity_residual: logits get a learned multiple of a frame-question similarity that the caller provides.
         feature_encoder: with `frame_encoder` "none", the dual encoder whose vectors of frames and questions the network
             reads: "mini", a folder, or a Hub id; empty if the caller provides other features.
+        question_mentions: 0 reads a question as one vector; M above 0 as the vector of its sentence without the things
+            it names, and the vectors of up to M such things (`models.wording`).
         frame_cues: tokens of frames also tell time, change and (where the question is known) similarity.
         question_fusion: "after" reads the question behind the frames, so that one reading serves all questions (the
             paper's order); "before" adds it to every frame, so that the reading itself depends on it.
@@ -194,6 +196,7 @@ class RefocusConfig:
     question_hidden_size: int = 0
     similarity_residual: bool = False
     feature_encoder: str = ""
+    question_mentions: int = 0
     frame_cues: bool = False
     question_fusion: str = "after"
     bidirectional: bool = False

@@ -68,7 +68,9 @@ class RefocusModel(nn.Module):
         self.vision = SiglipTower(config.vision) if config.frame_encoder == "siglip" else None
         self.projector = make_projector(config.mm_projector_type, config.mm_hidden_size, config.d_model)
         self.question_projector = (
-            nn.Linear(config.question_hidden_size, config.d_model) if config.question_hidden_size else None
+            nn.Linear(config.question_hidden_size * (1 + config.question_mentions), config.d_model)
+            if config.question_hidden_size
+            else None
         )
         self.cues = FrameCues(config) if config.frame_cues else None
         self.backbone = Mamba2Backbone(config)

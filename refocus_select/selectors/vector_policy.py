@@ -14,7 +14,7 @@ from ..encoding import VideoEncoding
 from ..errors import InputError, SelectorLoadError
 from ..models.checkpoint import fingerprint, save_model
 from ..models.refocus import RefocusModel
-from ..models.vectors import Reading, read_vectors
+from ..models.vectors import Reading, question_parts, read_vectors
 from ..video import CandidateRule
 from .base import Choice
 from .card import model_card
@@ -120,4 +120,5 @@ class VectorPolicySelector(VectorReader):
         device, count = self.model.device, len(questions)
         features = encoding.tensors["embeddings"].to(device).expand(count, -1, -1)
         times = torch.from_numpy(np.asarray(encoding.timestamps)).to(device).expand(count, -1)
-        return read_vectors(self.model, features, self.encoder.encode_text(questions).to(device), times)
+        asked = question_parts(self.encoder, questions, self.model.config.question_mentions)
+        return read_vectors(self.model, features, asked.to(device), times)

@@ -54,6 +54,7 @@ class PolicyConfig:
     n_layer: int = setting(2, "Mamba-2 blocks", "S")
     d_state: int = setting(16, "state size of a head")
     headdim: int = setting(32, "channels of a head")
+    question_mentions: int = setting(2, "things that a question names which are read as vectors of their own; 0: none")
     question_fusion: Literal["after", "before"] = setting("after", "read the question behind or with the frames", "P")
     bidirectional: bool = setting(False, "read the frames from both ends")
     frame_cues: bool = setting(True, "tell the network time, change and similarity", "S")

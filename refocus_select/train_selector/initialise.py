@@ -69,6 +69,7 @@ def _new(config: PolicyConfig, data: DataConfig, device: torch.device) -> Policy
             question_hidden_size=width,
             similarity_residual=config.similarity_residual,
             feature_encoder=config.encoder,
+            question_mentions=config.question_mentions,
             frame_cues=config.frame_cues,
             question_fusion=config.question_fusion,
             bidirectional=config.bidirectional,

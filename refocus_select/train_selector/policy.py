@@ -16,7 +16,7 @@ from ..models.checkpoint import fingerprint
 from ..models.mamba2 import BackboneState
 from ..models.preprocess import prepare_frames, resize_frames
 from ..models.refocus import RefocusModel
-from ..models.vectors import Reading, read_vectors
+from ..models.vectors import Reading, TextEncoder, question_parts, read_vectors
 from ..questions import Question
 from ..selectors import FrameSelector
 from ..selectors.policy import PolicySelector
@@ -34,7 +34,7 @@ class PolicyInputs:
     Attributes:
         frames: vectors [F, h]; for policies that read pictures pooled features [F, T, h], or pixels uint8 [F, H, W, 3].
         times: seconds, float32 [F].
-        question: vector [h], or token ids int64 [L].
+        question: vectors [P, h], or token ids int64 [L].
     """
 
     frames: Tensor
@@ -113,8 +113,13 @@ class Policy(nn.Module, ABC):
         Args:
             batch: inputs of one group.
             picks: [B, N, K]; None draws `rollouts` subsets of `steps` picks.
+
+        Raises:
+            FloatingPointError: if the network no longer gives numbers.
         """
         reading = self.read(batch)
+        if not reading.finite:
+            raise FloatingPointError("what the policy reads in the videos is not finite")
         if picks is None:
             still = reading.detached()
             picks = self.model.decode(
@@ -156,12 +161,13 @@ class VectorPolicy(Policy):
         super().__init__()
         self.model = model
         self.reader: VectorReader = reader
-        self._texts: dict[str, Tensor] = {}
+        self._memo = Memo(reader.encoder)
 
     def inputs(self, question: Question, clip: Clip) -> PolicyInputs:
         vectors = clip.encoding(self.reader).tensors["embeddings"]
         times = torch.from_numpy(np.asarray(clip.timestamps, dtype=np.float32))
-        return PolicyInputs(vectors, times, self._text(question.question))
+        asked = question_parts(self._memo, [question.question], self.model.config.question_mentions)[0]
+        return PolicyInputs(vectors, times, asked)
 
     def group(self, inputs: PolicyInputs) -> Hashable:
         return len(inputs.frames)
@@ -173,10 +179,24 @@ class VectorPolicy(Policy):
     def selector(self, name: str) -> VectorPolicySelector:
         return VectorPolicySelector(self.model, self.reader.encoder, name=name)
 
-    def _text(self, question: str) -> Tensor:
-        if question not in self._texts:
-            self._texts[question] = self.reader.encoder.encode_text([question])[0]
-        return self._texts[question]
+
+class Memo:
+    """Vectors of texts, kept.
+
+    Each is encoded alone: in a batch its last digits would depend on the others, and a run that goes on from a
+    checkpoint would differ from one that was never broken off.
+    """
+
+    def __init__(self, encoder: TextEncoder) -> None:
+        self._encoder = encoder
+        self._known: dict[str, Tensor] = {}
+
+    def encode_text(self, texts: Sequence[str]) -> Tensor:
+        """Float32 [len(texts), h]."""
+        for text in texts:
+            if text not in self._known:
+                self._known[text] = self._encoder.encode_text([text])[0].float()
+        return torch.stack([self._known[text] for text in texts])
 
 
 class PicturePolicy(Policy):
