@@ -32,14 +32,14 @@ def parse_choice(text: str, options: Sequence[str]) -> int | None:
     """
     answer = _THOUGHT.sub("", text).strip()
     letters = ascii_uppercase[: len(options)]
+    bracketed = {letter for letter in _BRACKETED.findall(answer) if letter in letters}
     for pattern in (_ALONE, _FIRST):
         match = pattern.match(answer)
-        if match and match[1].upper() in letters:
+        if match and match[1].upper() in letters and bracketed <= {match[1].upper()}:
             return letters.index(match[1].upper())
     said = [match[1].upper() for match in _SAID.finditer(answer) if match[1].upper() in letters]
     if said:
         return letters.index(said[-1])
-    bracketed = {letter for letter in _BRACKETED.findall(answer) if letter in letters}
     if len(bracketed) == 1:
         return letters.index(bracketed.pop())
     return _by_words(answer, options)

@@ -37,6 +37,7 @@ class EvidenceScore:
         categories: of the question.
         length: group of the video's length.
         question: what was asked.
+        duration: of the video in seconds.
     """
 
     id: str
@@ -53,6 +54,7 @@ class EvidenceScore:
     categories: tuple[str, ...] = ()
     length: str = ""
     question: str = ""
+    duration: float = 0.0
 
     @property
     def key(self) -> Key:
@@ -168,4 +170,5 @@ def score_evidence(
                 categories=tuple(str(category) for category in categories),
                 length=str(question.extra.get("length") or length_group(selection.duration)),
                 question=question.question,
+                duration=round(selection.duration, 3),
             )

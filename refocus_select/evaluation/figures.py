@@ -19,6 +19,7 @@ from .tables import Line
 _BASELINE = "#868e96"
 _THUMB = 150  # pixels, width of a frame in a strip
 _PER_ROW = 8
+_MARKERS = ("o", "^", "s", "D", "v")  # colours repeat after ten selectors, markers then change
 
 
 def curves(lines: Sequence[Line], *, what: str, baseline: str = "uniform") -> bytes:
@@ -34,9 +35,11 @@ def curves(lines: Sequence[Line], *, what: str, baseline: str = "uniform") -> by
         y = np.array([line.value.mean for line in own])
         low = np.array([0.0 if np.isnan(line.value.low) else line.value.mean - line.value.low for line in own])
         high = np.array([0.0 if np.isnan(line.value.high) else line.value.high - line.value.mean for line in own])
-        style: dict[str, Any] = {"color": _BASELINE, "linestyle": "--"} if name == baseline else {}
-        axis.errorbar(x, y, yerr=[np.maximum(low, 0), np.maximum(high, 0)], marker="o", markersize=4, capsize=2,
-                      linewidth=1.4, label=name, **style)  # fmt: skip
+        style = {"color": f"C{place % 10}", "linestyle": "-", "marker": _MARKERS[place // 10 % len(_MARKERS)]}
+        if name == baseline:
+            style |= {"color": _BASELINE, "linestyle": "--"}
+        errors = [np.maximum(low, 0), np.maximum(high, 0)]
+        axis.errorbar(x, y, yerr=errors, markersize=5, capsize=2, linewidth=1.4, label=name, **style)
     axis.set_xscale("log", base=2)
     axis.set_xticks(sizes, [str(size) for size in sizes])
     axis.minorticks_off()

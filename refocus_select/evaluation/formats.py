@@ -89,8 +89,7 @@ def _longvideobench(row: Mapping[str, Any]) -> Row:
 
 def _mlvu_rows(files: list[Path]) -> Iterator[Mapping[str, Any]]:
     for path in files:
-        for place, row in enumerate(table([path])):
-            yield {**row, "_file": path.stem, "_place": place}
+        yield from ({**row, "_file": path.stem} for row in table([path]))
 
 
 def _mlvu(row: Mapping[str, Any]) -> Row | str:
@@ -278,7 +277,7 @@ def _momentseeker(row: Mapping[str, Any]) -> Row | str:
         return "query by picture or video"
     return Row(
         Question(
-            id=f"{Path(str(row['src_video_path'])).stem}-{row['by_place']}",
+            id=f"{Path(str(row['src_video_path'])).stem}-{row['_place']}",
             video=str(row["src_video_path"]).removeprefix("./"),
             question=str(row["qry_text"]).strip(),
             evidence=spans(row["answering_time_interval"]),

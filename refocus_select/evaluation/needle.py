@@ -407,7 +407,7 @@ def draw_heat_maps(trials: Sequence[Trial], path: str | os.PathLike[str]) -> Pat
     from matplotlib.figure import Figure
 
     scores = summarise(trials)
-    columns = min(3, len(scores))
+    columns = min(3 if len(scores) <= 9 else 5, len(scores))
     rows = -(-len(scores) // columns)
     figure = Figure(figsize=(4.6 * columns, 3.9 * rows), dpi=110, layout="constrained")
     FigureCanvasAgg(figure)

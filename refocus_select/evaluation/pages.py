@@ -388,7 +388,7 @@ def _examples(
         own = by_question[name]
         strips = [figures.Strip(f"{r.selector}: {told(r)}", r.indices, r.timestamps, good(r)) for r in own]
         spans = list(getattr(own[0], "evidence", ()))
-        end = max([1.0, *[t for r in own for t in r.timestamps], *[stop for _, stop in spans]]) * 1.02
+        end = max([r.duration for r in own] + [stop for _, stop in spans])
         title = own[0].question or name
         line = figures.timeline(strips, end=end, spans=spans, title=title)
         parts.append(Figure(f"example-{number}-times", line, f"{name}: {title}"))

@@ -36,6 +36,7 @@ class Prediction:
         categories: of the question.
         length: group of the video's length.
         question: what was asked.
+        duration: of the video in seconds.
     """
 
     id: str
@@ -54,6 +55,7 @@ class Prediction:
     categories: tuple[str, ...] = ()
     length: str = ""
     question: str = ""
+    duration: float = 0.0
 
     @property
     def correct(self) -> bool:
@@ -146,4 +148,5 @@ def _prediction(item: Chosen, answer: Answer, seconds: float) -> Prediction:
         categories=tuple(str(category) for category in categories),
         length=str(question.extra.get("length") or length_group(selection.duration)),
         question=question.question,
+        duration=round(selection.duration, 3),
     )

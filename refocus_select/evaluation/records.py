@@ -86,6 +86,9 @@ def write_text(path: Path, text: str) -> Path:
     try:
         with os.fdopen(handle, "w", encoding="utf-8", newline="\n") as file:
             file.write(text)
+        umask = os.umask(0)
+        os.umask(umask)
+        os.chmod(temporary, 0o666 & ~umask)  # mkstemp makes private files; these are ordinary outputs
         os.replace(temporary, path)
     except BaseException:
         Path(temporary).unlink(missing_ok=True)

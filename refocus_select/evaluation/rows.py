@@ -128,9 +128,10 @@ def seconds(clock: str) -> float | None:
     return total
 
 
-def spans(spans: Iterable[Any]) -> tuple[tuple[float, float], ...]:
+def spans(pairs: Iterable[Any]) -> tuple[tuple[float, float], ...]:
+    """(start, end) in seconds of each pair."""
     found = []
-    for start, end in spans:
+    for start, end in pairs:
         if float(end) < float(start):
             raise InputError(f"the evidence [{start}, {end}] ends before it begins")
         found.append((float(start), float(end)))
