@@ -16,13 +16,10 @@ from torch import Tensor, nn
 from ..errors import InputError
 
 WEIGHTS, OPTIMISER, STATE = "model.safetensors", "optimiser.safetensors", "state.json"
-BEST = "best"
 
 
-def save_checkpoint(
-    folder: Path, name: str, model: nn.Module, optimiser: torch.optim.Optimizer, state: dict[str, Any]
-) -> Path:
-    """Write a checkpoint under a temporary name and move it into place."""
+def save_checkpoint(folder: Path, model: nn.Module, optimiser: torch.optim.Optimizer, state: dict[str, Any]) -> Path:
+    """Write the checkpoint of `state["step"]` under a temporary name and move it into place."""
     folder.mkdir(parents=True, exist_ok=True)
     scratch = Path(tempfile.mkdtemp(prefix=".writing-", dir=folder))
     try:
@@ -32,10 +29,10 @@ def save_checkpoint(
         for path in scratch.iterdir():
             with path.open("rb+") as file:
                 os.fsync(file.fileno())
-        target = folder / name
+        target = at_step(folder, state["step"])
         if target.exists():
             old = Path(tempfile.mkdtemp(prefix=".old-", dir=folder))
-            os.replace(target, old / name)
+            os.replace(target, old / target.name)
             os.replace(scratch, target)
             shutil.rmtree(old, ignore_errors=True)
         else:
@@ -72,9 +69,16 @@ def numbered(folder: Path) -> list[Path]:
     return sorted(folder.glob("step-*")) if folder.is_dir() else []
 
 
+def at_step(folder: Path, step: int) -> Path:
+    """Where the checkpoint of a step lies."""
+    return folder / f"step-{step:08d}"
+
+
 def clean(folder: Path, keep: int) -> None:
-    """Remove all but the last checkpoints, and what killed processes left."""
-    for path in numbered(folder)[:-keep]:
+    """Remove all but the last checkpoints and the best ones these go back to, and what killed processes left."""
+    found = numbered(folder)
+    best = {json.loads((path / STATE).read_text(encoding="utf-8"))["best_step"] for path in found[-keep:]}
+    for path in set(found[:-keep]) - {at_step(folder, step) for step in best}:
         shutil.rmtree(path, ignore_errors=True)
     for pattern in (".writing-*", ".old-*"):
         for path in folder.glob(pattern):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -61,6 +61,7 @@ class Comparison:
     def __init__(self, policy: Policy, judge: Judge, questions: QuestionSet, team: Team, *, batch: int = 16) -> None:
         self._policy, self._judge, self._questions, self._team, self._batch = policy, judge, questions, team, batch
         self._baselines: dict[int, dict[str, Outcome]] = {}
+        self.broken: dict[str, str] = {}  # why a question was left out, by its id
 
     def __len__(self) -> int:
         return len(self._questions)
@@ -73,21 +74,24 @@ class Comparison:
         known = self._baselines.setdefault(num_frames, {})
         mine = []
         for items in self._chunks():
-            greedy = self.greedy(items, num_frames)
-            fresh = [item for item in items if item.question.id not in known]
-            known.update(self._judged(fresh, num_frames))
+            known.update(self._judged([item for item in items if item.question.id not in known], num_frames))
+            items = [item for item in items if item.question.id in known]
             requests = [
                 Request(item.question, item.clip, picks[None].sort(-1).values)
-                for item, (picks, _) in zip(items, greedy, strict=True)
+                for item, (picks, _) in zip(items, self.greedy(items, num_frames), strict=True)
             ]
-            for item, judgement in zip(items, self._judge(requests), strict=True):
+            for item, judgement in self._readable(items, requests):
                 mine.append(_with(known[item.question.id], "policy", judgement))
         gathered = self._team.gather(mine)
         return [outcome for part in gathered for outcome in part]
 
-    def first_picks(self, num_frames: int = 1) -> list[Tensor]:
-        """Log-probabilities of the first pick for each question of this process, [F] each."""
-        return [first for items in self._chunks() for _, first in self.greedy(items, num_frames)]
+    def first_picks(self) -> dict[str, Tensor]:
+        """Log-probabilities of the first pick for each question of this process, [F] by the question's id."""
+        return {
+            item.question.id: first
+            for items in self._chunks()
+            for item, (_, first) in zip(items, self.greedy(items, 1), strict=True)
+        }
 
     def greedy(self, items: Sequence[Item], num_frames: int) -> list[tuple[Tensor, Tensor]]:
         """Picks [K] in the order of picking and log-probabilities of the first [F], on the CPU."""
@@ -98,11 +102,25 @@ class Comparison:
                 found[row] = (p, f)
         return [pair for pair in found if pair is not None]
 
-    def _chunks(self) -> Iterable[list[Item]]:
+    def _chunks(self) -> Iterator[list[Item]]:
         mine = range(self._team.rank, len(self._questions), self._team.size)
         for start in range(0, len(mine), _CHUNK):
-            items = (load_item(self._policy, self._questions, place) for place in mine[start : start + _CHUNK])
-            yield [item for item in items if not isinstance(item, Broken)]
+            items = []
+            for place in mine[start : start + _CHUNK]:
+                item = load_item(self._policy, self._questions, place)
+                if isinstance(item, Broken):
+                    self.broken[item.id] = item.reason
+                else:
+                    items.append(item)
+            yield items
+
+    def _readable(self, items: Sequence[Item], requests: Sequence[Request]) -> Iterator[tuple[Item, Judgement]]:
+        """Items with their judgements, without those whose video breaks here."""
+        for item, judgement in zip(items, judge_readable(self._judge, requests), strict=True):
+            if isinstance(judgement, Broken):
+                self.broken[judgement.id] = judgement.reason
+            else:
+                yield item, judgement
 
     def _judged(self, items: Sequence[Item], num_frames: int) -> dict[str, Outcome]:
         requests = []
@@ -110,7 +128,7 @@ class Comparison:
             picks = [uniform(item.clip.timestamps, num_frames), self._most_similar(item, num_frames)]
             requests.append(Request(item.question, item.clip, torch.from_numpy(np.stack(picks)).sort(-1).values))
         outcomes = {}
-        for item, judgement in zip(items, self._judge(requests), strict=True):
+        for item, judgement in self._readable(items, requests):
             q = item.question
             outcome = Outcome(q.id, q.video, q.category, {}, {})
             for row, method in enumerate(("uniform", "top-k")):
@@ -145,9 +163,22 @@ def load_item(policy: Policy, questions: QuestionSet, place: int) -> Item | Brok
     question = questions.questions[place]
     try:
         clip = questions.clips(question.video)
-        return Item(question, clip, policy.inputs(question, clip))
+        inputs = policy.inputs(question, clip)
     except BROKEN as error:
         return Broken(question.id, str(error))
+    if not bool(inputs.frames.sum().isfinite()):
+        return Broken(question.id, f"the features of {question.video} are not finite")
+    return Item(question, clip, inputs)
+
+
+def judge_readable(judge: Judge, requests: Sequence[Request]) -> list[Judgement | Broken]:
+    """Judge each request; a video that cannot be read costs only its own questions."""
+    try:
+        return list(judge(requests))
+    except BROKEN as error:
+        if len(requests) == 1:
+            return [Broken(requests[0].question.id, str(error))]
+        return [one for request in requests for one in judge_readable(judge, [request])]
 
 
 def grouped(policy: Policy, inputs: Sequence[PolicyInputs], size: int) -> list[list[int]]:

@@ -56,19 +56,18 @@ def evidence_targets(
         InputError: if no candidate lies in the evidence.
     """
     spans = [np.flatnonzero((timestamps >= start) & (timestamps <= end)) for start, end in question.evidence]
-    spans = [rng.permutation(span) for span in spans if len(span)]
+    spans = [span for span in spans if len(span)]
     if not spans:
         raise InputError(f"question {question.id}: no candidate frame lies in its evidence {list(question.evidence)}")
     picks: list[int] = []
     right = np.zeros((steps, len(timestamps)), dtype=bool)
-    for depth in range(max(map(len, spans))):
-        round_picks = [int(span[depth]) for span in rng.permutation(np.array(spans, dtype=object)) if depth < len(span)]
-        waiting = [pick for pick in dict.fromkeys(round_picks) if pick not in picks]
-        for pick in waiting[: steps - len(picks)]:
-            open_spans = [span for span in spans if not set(span.tolist()) & set(picks)] or spans
-            allowed = np.unique(np.concatenate(open_spans))
-            right[len(picks), np.setdiff1d(allowed, picks)] = True
-            picks.append(pick)
+    while len(picks) < steps:
+        hidden = [span for span in spans if not np.isin(span, picks).any()] or spans
+        left = [rest for rest in (np.setdiff1d(span, picks) for span in hidden) if len(rest)]
+        if not left:
+            break
+        right[len(picks), np.concatenate(left)] = True
+        picks.append(int(rng.choice(left[rng.integers(len(left))])))
     others = rng.permutation(np.setdiff1d(np.arange(len(timestamps)), picks))
     picks += others[: steps - len(picks)].tolist()
     return torch.tensor(picks), torch.from_numpy(right)

@@ -25,14 +25,14 @@ class Logbook:
     A run that goes on from a checkpoint drops the rows behind it, so that every step is told once.
     """
 
-    def __init__(self, folder: Path, *, start: int) -> None:
-        """Open the log of `folder`; steps from `start` on will be written anew."""
+    def __init__(self, folder: Path, *, last: int) -> None:
+        """Open the log of `folder`; steps after `last` will be written anew, -1 for all."""
         folder.mkdir(parents=True, exist_ok=True)
         self._path = folder / LOG
-        kept = [row for row in rows(self._path) if row["step"] < start]
+        kept = [row for row in rows(self._path) if row["step"] <= last]
         write_text(self._path, "".join(json.dumps(row) + "\n" for row in kept))
         self._file = self._path.open("a", encoding="utf-8")
-        self._board = _board(folder / "tensorboard", start)
+        self._board = _board(folder / "tensorboard", last + 1)
 
     def write(self, kind: str, step: int, values: dict[str, Any]) -> None:
         """Add a row; numbers also go to TensorBoard as "kind/name"."""

@@ -125,8 +125,8 @@ def training_section(report: dict[str, Any], settings: str) -> str:
         "",
         f"Reinforcement learning from the answers of {answerers} on {train['count']} questions ({train['name']}, "
         f"fingerprint `{train['fingerprint']}`), {report['steps']} steps; these weights are from step {report['step']},"
-        f" the best on watched held-out questions. {report['skipped']} questions were left out because their videos "
-        f"cannot be read. Seed {report['seed']}; "
+        f" the best on watched held-out questions. {report['skipped']} questions could not be used (skipped.json). "
+        f"Seed {report['seed']}; "
         + ", ".join(f"{name} {version}" for name, version in report["versions"].items())
         + ".",
         "",

@@ -42,6 +42,7 @@ class Team:
                     "fewer processes, or set device=cpu"
                 )
             chosen = torch.device("cuda", local)
+            torch.cuda.set_device(chosen)  # what is gathered with NCCL passes through the current GPU
         self.device = chosen
         self._started = False
         if self.size > 1 and not dist.is_initialized():

@@ -6,6 +6,7 @@ run that goes on from a checkpoint repeats exactly what an uninterrupted one wou
 
 from __future__ import annotations
 
+import json
 import logging
 import math
 import time
@@ -22,15 +23,15 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from ..errors import InputError, TrainingError
-from .checkpoints import BEST, clean, load_checkpoint, numbered, save_checkpoint, write_text
-from .compare import BROKEN, Broken, Comparison, Item, cosines, grouped, load_item, matcher_of
+from .checkpoints import at_step, clean, load_checkpoint, numbered, save_checkpoint, write_text
+from .compare import Broken, Comparison, Item, cosines, grouped, judge_readable, load_item, matcher_of
 from .config import StageConfig, TrainConfig
 from .data import Batches, QuestionSet, seeded
 from .imitate import draw_by_similarity, evidence_targets, imitation_loss, similarity_targets
 from .initialise import parameter_groups
 from .logbook import Logbook
 from .objective import advantages, surrogate
-from .policy import Policy, Rollouts
+from .policy import Policy, PolicyInputs, Rollouts
 from .reference import Request
 from .reward import Judge, Judgement
 from .team import Team
@@ -38,6 +39,7 @@ from .team import Team
 logger = logging.getLogger(__name__)
 
 WINDOW = 20  # steps over which rewards are averaged for the switch rules
+ANCHOR = "anchor.safetensors"  # first picks of the policy at the start of RL, by question
 
 
 @dataclass
@@ -90,11 +92,11 @@ class Trainer:
         self.optimiser = torch.optim.AdamW(parameter_groups(policy, config.optimiser.weight_decay), config.optimiser.lr)
         self._wrapped = team.wrap(policy)
         self._pools = [
-            Batches(train.positions(stage.categories), config.optimiser.batch, (config.seed, 2, number))
+            Batches(self._usable(stage), config.optimiser.batch, (config.seed, 2, number))
             for number, stage in enumerate(config.stages)
         ]
         self._bar = progress_bar
-        self._spare: Item | None = None
+        self._spare: PolicyInputs | None = None
 
     # -- the loop -------------------------------------------------------------------------------------
 
@@ -106,12 +108,12 @@ class Trainer:
         """
         from tqdm import tqdm
 
-        self._resume()
-        book = Logbook(self.folder, start=self.progress.step) if self.team.leads else None
+        goes_on = self._resume()
+        book = Logbook(self.folder, last=self.progress.step if goes_on else -1) if self.team.leads else None
         disable = True if not self.team.leads else None if self._bar is None else not self._bar
         try:
             with tqdm(total=self.config.total_steps, initial=self._planned(), unit="step", disable=disable) as bar:
-                if self.progress.step == 0:
+                if not goes_on:
                     self._look(book)
                     self._save()
                 while self.progress.stage < len(self.config.stages):
@@ -122,9 +124,10 @@ class Trainer:
                     bar.n = self._planned()
                     bar.set_postfix({k: f"{numbers[k]:.3f}" for k in ("reward", "entropy") if k in numbers})
                     over = self.progress.stage == len(self.config.stages)
+                    better = False
                     if over or self.progress.stage_step == 0 or self.progress.step % self.config.watch.every == 0:
-                        self._look(book)
-                    if over or self.progress.step % self.config.checkpoint_every == 0:
+                        better = self._look(book)
+                    if over or better or self.progress.step % self.config.checkpoint_every == 0:
                         self._save()
         finally:
             if book:
@@ -166,7 +169,7 @@ class Trainer:
         # One group: its rollouts keep their graph, and the prompt is read once. More: each is read again for gradients.
         single = max(self.team.gather(len(groups))) == 1 and objective.passes == 1
         with self._timed("rollouts"), torch.set_grad_enabled(single):
-            drawn = [self._forward(group, None, num_frames, number) for number, group in enumerate(groups)]
+            drawn = [self._forward(_inputs(group), None, num_frames, number) for number, group in enumerate(groups)]
         with self._timed("reference"):
             judged = [self._judge(group, rollouts) for group, rollouts in zip(groups, drawn, strict=True)]
         rewards = [torch.stack([judgement.reward for judgement in group]) for group in judged]  # [B, N] each
@@ -182,11 +185,10 @@ class Trainer:
                 self.optimiser.zero_grad(set_to_none=True)
                 for i, last in self._turns(len(groups)):
                     with self._synchronised(last):
-                        if i >= len(groups):  # another process has more groups: take part in the exchange of gradients
-                            idle = self._forward([self._spare_item(items)], None, num_frames)
-                            (0.0 * idle.log_probs.sum()).backward()
+                        if i >= len(groups):
+                            self._idle(num_frames)
                             continue
-                        now = drawn[i] if single else self._forward(groups[i], drawn[i].picks, num_frames)
+                        now = drawn[i] if single else self._forward(_inputs(groups[i]), drawn[i].picks, num_frames)
                         gain = surrogate(
                             now.log_probs,
                             drawn[i].log_probs.detach(),
@@ -220,7 +222,8 @@ class Trainer:
                 lessons.append((item, *self._lesson(item, min(num_frames, len(item.clip)))))
             except InputError as error:  # no evidence in this question
                 self.progress.skipped.setdefault(item.question.id, str(error))
-        if not lessons:
+        count = sum(self.team.gather(len(lessons)))
+        if not count:
             raise TrainingError(
                 f"stage {self.progress.stage}: no question of the batch can be taught by {stage.method}"
             )
@@ -228,16 +231,19 @@ class Trainer:
         total = 0.0
         self.optimiser.zero_grad(set_to_none=True)
         with self._timed("gradient"):
-            count = sum(self.team.gather(len(lessons)))
             for i, last in self._turns(len(groups)):
-                rows = groups[min(i, len(groups) - 1)]
-                group, picks, targets = zip(*(lessons[row] for row in rows), strict=True)
-                weight = len(rows) * self.team.size / count if i < len(groups) else 0.0
                 with self._synchronised(last):
-                    rollouts = self._forward(list(group), torch.stack(picks)[:, None], num_frames)
-                    loss = imitation_loss(rollouts.distributions[:, 0], torch.stack(targets).to(rollouts.picks.device))
-                    (loss * weight).backward()
-                total += loss.item() * weight / self.team.size
+                    if i >= len(groups):
+                        self._idle(num_frames)
+                        continue
+                    group, picks, targets = zip(*(lessons[row] for row in groups[i]), strict=True)
+                    share = len(group) / count
+                    rollouts = self._forward(_inputs(group), torch.stack(picks)[:, None], num_frames)
+                    loss = imitation_loss(
+                        rollouts.distributions[:, 0], torch.stack(targets).to(rollouts.distributions.device)
+                    )
+                    (loss * share * self.team.size).backward()
+                total += loss.item() * share
             norm = self._apply()
         return {"imitation_loss": sum(self.team.gather(total)), "gradient_norm": norm, "questions": count}
 
@@ -251,6 +257,15 @@ class Trainer:
         return picks, similarity_targets(similar, picks, self.stage.temperature)
 
     # -- parts of a step ------------------------------------------------------------------------------
+
+    def _usable(self, stage: StageConfig) -> np.ndarray:
+        """Positions of the questions that a stage can learn from."""
+        positions = self.train.positions(stage.categories)
+        if stage.method == "evidence" and self.train.listed:  # a generated set has it everywhere or nowhere
+            positions = positions[[bool(self.train.questions[i].evidence) for i in positions]]
+            if not len(positions):
+                raise InputError(f"a stage imitates evidence, but no question of {self.train.name} tells where it is")
+        return positions
 
     def _items(self) -> list[Item]:
         """The questions of this process in this step; broken videos are left out and counted."""
@@ -269,48 +284,58 @@ class Trainer:
                 f"{next(iter(self.progress.skipped), None)}; check data.train"
             )
         if items:
-            self._spare = items[0]
+            self._spare = items[0].inputs
+        if not all(self.team.gather(self._spare is not None)):  # a process without videos borrows one
+            spares = self.team.gather(self._spare)
+            self._spare = self._spare or next(spare for spare in spares if spare is not None)
         return items
 
     def _groups(self, items: Sequence[Item]) -> list[list[int]]:
         return grouped(self.policy, [item.inputs for item in items], self.config.optimiser.micro_batch)
 
-    def _spare_item(self, items: Sequence[Item]) -> Item:
-        spare = items[0] if items else self._spare
-        if spare is None:
-            raise TrainingError("this process has not yet seen a readable video; check the data")
-        return spare
+    def _idle(self, num_frames: int) -> None:
+        """Take part in the exchange of gradients while another process has more groups."""
+        assert self._spare is not None
+        idle = self._forward([self._spare], None, num_frames)
+        (0.0 * idle.log_probs.sum()).backward()
 
-    def _forward(self, group: Sequence[Item], picks: Tensor | None, num_frames: int, number: int = 0) -> Rollouts:
+    def _forward(
+        self, inputs: Sequence[PolicyInputs], picks: Tensor | None, num_frames: int, number: int = 0
+    ) -> Rollouts:
         device = self.team.device
         seed = seeded(self.config.seed, 5, self.progress.step, self.team.rank, number)
         with torch.autocast(device.type, torch.bfloat16, enabled=self.config.optimiser.mixed_precision == "bf16"):
-            rollouts: Rollouts = self._wrapped(
-                [item.inputs for item in group],
-                picks,
-                rollouts=self.stage.rollouts,
-                steps=num_frames,
-                temperature=self.config.objective.temperature,
-                generator=torch.Generator(device).manual_seed(seed),
-            )
+            try:
+                rollouts: Rollouts = self._wrapped(
+                    inputs,
+                    picks,
+                    rollouts=self.stage.rollouts,
+                    steps=num_frames,
+                    temperature=self.config.objective.temperature,
+                    generator=torch.Generator(device).manual_seed(seed),
+                )
+            except FloatingPointError as error:
+                raise self._not_finite(str(error)) from error
         return rollouts
+
+    def _not_finite(self, what: str) -> TrainingError:
+        return TrainingError(
+            f"step {self.progress.step}: {what}; the last good checkpoint is in {self.checkpoints}. Lower "
+            "optimiser.lr, or train without mixed precision"
+        )
 
     def _judge(self, group: Sequence[Item], rollouts: Rollouts) -> list[Judgement]:
         """The worth of each question's subsets; a video that breaks here teaches nothing in this step."""
         subsets = rollouts.picks.cpu().sort(-1).values
         requests = [Request(item.question, item.clip, picks) for item, picks in zip(group, subsets, strict=True)]
-        try:
-            return self.judge(requests)
-        except BROKEN:
-            return [self._judge_one(request) for request in requests]
-
-    def _judge_one(self, request: Request) -> Judgement:
-        try:
-            return self.judge([request])[0]
-        except BROKEN as error:
-            self._skip(request.question.id, str(error))
-            nothing = torch.zeros(len(request.subsets))
-            return Judgement(nothing, nothing, nothing)
+        judged = []
+        for judgement in judge_readable(self.judge, requests):
+            if isinstance(judgement, Broken):
+                self._skip(judgement.id, judgement.reason)
+                nothing = torch.zeros(subsets.shape[1])
+                judgement = Judgement(nothing, nothing, nothing)
+            judged.append(judgement)
+        return judged
 
     def _skip(self, identity: str, reason: str) -> None:
         if identity not in self.progress.skipped:
@@ -338,10 +363,7 @@ class Trainer:
         if not bool(torch.isfinite(norm)):
             trained = ((name, p.grad) for name, p in self.policy.named_parameters() if p.grad is not None)
             bad = [name for name, gradient in trained if not gradient.isfinite().all()]
-            raise TrainingError(
-                f"step {self.progress.step}: the gradient is not finite (first in {', '.join(bad[:3])}); the last good "
-                f"checkpoint is in {self.checkpoints}. Lower optimiser.lr, or train without mixed precision"
-            )
+            raise self._not_finite(f"the gradient is not finite (first in {', '.join(bad[:3])})")
         self.optimiser.step()
         return float(norm)
 
@@ -421,11 +443,15 @@ class Trainer:
                     f"step {now.step}: the policy has collapsed: its entropy was below {watch.min_entropy:g} nats for "
                     f"{now.collapsed} steps, and the reward ({mean:.3f}) is not above that of the stage's beginning "
                     f"({now.stage_reward:.3f}). Raise entropy_bonus or lower optimiser.lr; the best checkpoint is "
-                    f"{self.checkpoints / BEST}"
+                    f"{at_step(self.checkpoints, now.best_step)}"
                 )
 
-    def _look(self, book: Logbook | None) -> None:
-        """Answer held-out questions; keep the best policy, and go back to it when this one drifts."""
+    def _look(self, book: Logbook | None) -> bool:
+        """Answer held-out questions, and go back to the best policy when this one drifts.
+
+        Returns:
+            Whether this is the best policy so far, so that it must be saved.
+        """
         now = self.progress
         self.policy.eval()
         rewards = []
@@ -442,21 +468,21 @@ class Trainer:
                 if book:
                     book.write("held_out", now.step, numbers)
             divergence = self._divergence()
+        for identity, reason in self.comparison.broken.items():
+            self._skip(identity, reason)
         reward = float(np.mean(rewards))
         if book and divergence is not None:
             book.write("drift", now.step, {"kl": divergence})
         watch = self.config.watch
         if now.best_reward is None or reward > now.best_reward:
             now.best_reward, now.best_step, now.drifting = reward, now.step, 0
-            if self.team.leads:
-                save_checkpoint(self.checkpoints, BEST, self.policy, self.optimiser, asdict(now))
-            self.team.wait()
-            return
+            return True
         far = watch.max_kl is not None and divergence is not None and divergence > watch.max_kl
         low = watch.max_drop is not None and reward < now.best_reward - watch.max_drop
         now.drifting = now.drifting + 1 if far or low else 0
         if now.drifting >= watch.patience:
             self._roll_back(reward)
+        return False
 
     def _roll_back(self, reward: float) -> None:
         now, watch = self.progress, self.config.watch
@@ -464,9 +490,9 @@ class Trainer:
             raise TrainingError(
                 f"step {now.step}: drift for the {now.rollbacks + 1}. time (held-out reward {reward:.3f}, best "
                 f"{now.best_reward:.3f} at step {now.best_step}). Lower optimiser.lr or raise entropy_bonus; the best "
-                f"checkpoint is {self.checkpoints / BEST}"
+                f"checkpoint is {at_step(self.checkpoints, now.best_step)}"
             )
-        load_checkpoint(self.checkpoints / BEST, self.policy, self.optimiser)
+        load_checkpoint(at_step(self.checkpoints, now.best_step), self.policy, self.optimiser)
         now.rollbacks, now.drifting, now.lr_factor = now.rollbacks + 1, 0, now.lr_factor * watch.lr_factor
         logger.warning(
             "step %d: held-out reward %.3f after %.3f at step %d; back to that policy, learning rate times %g",
@@ -478,17 +504,18 @@ class Trainer:
         methods = [stage.method for stage in self.config.stages[: self.progress.stage + 1]]
         if "reinforce" not in methods:
             return None
-        path = self.folder / f"anchor-{self.team.rank}.safetensors"
-        current = self.comparison.first_picks()
-        if not path.exists():
+        path = self.folder / ANCHOR
+        current: dict[str, Tensor] = {}
+        for part in self.team.gather(self.comparison.first_picks()):
+            current.update(part)
+        if self.team.leads and not path.exists():
             scratch = path.with_suffix(".tmp")
-            save_file({str(i): row.contiguous() for i, row in enumerate(current)}, scratch)
+            save_file({name: row.contiguous() for name, row in current.items()}, scratch)
             scratch.replace(path)
+        self.team.wait()
         anchor = load_file(path)
-        pairs = [(row, anchor[str(i)]) for i, row in enumerate(current)]
-        total = sum(float((row.exp() * (row - old)).nansum()) for row, old in pairs)
-        sums = self.team.gather((total, len(pairs)))
-        return sum(part[0] for part in sums) / max(1, sum(part[1] for part in sums))
+        known = [(row, anchor[name]) for name, row in current.items() if name in anchor]
+        return sum(float((row.exp() * (row - old)).nansum()) for row, old in known) / max(1, len(known))
 
     def _watched(self) -> list[int]:
         return sorted(set(self.config.watch.num_frames or (k for s in self.config.stages for k in s.num_frames)))
@@ -501,27 +528,22 @@ class Trainer:
             skipped.update(part)
         self.progress.skipped = skipped
         if self.team.leads:
-            name = f"step-{self.progress.step:08d}"
-            save_checkpoint(self.checkpoints, name, self.policy, self.optimiser, asdict(self.progress))
+            save_checkpoint(self.checkpoints, self.policy, self.optimiser, asdict(self.progress))
             clean(self.checkpoints, self.config.keep_checkpoints)
             if skipped:
-                import json
-
                 write_text(self.folder / "skipped.json", json.dumps(skipped, indent=1))
         self.team.wait()
 
-    def _resume(self) -> None:
+    def _resume(self) -> bool:
+        """Go on from the last checkpoint, if there is one."""
         found = numbered(self.checkpoints)
         if not found:
-            for path in self.folder.glob("anchor-*"):
-                path.unlink()
-            return
-        state = load_checkpoint(found[-1], self.policy, self.optimiser)
-        self.progress = Progress(**state)
-        if self.progress.step == 0:
-            for path in self.folder.glob(f"anchor-{self.team.rank}.*"):
-                path.unlink()
+            if self.team.leads:
+                (self.folder / ANCHOR).unlink(missing_ok=True)
+            return False
+        self.progress = Progress(**load_checkpoint(found[-1], self.policy, self.optimiser))
         logger.info("going on from step %d", self.progress.step)
+        return True
 
     def load_best(self) -> int:
         """Put the best policy on held-out questions in place.
@@ -529,10 +551,14 @@ class Trainer:
         Returns:
             The step it is from.
         """
-        state = load_checkpoint(self.checkpoints / BEST, self.policy, None)
-        return int(state["step"])
+        load_checkpoint(at_step(self.checkpoints, self.progress.best_step), self.policy, None)
+        return self.progress.best_step
 
     @property
     def share_of_time(self) -> dict[str, float]:
         """Seconds spent in the parts of the run."""
         return dict(Counter(self.progress.seconds))
+
+
+def _inputs(group: Sequence[Item]) -> list[PolicyInputs]:
+    return [item.inputs for item in group]
