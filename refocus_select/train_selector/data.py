@@ -55,7 +55,8 @@ class QuestionSet:
             return own
         digest = hashlib.sha256()
         for q in self.questions:
-            digest.update(json.dumps([q.id, Path(q.video).name, q.question, q.options, q.answer]).encode())
+            row = [q.id, Path(q.video).name, q.question, q.options, q.answer, q.evidence, q.category]
+            digest.update(json.dumps(row).encode())
         return digest.hexdigest()[:16]
 
     def positions(self, categories: Sequence[str] | None) -> np.ndarray:

@@ -19,7 +19,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from ..errors import InputError
+from ..errors import InputError, VideoDecodeError
 from ..questions import Question, as_row
 from .checkpoints import write_text
 from .compare import BROKEN
@@ -105,10 +105,10 @@ def filter_questions(
     target = Path(folder)
     target.mkdir(parents=True, exist_ok=True)
     _same_identity(target, questions, judge, num_frames)
-    done = {row["id"] for row in _margins(target)}
-    mine = [i for i in range(shard[0], len(questions), shard[1]) if questions.questions[i].id not in done]
     path = target / f"margins-{shard[0]}-of-{shard[1]}.jsonl"
     _mend(path)
+    done = {row["id"] for row in _margins(target)}
+    mine = [i for i in range(shard[0], len(questions), shard[1]) if questions.questions[i].id not in done]
     disable = None if progress is None else not progress
     with path.open("a", encoding="utf-8") as file, tqdm(total=len(mine), unit="question", disable=disable) as bar:
         for start in range(0, len(mine), _CHUNK):
@@ -125,6 +125,8 @@ def _probe(chunk: list[Question], questions: QuestionSet, judge: Judge, num_fram
     for question in chunk:
         try:
             clip = questions.clips(question.video)
+            if len(clip) < 2:
+                raise VideoDecodeError(f"{question.video} has a single candidate frame: there is nothing to choose")
             parts = probes(len(clip), num_frames)
             halves = [parts[:WINDOWS], parts[WINDOWS:]]  # of different sizes when windows are shorter than a probe
             asked = [Request(question, clip, torch.from_numpy(np.stack(half))) for half in halves]

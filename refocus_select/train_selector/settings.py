@@ -135,7 +135,9 @@ def _convert(hint: Any, value: Any, name: str) -> Any:
     if origin in (Union, types.UnionType):
         return _convert_union(arguments, value, name)
     if origin is typing.Literal:
-        if value not in arguments:
+        if value is False and "no" in arguments:  # YAML takes a plain no for false
+            return "no"
+        if value not in arguments or isinstance(value, bool):
             raise InputError(f"{name} must be one of {', '.join(map(str, arguments))}, not {value!r}")
         return value
     if origin is tuple:
@@ -143,8 +145,10 @@ def _convert(hint: Any, value: Any, name: str) -> Any:
             raise InputError(f"{name} must be a list, not {value!r}")
         item = arguments[0]
         return tuple(_convert(item, entry, f"{name}[{i}]") for i, entry in enumerate(value))
-    if origin is dict or hint is dict or origin is Mapping or hint is Any:
-        return value
+    if origin is dict:
+        if not isinstance(value, Mapping):
+            raise InputError(f"{name} must be 'name: value' pairs, not {value!r}")
+        return dict(value)
     if dataclasses.is_dataclass(hint):
         if isinstance(value, typing.cast(type, hint)):
             return value
@@ -169,7 +173,7 @@ def _convert_union(choices: tuple[Any, ...], value: Any, name: str) -> Any:
 
 
 def _convert_plain(hint: Any, value: Any, name: str) -> Any:
-    value = _scientific(value) if hint is float else value
+    value = _scientific(value) if hint in (float, int) else value
     if hint is float and isinstance(value, int) and not isinstance(value, bool):
         return float(value)
     if hint is int and isinstance(value, float) and value.is_integer():
