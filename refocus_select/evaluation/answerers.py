@@ -80,7 +80,7 @@ class VideoModelAnswerer:
         temporal_merge: str = "auto",
         system_prompt: str | None = None,
         device: str | None = None,
-        dtype: str = "bfloat16",
+        dtype: str | None = None,
         attn_implementation: str | None = None,
     ) -> None:
         """Load a model.
@@ -96,16 +96,20 @@ class VideoModelAnswerer:
             temporal_merge: see there.
             system_prompt: if the model is to have one.
             device: "cuda", "cpu", or "auto" to spread the model over GPUs.
-            dtype: of the weights.
+            dtype: of the weights (default: bfloat16 on a GPU, float32 elsewhere).
             attn_implementation: e.g. "flash_attention_2".
 
         Raises:
             InputError: for an unknown scoring, or a model without videos.
         """
+        import torch
+
         from refocus_select.adapters.lmms_eval import VideoModel
 
         if scoring not in SCORINGS:
             raise InputError(f"scoring must be one of {', '.join(SCORINGS)}, not {scoring!r}")
+        on_gpu = torch.cuda.is_available() and device != "cpu"
+        dtype = dtype or ("bfloat16" if on_gpu else "float32")
         loaded = VideoModel(
             pretrained,
             selector="uniform",

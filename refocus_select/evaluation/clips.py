@@ -26,6 +26,7 @@ class ChosenClip(Clip):
         self._first = selections[0]
         self.indices, places = np.unique(np.concatenate([s.indices for s in selections]), return_index=True)
         self.timestamps = np.concatenate([s.timestamps for s in selections])[places]
+        self.duration = self._first.duration
         digest = hashlib.sha256(self.indices.tobytes()).hexdigest()[:16]
         self.key = f"{self._first.video_fingerprint}-{digest}"
 

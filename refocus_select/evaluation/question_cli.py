@@ -70,7 +70,7 @@ def add_question_commands(kinds: Any) -> None:
     model.add_argument("--system-prompt", metavar="TEXT", help="the model's system prompt")
     model.add_argument("--timestamps", default="auto", help="how the model is told times (default: auto)")
     model.add_argument("--temporal-merge", default="auto", help="for models that merge frames (default: auto)")
-    model.add_argument("--dtype", default="bfloat16", help="of the model's weights (default: bfloat16)")
+    model.add_argument("--dtype", help="of the model's weights (default: bfloat16 on a GPU, else float32)")
     model.add_argument("--attn-implementation", metavar="NAME", help="e.g. flash_attention_2")
     qa.set_defaults(run=_qa)
 

@@ -253,6 +253,20 @@ def test_a_reference_model_needs_no_preparation(room):
     assert prepared.answer(question(room), selection) == fresh.answer(question(room), selection)
 
 
+def test_a_video_model_as_reference_model(room):
+    """The trainer's reward model answers the evaluation too, and gets the frames that were chosen."""
+    answerer = load_answerer(f"reference:{room / 'model'}", device="cpu", dtype="float32", scoring="logits")
+    assert isinstance(answerer, ReferenceAnswerer)
+    asked = [question(room, "q00"), question(room, "q01", options=("dark", "light"), answer=0)]
+    found = list(answer_questions(asked, choosers(UniformSelector(), BrightnessSelector()), answerer, [2, 4],
+                                  progress=False))  # fmt: skip
+    assert len(found) == 8
+    assert all(np.isfinite(p.scores).all() and p.choice == int(np.argmax(p.scores)) for p in found)
+    assert [len(p.scores) for p in found] == [3, 2] * 4
+    alone = ReferenceAnswerer(answerer.model).answer(asked[0], selection_of(room, UniformSelector(), 2))
+    assert alone.scores == pytest.approx(found[0].scores, abs=1e-4)
+
+
 def test_your_own_answerer(room):
     here = "tests.evaluation.test_qa"
     assert isinstance(load_answerer(f"{here}:Counting"), Counting)
