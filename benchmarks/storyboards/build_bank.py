@@ -40,6 +40,7 @@ SHARES = {"train": 0.64, "validation": 0.14, "test": 0.22}
 CARD_KINDS = {"credits": "closing credits", "title": "a title card", "page": "a page of text"}
 CARD_SERIES = 12  # of each kind and split
 NEAR = 0.55  # names at least this similar are not in one video
+_UNFIT = re.compile(r"^(an?|the|another) |\b(one|two|three|four|five|once|twice|\d+)\b|^(un)?locked|^(first|last) ")
 LIKELY = 4.5  # deviations from which a background is taken to show the thing
 SHOWN = {  # what is to be seen in the films that are backgrounds
     "bbb.mp4": "rabbit|bunny|bird|squirrel|butterfly|apple|flower|tree|chinchilla|fox|bow|cherry|blossom|leaf|log",
@@ -172,7 +173,8 @@ def _split(names: Tensor, kinds: list[str]) -> list[str]:
 def _recognised(
     encoder: MiniEncoder, concepts: list[Concept], series: list[dict[str, Any]], rows: Tensor
 ) -> tuple[list[int], list[int]]:
-    """Which concepts and series stay: those that the encoder still knows in front of their backgrounds.
+    """Which concepts and series stay: those that the encoder still knows in front of their backgrounds, and whose names
+    cannot be taken for a kind of thing or a number.
 
     Args:
         rows: features of each series, [series, STEPS, D].
@@ -182,6 +184,9 @@ def _recognised(
     similarity = rows.mean(1) @ names.T
     own = similarity.gather(1, owner.clamp_min(0)[:, None])
     stays = ((similarity > own).sum(1) < RECOGNISED) | (owner < 0)
+    kinds = {concept.kind for concept in concepts}
+    unfit = {i for i, concept in enumerate(concepts) if concept.name in kinds or _UNFIT.search(concept.name)}
+    stays &= torch.tensor([int(i) not in unfit for i in owner])
     kept = stays.nonzero().flatten().tolist()
     return sorted({int(owner[i]) for i in kept if owner[i] >= 0}), kept
 
