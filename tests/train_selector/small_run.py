@@ -1,0 +1,118 @@
+"""Small runs in the planted world: a policy, settings, and a run in a process of its own that can be killed."""
+
+from __future__ import annotations
+
+import os
+import signal
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from refocus_select.models.config import RefocusConfig, SSMConfig
+from refocus_select.models.refocus import RefocusModel
+from refocus_select.selectors.training_free import VectorReader
+from refocus_select.train_selector import Request, TrainConfig, TrainResult, train_selector
+from refocus_select.train_selector.initialise import reinitialise
+from refocus_select.train_selector.logbook import read_log
+from refocus_select.train_selector.policy import VectorPolicy
+
+from .planted import WIDTH, Answerer, Vectors, World
+
+LEARN = ("optimiser.lr=0.005", "objective.advantage=batch", "objective.reward=probability")
+
+
+def small_policy(seed: int = 0, *, d: int = 16, fusion: str = "before", **fields: Any) -> VectorPolicy:
+    """A `VectorPolicy` over the planted vectors."""
+    torch.manual_seed(seed)
+    values: dict[str, Any] = {
+        "n_layer": 1, "vocab_size": 1, "ssm": SSMConfig(d_state=4, headdim=8), "mm_hidden_size": WIDTH,
+        "mm_spatial_pool_mode": "none", "frame_encoder": "none", "question_hidden_size": WIDTH,
+        "similarity_residual": True, "feature_encoder": "planted", "frame_cues": True, "question_fusion": fusion,
+        "answer_options": False, **fields,
+    }  # fmt: skip
+    model = RefocusModel(RefocusConfig(d_model=d, **values))
+    reinitialise(model, "heads")
+    return VectorPolicy(model, VectorReader(Vectors()))
+
+
+class Both(Answerer):
+    """Answers about the training world and the held-out one; `before` is called first, with the number of the call."""
+
+    def __init__(self, worlds: Sequence[World], before: Callable[[int], None] = lambda number: None) -> None:
+        super().__init__(worlds[0])
+        self._worlds = {str(world.seed): world for world in worlds}
+        self._before = before
+        self.calls = 0
+
+    def option_logits(self, requests: Sequence[Request]) -> list[Tensor]:
+        self._before(self.calls)
+        self.calls += 1
+        found = []
+        for request in requests:
+            self.world = self._worlds[request.clip.key.split("-")[0]]
+            found += super().option_logits([request])
+        return found
+
+
+def small_config(folder: str | Path, *words: str) -> TrainConfig:
+    """Settings of a run of a second or two; `words` replace them."""
+    common = (
+        f"output={folder}", "device=cpu", *LEARN, "optimiser.batch=4", "optimiser.warmup_steps=4",
+        "stages=[{num_frames: [2], steps: 6, rollouts: 4}]", "watch.questions=12", "watch.every=4",
+        "checkpoint_every=5", "test_questions=20",
+    )  # fmt: skip
+    return TrainConfig.load(None, [*common, *words])
+
+
+def small_run(
+    folder: str | Path,
+    *words: str,
+    before: Callable[[int], None] = lambda number: None,
+    lengths: Sequence[int] = (12,),
+    policy: VectorPolicy | None = None,
+    **given: Any,
+) -> TrainResult:
+    """A run in the planted world."""
+    worlds = World(400, 1, lengths=lengths), World(48, 2, lengths=lengths)
+    torch.set_num_threads(1)
+    arguments: dict[str, Any] = {"train": worlds[0], "validation": worlds[1], "reference": Both(worlds, before)}
+    arguments["policy"] = policy or small_policy()
+    return train_selector(small_config(folder, *words), **(arguments | given))
+
+
+def killed_run(folder: str, words: Sequence[str], name: str, number: int, lengths: Sequence[int]) -> None:
+    """A run that is killed at the `number`-th call of `name` ("" for the reference model); for a process of its own."""
+
+    def die(call: int) -> None:
+        if call == number:
+            os.kill(os.getpid(), signal.SIGKILL)
+
+    if not name:
+        small_run(folder, *words, before=die, lengths=lengths)
+        return
+    original, calls = getattr(os, name), iter(range(10**9))
+
+    def counted(*arguments: Any, **named: Any) -> Any:
+        die(next(calls))
+        return original(*arguments, **named)
+
+    setattr(os, name, counted)
+    small_run(folder, *words, lengths=lengths)
+
+
+def weights(folder: str | Path) -> bytes:
+    """The weights of a result."""
+    return (Path(folder) / "selector" / "model.safetensors").read_bytes()
+
+
+def log(folder: str | Path) -> list[dict[str, Any]]:
+    """The log without what the clock decides."""
+    return [{k: v for k, v in row.items() if k != "seconds"} for row in read_log(Path(folder))]
+
+
+def rows_of(folder: str | Path, kind: str) -> list[dict[str, Any]]:
+    """The rows of a kind."""
+    return [row for row in log(folder) if row["kind"] == kind]
