@@ -2,7 +2,7 @@
 
     python -m benchmarks.storyboards.render benchmarks/storyboards/bank MATERIALS OUT --split test --count 20
 
-Writes `OUT/N.mp4`, and `OUT/questions.jsonl` that `refocus-select evaluate` reads. Each candidate frame of the layout is
+Writes `OUT/N.mp4`, and `OUT/questions.jsonl` for `refocus-select evaluate`. Each candidate frame of the layout is
 shown until the next one, so that a selector with that many candidates sees the pictures that the features are of.
 """
 

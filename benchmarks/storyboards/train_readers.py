@@ -64,7 +64,7 @@ class Recipe:
 
 RECIPES = {
     "transformer": Recipe(
-        ReaderConfig("transformer", width=64, layers=3), seed=1, steps=3000, rate=2e-3,
+        ReaderConfig("transformer", width=64, layers=2), seed=1, steps=3000, rate=2e-3,
         mix={"oracle": 0.28, "half": 0.22, "things": 0.1, "uniform": 0.08, "random": 0.1, "similar": 0.1, "none": 0.08,
              "background": 0.04},
     ),
@@ -225,6 +225,54 @@ def _summary(right: np.ndarray, types: np.ndarray) -> dict[str, list[float]]:
     return table
 
 
+def write_table(folder: Path) -> None:
+    """Write README.md beside the readers: what each needs to see, from their reports."""
+    reports = {path.parent.name: json.loads(path.read_text()) for path in sorted(folder.glob("*/report.json"))}
+    configs = {name: json.loads((folder / name / "config.json").read_text()) for name in reports}
+    lines = [
+        "# Reference readers",
+        "",
+        "Made by `python -m benchmarks.storyboards.train_readers` (see ../README.md); raw figures: each `report.json`.",
+        "Accuracy on videos of 64 candidates with 95 % bootstrap intervals; chance is .25 (.33 for text). Names, wordings,",
+        "pictures and backgrounds of the validation and test splits were not trained on.",
+        "",
+        "| reader | role | parameters | gate passed |",
+        "|---|---|---|---|",
+    ]
+    for name, config in configs.items():
+        size = (folder / name / "model.safetensors").stat().st_size // 4
+        passed = "yes" if reports[name]["gate"] else "no"
+        lines.append(f"| {name} | {config['training']['role']} | {size / 1000:.0f} k | {passed} |")
+    for split in ("validation", "test", "train"):
+        lines += [
+            "",
+            f"## {split.capitalize()} split",
+            "",
+            f"| reader | K | {' | '.join(CHECKS)} |",
+            "|---" * (2 + len(CHECKS)) + "|",
+        ]
+        for name, found in reports.items():
+            for key, table in found.items():
+                if key.startswith(f"{split} K="):
+                    cells = " | ".join(_dotted(table[check]["all"]) for check in CHECKS)
+                    lines.append(f"| {name} | {key.partition('=')[2]} | {cells} |")
+    for split in ("validation", "test"):
+        types = [kind for kind in next(iter(reports.values()))[f"{split} K=8"]["oracle"] if kind != "all"]
+        lines += ["", f"## By type, {split} split, K = 8: oracle / uniform / question only", ""]
+        lines += [f"| reader | {' | '.join(types)} |", "|---" * (1 + len(types)) + "|"]
+        for name, found in reports.items():
+            table = found[f"{split} K=8"]
+            triples = [[table[check][kind][0] for check in ("oracle", "uniform", "question only")] for kind in types]
+            cells = " | ".join(" / ".join(f"{x:.2f}".lstrip("0") for x in triple) for triple in triples)
+            lines.append(f"| {name} | {cells} |")
+    (folder / "README.md").write_text("\n".join(lines) + "\n", encoding="utf-8")
+
+
+def _dotted(summary: list[float]) -> str:
+    mean, low, high = (f"{x:.2f}".lstrip("0") for x in summary)
+    return f"{mean} ({low} to {high})"
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("bank", type=Path)
@@ -247,6 +295,7 @@ def main() -> None:
         table = result["validation K=8"]
         print(name, {check: table[check]["all"][0] for check in CHECKS})
         print(result["oracle minus uniform, points, validation, K=8"], "gate:", result["gate"], flush=True)
+    write_table(arguments.out)
 
 
 if __name__ == "__main__":

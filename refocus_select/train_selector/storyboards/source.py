@@ -157,10 +157,11 @@ class Storyboards(Sequence[Question]):
     def _story(self, rng: np.random.Generator, kind: str, size: int, clips: Sequence[int]) -> Story:
         longer = int(2 * np.log2(max(1, size / 64)))
         seen = set().union(*(self.bank.backgrounds[clip].get("shows", ()) for clip in clips))
+        names = {self.cast.names[concept] for concept in seen}
         for _ in range(_TRIES):
             scenes = int(rng.integers(5, 10)) + int(rng.integers(0, longer + 1))
             story = TYPES[kind][1](rng, self.cast, scenes)
-            if story is not None and not seen.intersection(story.sequence):
+            if story is not None and not seen.intersection(story.sequence) and not names.intersection(story.options):
                 return story
         raise InputError(f"the {self.split} split has too few different things for questions of type {kind!r}")
 
