@@ -107,6 +107,7 @@ def _qa(folder: Path, setup: Mapping[str, Any], baseline: str, seed: int) -> Bui
             "selectors have. An answer that could not be understood counts as wrong."
         ),
         main,
+        *_one_video(results),
         *_uneven(results),
         *_curves(lines, "accuracy", baseline),
         *_groups(results, right, "Accuracy", seed),
@@ -165,6 +166,7 @@ def _evidence(folder: Path, setup: Mapping[str, Any], baseline: str, seed: int) 
             f"{setup['reach']:g} s from a chosen frame. Intervals are 95 % bootstrap intervals over videos."
         ),
         main,
+        *_one_video(results),
     ]
     for name in MEASURES:
         parts += _curves(lines[name], name, baseline, gains=name == "recall")
@@ -275,6 +277,12 @@ def _macro(results: Sequence[Prediction], value: Callable[[Prediction], float]) 
     return f"{100 * np.mean([np.mean(v) for v in groups.values()]):.1f}" if len(groups) > 1 else "–"
 
 
+def _one_video(results: Sequence[Result]) -> list[Part]:
+    if len({r.video for r in results}) > 1:
+        return []
+    return [Text("All questions are about one video, so no interval can be given.")]
+
+
 def _curves(lines: Sequence[Line], what: str, baseline: str, *, gains: bool = True) -> list[Part]:
     parts: list[Part] = []
     if len({line.num_frames for line in lines}) > 1:
@@ -287,8 +295,8 @@ def _curves(lines: Sequence[Line], what: str, baseline: str, *, gains: bool = Tr
 
 
 def _groups(results: Sequence[Any], value: Callable[[Any], float], what: str, seed: int) -> list[Part]:
-    """Tables per category and per length at the largest K."""
-    size = max(r.num_frames for r in results)
+    """Tables per category and per length at the largest common K."""
+    size = max(_common_sizes(results))
     parts: list[Part] = []
     for name, groups in (("category", lambda r: r.categories), ("length", lambda r: [r.length])):
         found = by_group(results, value, groups, size, seed=seed)
@@ -312,9 +320,16 @@ def _groups(results: Sequence[Any], value: Callable[[Any], float], what: str, se
     return parts
 
 
+def _common_sizes(results: Sequence[Result]) -> list[int]:
+    """The numbers of frames K that most selectors have."""
+    selectors = {k: {r.selector for r in results if r.num_frames == k} for k in {r.num_frames for r in results}}
+    most = max(map(len, selectors.values()))
+    return [k for k, names in selectors.items() if len(names) == most]
+
+
 def _pairs(results: Sequence[Result], value: Callable[[Any], float], seed: int) -> list[Part]:
-    """The difference between any two selectors at the largest K."""
-    size = max(r.num_frames for r in results)
+    """The difference between any two selectors at the largest common K."""
+    size = max(_common_sizes(results))
     pairs = all_pairs(results, value, size, seed=seed)
     if len(pairs) < 2:
         return []
@@ -370,19 +385,16 @@ def _examples(
     told: Callable[[Any], str],
     good: Callable[[Any], bool],
 ) -> list[Part]:
-    """Frames of the questions on which the selectors differ most, at the smallest K."""
-    size = min(r.num_frames for r in results)
+    """Frames of the questions on which the selectors differ most, at the smallest common K."""
+    size = min(_common_sizes(results))
     by_question: dict[str, list[Any]] = {}
     for result in results:
         if result.num_frames == size:
             by_question.setdefault(result.id, []).append(result)
     spread = {name: float(np.ptp([value(r) for r in own])) for name, own in by_question.items()}
-    chosen, videos = [], set()
-    for name in sorted(by_question, key=lambda name: -spread[name]):
-        video = by_question[name][0].video
-        if video not in videos:
-            videos.add(video)
-            chosen.append(name)
+    ranked = sorted(by_question, key=lambda name: -spread[name])
+    first = {by_question[name][0].video: name for name in reversed(ranked)}  # the best of each video
+    chosen = sorted(ranked, key=lambda name: first[by_question[name][0].video] != name)
     parts: list[Part] = [Heading("Examples")] if chosen else []
     for number, name in enumerate(chosen[:_EXAMPLES], start=1):
         own = by_question[name]
