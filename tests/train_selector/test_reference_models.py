@@ -91,6 +91,7 @@ def test_agrees_with_plain_passes(model_type: str) -> None:
     assert logits.dtype == torch.float32
     assert logits.device.type == "cpu"
     assert not logits.requires_grad
+    assert not logits.is_inference()
     assert expected.std(0).max() > 0.02  # the frames matter far more than the tolerance
     torch.testing.assert_close(logits, expected, atol=1e-4, rtol=0)
 

@@ -164,7 +164,7 @@ class TransformersReference(ReferenceModel):
         """Whether visual tokens are computed once per candidate."""
         return self._layout is not None
 
-    @torch.inference_mode()
+    @torch.no_grad()  # not inference_mode: its tensors cannot take part in the training that follows
     def option_logits(self, requests: Sequence[Request]) -> list[Tensor]:
         results = []
         for request in requests:
@@ -175,14 +175,14 @@ class TransformersReference(ReferenceModel):
                 results.append(torch.zeros(0, len(letters)))
                 continue
             score = self._full if self._layout is None else self._from_tokens
-            results.append(score(request, chat)[:, letters].clone())
+            results.append(score(request, chat, letters).float().cpu())
         return results
 
     # -- from visual tokens ---------------------------------------------------------------------------
 
-    def _from_tokens(self, request: Request, chat: str) -> Tensor:
-        """Logits of the whole vocabulary behind every subset, float32 [N, V] on the CPU."""
-        clip, subsets = request.clip, request.subsets.numpy()
+    def _from_tokens(self, request: Request, chat: str, letters: list[int]) -> Tensor:
+        """Logits of some tokens behind every subset, [N, letters]."""
+        clip, subsets = request.clip, request.subsets.cpu().numpy()
         shape, size = self._shape(clip, subsets.shape[1], chat)
         features = self._features(clip, np.unique(subsets), chat, shape, size, subsets.shape[1])
         inputs = [
@@ -193,12 +193,9 @@ class TransformersReference(ReferenceModel):
         ]
         longest = max(row["input_ids"].shape[1] for row in inputs)
         count = max(1, self.max_tokens // longest)
-        return torch.cat(
-            [
-                self._read(inputs[at : at + count], [[features[p] for p in row] for row in subsets[at : at + count]])
-                for at in range(0, len(subsets), count)
-            ]
-        )
+        frames = [[features[p] for p in row] for row in subsets]
+        parts = [slice(at, at + count) for at in range(0, len(subsets), count)]
+        return torch.cat([self._read(inputs[part], frames[part])[:, letters] for part in parts])
 
     def _read(self, inputs: Sequence[Mapping[str, Any]], frames: Sequence[Sequence[Features]]) -> Tensor:
         """One pass of the language model over several subsets, [n, V]."""
@@ -209,11 +206,11 @@ class TransformersReference(ReferenceModel):
         logits = self.model(
             **_placed(batch, self.device, self.model.dtype),
             mm_encoder_outputs={layout.modality: layout.outputs(self.model, frames)},
-            use_cache=False,
-            **({"logits_to_keep": kept.to(self.device)} if self._keeps_logits else {}),
+            **self._economies(kept.to(self.device)),
         ).logits
         columns = torch.searchsorted(kept, ends) if self._keeps_logits else ends
-        return logits[torch.arange(len(ends)), columns.to(logits.device)].float().cpu()
+        found: Tensor = logits[torch.arange(len(ends), device=logits.device), columns.to(logits.device)]
+        return found
 
     def _shape(self, clip: Clip, length: int, chat: str) -> tuple[dict[str, Any], tuple[int, int]]:
         """What `length` of the clip's frames come to, and the size of its pictures."""
@@ -290,12 +287,12 @@ class TransformersReference(ReferenceModel):
 
     # -- from pixels ----------------------------------------------------------------------------------
 
-    def _full(self, request: Request, chat: str) -> Tensor:
-        """Logits behind every subset by passes of the whole model, [N, V].
+    def _full(self, request: Request, chat: str, letters: list[int]) -> Tensor:
+        """Logits of some tokens behind every subset by passes of the whole model, [N, letters].
 
         Subsets whose prompts come out equally long share a pass.
         """
-        clip, subsets = request.clip, request.subsets.numpy()
+        clip, subsets = request.clip, request.subsets.cpu().numpy()
         logits: dict[int, Tensor] = {}
         groups: dict[tuple[int, ...], list[int]] = {}
         for k, row in enumerate(subsets):  # times with equally many digits make prompts of equal length
@@ -310,7 +307,7 @@ class TransformersReference(ReferenceModel):
                     answers = torch.cat([self._pass(self._whole(clip, subsets[[k]], chat)) for k in rows])
                 else:
                     answers = self._pass(inputs)
-                logits |= dict(zip(rows, answers, strict=True))
+                logits |= dict(zip(rows, answers[:, letters], strict=True))
                 if self.prompter.batches:
                     count = max(1, self.max_tokens // inputs["input_ids"].shape[1])
         return torch.stack([logits[k] for k in range(len(subsets))])
@@ -325,11 +322,12 @@ class TransformersReference(ReferenceModel):
 
     def _pass(self, inputs: Mapping[str, Any]) -> Tensor:
         """One pass over prompts of equal length, [n, V]."""
-        output = self.model(
-            **_placed(inputs, self.device, self.model.dtype), **({"logits_to_keep": 1} if self._keeps_logits else {})
-        )
-        logits: Tensor = output.logits[:, -1].float().cpu()
-        return logits
+        logits: Tensor = self.model(**_placed(inputs, self.device, self.model.dtype), **self._economies(1)).logits
+        return logits[:, -1]
+
+    def _economies(self, kept: int | Tensor) -> dict[str, Any]:
+        """Arguments that spare what is not asked for: logits at other places, and the states of a later word."""
+        return {"use_cache": False, **({"logits_to_keep": kept} if self._keeps_logits else {})}
 
     # -- what the model is ----------------------------------------------------------------------------
 
