@@ -116,6 +116,9 @@ class ObjectiveConfig:
         "reward minus the question's mean, over the deviation of the question, of the batch, or over nothing",
         "P",
     )
+    credit: Literal["subset", "pick"] = setting(
+        "subset", "whom a reward praises: all picks of its subset, or each for what it adds (K more scorings)", "P"
+    )
     clip: float | None = setting(None, "PPO clipping of the probability ratio of each pick; needed for passes above 1")
     passes: int = setting(1, "gradient steps per batch of rollouts")
     temperature: float = setting(1.0, "of the rollouts", "C")

@@ -21,7 +21,7 @@ class Advantages:
     """How much better each subset is than the others of its question.
 
     Attributes:
-        values: float32 [B, N]; zero for questions without information.
+        values: float32 [B, N], or [B, N, K] if picks are judged apart; zero for questions without information.
         informative: whether the rewards of the question differ, bool [B].
     """
 
@@ -52,21 +52,45 @@ def advantages(
     return Advantages(centred * informative[:, None], informative)
 
 
+def pick_advantages(
+    credits: Tensor, kind: Literal["group", "batch", "none"] = "batch", *, everywhere: Tensor | None = None
+) -> Advantages:
+    """Scale what each pick adds to its subset: r(A) - r(A without the pick).
+
+    Such difference rewards (Wolpert and Tumer 2001; counterfactual baselines in Foerster et al. 2018) tell the picks of
+    a subset apart, where the reward of the whole praises all of them for what one has shown. They are not centred: a
+    frame that adds nothing is worth 0.
+
+    Args:
+        credits: float32 [B, N, K].
+        kind: as for `advantages`, with the root mean square in the place of the deviation.
+        everywhere: for "batch", the credits of all processes (default: `credits`).
+    """
+    size = credits.square().mean((1, 2), keepdim=True).sqrt()
+    informative = size[:, 0, 0] > SAME
+    if kind == "group":
+        credits = credits / size.clamp(min=SAME)
+    elif kind == "batch":
+        total = credits if everywhere is None else everywhere
+        credits = credits / total.square().mean().sqrt().clamp(min=SAME)
+    return Advantages(credits * informative[:, None, None], informative)
+
+
 def surrogate(log_probs: Tensor, drawn: Tensor, values: Tensor, clip: float | None) -> Tensor:
     """What is ascended for each question, [B], without the entropy.
 
     Args:
         log_probs: of each pick under the current policy, [B, N, K], with gradient.
         drawn: the same under the policy that drew the subsets, [B, N, K].
-        values: advantages [B, N].
+        values: advantages [B, N], or [B, N, K] of each pick.
         clip: None for A log pi; else the clipped ratio of each pick (PPO, Schulman et al. 2017), whose gradient is the
             same on the first pass.
     """
+    weight = values if values.ndim == 3 else values[..., None]
     if clip is None:
-        return (values * log_probs.sum(-1)).mean(1)
+        return (weight * log_probs).sum(-1).mean(1)
     ratio = (log_probs - drawn).exp()
     clipped = ratio.clamp(1 - clip, 1 + clip)
-    weight = values[..., None]
     return torch.minimum(ratio * weight, clipped * weight).sum(-1).mean(1)
 
 

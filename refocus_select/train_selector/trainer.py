@@ -30,7 +30,7 @@ from .data import Batches, QuestionSet, seeded
 from .imitate import draw_by_similarity, evidence_targets, imitation_loss, similarity_targets
 from .initialise import parameter_groups
 from .logbook import Logbook
-from .objective import advantages, surrogate
+from .objective import advantages, pick_advantages, surrogate
 from .policy import Policy, PolicyInputs, Rollouts
 from .reference import Request
 from .reward import Judge, Judgement
@@ -172,10 +172,13 @@ class Trainer:
             drawn = [self._forward(_inputs(group), None, num_frames, number) for number, group in enumerate(groups)]
         with self._timed("reference"):
             judged = [self._judge(group, rollouts) for group, rollouts in zip(groups, drawn, strict=True)]
-        rewards = [torch.stack([judgement.reward for judgement in group]) for group in judged]  # [B, N] each
-        everywhere = [torch.cat(part) for part in self.team.gather(rewards) if part]
-        every = torch.cat(everywhere)
-        values = [advantages(r, objective.advantage, everywhere=every) for r in rewards]
+            worth = [torch.stack([judgement.reward for judgement in group]) for group in judged]  # [B, N] each
+            by_pick = objective.credit == "pick" and num_frames > 1
+            if by_pick:
+                worth = [self._credits(*each) for each in zip(groups, drawn, worth, strict=True)]  # [B, N, K] each
+        every = torch.cat([torch.cat(part) for part in self.team.gather(worth) if part])
+        scaled = pick_advantages if by_pick else advantages
+        values = [scaled(part, objective.advantage, everywhere=every) for part in worth]
         informative = sum(self.team.gather(sum(int(v.informative.sum()) for v in values)))
 
         # Scaled by its own deviation, a question without information would only dilute the others, and is dropped.
@@ -324,10 +327,23 @@ class Trainer:
             "optimiser.lr, or train without mixed precision"
         )
 
+    def _credits(self, group: Sequence[Item], rollouts: Rollouts, rewards: Tensor) -> Tensor:
+        """What each pick adds: the reward of its subset minus that of the subset without it, [B, N, K]."""
+        picks = rollouts.picks.cpu()
+        count = picks.shape[2]
+        others = torch.tensor([[i for i in range(count) if i != j] for j in range(count)])  # [K, K-1]
+        without = picks[:, :, others].flatten(1, 2)  # [B, N * K, K-1]
+        less = torch.stack([judgement.reward for judgement in self._judge_subsets(group, without)])
+        return rewards[..., None] - less.unflatten(1, (-1, count))
+
     def _judge(self, group: Sequence[Item], rollouts: Rollouts) -> list[Judgement]:
-        """The worth of each question's subsets; a video that breaks here teaches nothing in this step."""
-        subsets = rollouts.picks.cpu().sort(-1).values
-        requests = [Request(item.question, item.clip, picks) for item, picks in zip(group, subsets, strict=True)]
+        """The worth of each question's subsets."""
+        return self._judge_subsets(group, rollouts.picks.cpu())
+
+    def _judge_subsets(self, group: Sequence[Item], subsets: Tensor) -> list[Judgement]:
+        """Judge [B, N, K] subsets; a video that breaks here teaches nothing in this step."""
+        ordered = subsets.sort(-1).values
+        requests = [Request(item.question, item.clip, picks) for item, picks in zip(group, ordered, strict=True)]
         judged = []
         for judgement in judge_readable(self.judge, requests):
             if isinstance(judgement, Broken):
