@@ -1,4 +1,4 @@
-"""The command line: `refocus-select select | info | cache | evaluate | train | filter`."""
+"""The command line: `refocus-select select | info | cache | evaluate | train | filter | batch | index | search`."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from . import __version__
+from .corpus.cli import add_batch
 from .errors import InputError, MissingDependencyError, RefocusError, SelectorLoadError, VideoError
 from .evaluation.cli import add_evaluate
 from .train_selector.cli import add_train
@@ -131,6 +132,7 @@ def _parser() -> argparse.ArgumentParser:
 
     add_evaluate(commands)
     add_train(commands)
+    add_batch(commands)
     return parser
 
 

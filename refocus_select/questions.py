@@ -76,24 +76,39 @@ def read_questions(
         InputError: if the file is missing or no such table.
         MissingDependencyError: for Parquet without pyarrow, and datasets without the package.
     """
+    questions: list[Question] = []
+    problems: list[Problem] = []
+    for found in iter_questions(source, root=root):
+        if isinstance(found, Problem):
+            problems.append(found)
+        else:
+            questions.append(found)
+    repeated = [name for name, count in Counter(q.id for q in questions).items() if count > 1]
+    problems.extend(Problem(f"id {name}", "several questions have this id; ids must be unique") for name in repeated)
+    return questions, problems
+
+
+def iter_questions(
+    source: str | os.PathLike[str] | Iterable[Mapping[str, Any]], *, root: str | os.PathLike[str] | None = None
+) -> Iterator[Question | Problem]:
+    """The same row by row, for tables of any length: a question or a problem for each row, in order.
+
+    Arguments and errors as for `read_questions`; ids that occur twice are not noticed.
+    """
     if isinstance(source, str | os.PathLike):
         path = Path(source)
         base = None if root == "" else Path(root) if root is not None else path.parent
         rows = _rows(path)
     else:
         base = None if root == "" else Path(root) if root is not None else Path()
-        rows = ((f"row {i}", dict(row)) for i, row in enumerate(source, start=1))
-    questions, problems = [], []
+        rows = ((f"row {i}", row) for i, row in enumerate(source, start=1))
     for where, row in rows:
         try:
             if not isinstance(row, Mapping):
                 raise InputError(f"the row must be an object with fields, not {type(row).__name__}")
-            questions.append(_question(row, base, default_id=where.split()[-1]))
+            yield _question(row, base, default_id=where.split()[-1])
         except InputError as error:
-            problems.append(Problem(where, str(error)))
-    repeated = [name for name, count in Counter(q.id for q in questions).items() if count > 1]
-    problems.extend(Problem(f"id {name}", "several questions have this id; ids must be unique") for name in repeated)
-    return questions, problems
+            yield Problem(where, str(error))
 
 
 def check_choices(question: Question) -> list[Problem]:
@@ -158,9 +173,10 @@ def _rows(path: Path) -> Iterator[tuple[str, Any]]:
         return
     try:
         if kind == ".jsonl":
-            for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), start=1):
-                if line.strip():
-                    yield f"line {number}", _parsed(line)
+            with path.open(encoding="utf-8") as file:
+                for number, line in enumerate(file, start=1):
+                    if line.strip():
+                        yield f"line {number}", _parsed(line)
         elif kind == ".json":
             content = json.loads(path.read_text(encoding="utf-8"))
             if not isinstance(content, list):

@@ -1,0 +1,297 @@
+"""One video and its questions: what every engine does, wherever it runs."""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+import math
+import os
+import re
+import tempfile
+import threading
+from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ..cache import EncodingCache
+from ..encoding import VideoEncoding
+from ..errors import InputError, RefocusError, VideoDecodeError
+from ..selection import Selection
+from ..selectors import FrameSelector
+from ..selectors.algorithms.contract import check_num_frames
+from ..video import CandidateRule, Video, open_video
+from .table import VideoJob
+
+logger = logging.getLogger(__name__)
+
+QUESTIONS_AT_ONCE = 64  # fixed: a text's vector depends in its last digits on the texts encoded with it
+SAMPLING = frozenset({"fps", "max_frames", "start", "end", "exact"})
+_choosing = threading.Lock()  # tokenizers are not made for several threads
+
+
+class OutputError(InputError):
+    """Results cannot be written: the run stops, what is finished stays."""
+
+
+@dataclass(frozen=True)
+class Described:
+    """What has to be known of a selector without loading it here; names as in `FrameSelector`."""
+
+    name: str
+    fingerprint: str
+    rule: CandidateRule
+    frame_size: tuple[int, int] | None
+    looks: bool
+    choice_arguments: frozenset[str]
+
+    @classmethod
+    def of(cls, selector: FrameSelector) -> Described:
+        """Describe a selector."""
+        return cls(
+            selector.name,
+            selector.fingerprint,
+            selector.rule,
+            selector.frame_size,
+            selector.looks,
+            selector.choice_arguments,
+        )
+
+
+@dataclass(frozen=True)
+class BatchSettings:
+    """What is asked of every video.
+
+    Attributes:
+        num_frames: how many frames K.
+        sampling: arguments of `FrameSelector.encode` that decide the candidates.
+        choice: arguments of the selector's choice.
+        backend: decoder.
+        frames: folder for the chosen frames; None to write none.
+        scores: whether results hold the scores of all candidates.
+    """
+
+    num_frames: int = 8
+    sampling: Mapping[str, Any] = field(default_factory=dict)
+    choice: Mapping[str, Any] = field(default_factory=dict)
+    backend: str | None = None
+    frames: str | None = None
+    scores: bool = False
+
+    def check(self, selector: FrameSelector | Described) -> None:
+        """Find now what would be wrong with every video.
+
+        Raises:
+            InputError: naming the argument.
+        """
+        check_num_frames(self.num_frames)
+        unknown = sorted((self.sampling.keys() - SAMPLING) | (self.choice.keys() - selector.choice_arguments))
+        if unknown:
+            known = ", ".join(sorted(SAMPLING | selector.choice_arguments))
+            raise InputError(f"{selector.name!r} has no argument {', '.join(unknown)}; it understands {known}")
+        replace(selector.rule, **{k: v for k, v in self.sampling.items() if k in ("fps", "max_frames")})
+
+    def facts(self) -> dict[str, Any]:
+        """What decides a result, as plain values."""
+        return {
+            "num_frames": self.num_frames,
+            "sampling": dict(sorted(self.sampling.items())),
+            "choice": dict(sorted(self.choice.items())),
+            "backend": self.backend,
+            "frames": self.frames,
+            "scores": self.scores,
+        }
+
+
+def answer_video(
+    selector: FrameSelector,
+    job: VideoJob,
+    settings: BatchSettings,
+    *,
+    cache: EncodingCache | None = None,
+    decoded: Video | None = None,
+    state: tuple[int, int] | None = None,
+) -> list[dict[str, Any]]:
+    """Results of all questions about a video; whatever is wrong with the video is a result too.
+
+    Args:
+        selector: who chooses.
+        job: what is asked.
+        settings: how.
+        cache: where encodings are kept.
+        decoded: the candidates, if somebody else has decoded them.
+        state: of the file before it was decoded (see `file_state`).
+
+    Returns:
+        A result for each question, with its `position`.
+
+    Raises:
+        OutputError: if frames cannot be written.
+    """
+    try:
+        state = state or file_state(job.video)
+        with ExitStack() as opened:
+            video = decoded or opened.enter_context(open_video(job.video, backend=settings.backend))
+            # One decoder thread per video: the cores are used by several videos at once.
+            encoding = selector.encode(video, cache=cache or False, progress=False, workers=1, **settings.sampling)
+            results = _results(selector, job, encoding, settings)
+            if settings.frames is not None:
+                if decoded is not None:
+                    video = opened.enter_context(open_video(job.video, backend=settings.backend))
+                _write_frames(video, encoding, results, Path(settings.frames))
+        if file_state(job.video) != state:
+            raise VideoDecodeError(f"{job.video} changed while it was read; run again when it is complete")
+        return [{"position": p, **r} for p, r in zip(job.positions, results, strict=True)]
+    except OutputError:
+        raise
+    except Exception as error:
+        if not isinstance(error, RefocusError):
+            logger.warning("%s: unexpected error", job.video, exc_info=True)
+        return failed(job, selector.name, settings.num_frames, error)
+
+
+def failed(job: VideoJob, selector: str, num_frames: int, error: BaseException | str) -> list[dict[str, Any]]:
+    """Results that say why there are none."""
+    text = str(error) if isinstance(error, RefocusError | str) else f"{type(error).__name__}: {error}"
+    return [{"position": place, **no_result(selector, num_frames, text)} for place in job.positions]
+
+
+def no_result(selector: str, num_frames: int, error: str) -> dict[str, Any]:
+    """The fields of a row without frames."""
+    return {
+        "selector": selector,
+        "num_frames": num_frames,
+        "indices": [],
+        "timestamps": [],
+        "frame_scores": [],
+        "strategy": None,
+        "duration": None,
+        "warnings": [],
+        "files": [],
+        "error": error,
+    }
+
+
+def file_state(video: str) -> tuple[int, int] | None:
+    """Size and time of change of a local file or folder; None for anything else."""
+    try:
+        status = os.stat(video.removeprefix("file://"))
+    except (OSError, ValueError):
+        return None
+    return status.st_size, status.st_mtime_ns
+
+
+# -- results --------------------------------------------------------------------------------------
+
+
+def _results(
+    selector: FrameSelector, job: VideoJob, encoding: VideoEncoding, settings: BatchSettings
+) -> list[dict[str, Any]]:
+    results: list[dict[str, Any]] = []
+    for start in range(0, len(job.questions), QUESTIONS_AT_ONCE):
+        part = job.questions[start : start + QUESTIONS_AT_ONCE]
+        with _choosing:
+            selections = selector.select(
+                encoding,
+                [question.question for question in part],
+                num_frames=settings.num_frames,
+                options=[list(question.options) or None for question in part],
+                **settings.choice,
+            )
+        results += [_result(selection, settings) for selection in selections]
+    return results
+
+
+def _result(selection: Selection, settings: BatchSettings) -> dict[str, Any]:
+    # A repeated candidate has one score like the others of its number: the first stands for all.
+    scores = _rounded(selection.scores[selection.picks])
+    result = {
+        "selector": selection.selector,
+        "num_frames": settings.num_frames,
+        "indices": selection.indices.tolist(),
+        "timestamps": [round(float(time), 6) for time in selection.timestamps],
+        "frame_scores": scores,
+        "strategy": selection.strategy,
+        "duration": round(selection.duration, 6),
+        "warnings": list(selection.warnings),
+        "files": [],
+        "error": None,
+    }
+    if settings.scores:
+        result["scores"] = _rounded(selection.scores)
+        result["candidate_indices"] = selection.candidate_indices.tolist()
+        result["candidate_timestamps"] = [round(float(time), 6) for time in selection.candidate_timestamps]
+    return result
+
+
+def _rounded(scores: np.ndarray) -> list[float | None]:
+    """Four digits, which do not depend on the number of threads; None for a score that is not finite."""
+    return [round(float(score), 4) if math.isfinite(score) else None for score in scores]
+
+
+# -- frames ---------------------------------------------------------------------------------------
+
+
+def _write_frames(video: Video, encoding: VideoEncoding, results: Sequence[dict[str, Any]], folder: Path) -> None:
+    """Write every chosen frame of the video once, and name the files in the results."""
+    if video.fingerprint != encoding.video_fingerprint:
+        raise VideoDecodeError(f"{video.metadata.source} changed while it was read; run again when it is complete")
+    stem = re.sub(r"[^\w.-]+", "-", Path(video.metadata.source).stem)[:60].strip(".-") or "video"
+    same_name = hashlib.sha256(video.metadata.source.encode()).hexdigest()[:8]
+    place = f"{stem}-{same_name}-{video.fingerprint[:8]}"
+    times = dict(zip(encoding.indices.tolist(), encoding.timestamps.tolist(), strict=True))
+    names = {i: f"{times[i]:010.3f}s_frame{i:06d}.jpg" for result in results for i in result["indices"]}
+    for result in results:
+        result["files"] = [f"{place}/{names[index]}" for index in result["indices"]]
+    target = folder / place
+    try:
+        target.mkdir(parents=True, exist_ok=True)
+        missing = sorted(index for index, name in names.items() if not (target / name).exists())
+    except OSError as error:
+        raise OutputError(_cannot_write(target, error)) from error
+    if not missing:
+        return
+    for piece in video.iter_frames(np.array(missing), chunk=4, workers=1):
+        if not piece.valid.all():
+            raise VideoDecodeError(f"{video.metadata.source}: the frame at {piece.timestamps[0]:.2f} s is damaged")
+        for index, picture in zip(piece.indices.tolist(), piece.data, strict=True):
+            _write_picture(target / names[index], picture)
+
+
+def _write_picture(path: Path, picture: np.ndarray) -> None:
+    from PIL import Image
+
+    try:
+        handle, temporary = tempfile.mkstemp(prefix=".refocus-", suffix=".jpg", dir=path.parent)
+        try:
+            with os.fdopen(handle, "wb") as file:
+                Image.fromarray(picture).save(file, format="JPEG", quality=95)
+            make_ordinary(temporary)
+            os.replace(temporary, path)
+        except BaseException:
+            Path(temporary).unlink(missing_ok=True)
+            raise
+    except OSError as error:
+        raise OutputError(_cannot_write(path, error)) from error
+
+
+def make_ordinary(path: str | os.PathLike[str]) -> None:
+    """Give a temporary file, which only its owner may read, the permissions of an ordinary one."""
+    umask = os.umask(0)
+    os.umask(umask)
+    os.chmod(path, 0o666 & ~umask)
+
+
+def _cannot_write(path: Path, error: OSError) -> str:
+    return (
+        f"cannot write {path}: {error.strerror or error}; what is finished is kept: make room or change the folder's "
+        "permissions, and go on with --resume"
+    )
+
+
+def cannot_write(path: Path, error: OSError) -> OutputError:
+    """The error that stops a run."""
+    return OutputError(_cannot_write(path, error))

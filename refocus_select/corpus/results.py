@@ -1,0 +1,226 @@
+"""Finished results: lines of JSON, Parquet, a `datasets` dataset, and the index databases of the authors' release."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterable, Iterator, Mapping
+from itertools import islice
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, BinaryIO
+
+from ..errors import InputError, MissingDependencyError
+from ..questions import Question
+
+if TYPE_CHECKING:
+    import datasets
+    import pyarrow
+
+    from ..evaluation.selections import StoredSelection
+
+SUFFIXES = (".jsonl", ".parquet")
+_ROWS_AT_ONCE = 1000
+
+
+def check_target(path: Path) -> None:
+    """Refuse a name that says no format, and Parquet without pyarrow."""
+    if path.suffix.lower() not in SUFFIXES:
+        raise InputError(f"{path}: results are written to .jsonl or .parquet")
+    if path.suffix.lower() == ".parquet":
+        _pyarrow()
+
+
+def write_rows(rows: Iterable[Mapping[str, Any]], file: BinaryIO, name: Path) -> None:
+    """Write rows to an open file in the format that the name asks for; memory holds a thousand of them at most."""
+    if name.suffix.lower() == ".jsonl":
+        for row in rows:
+            file.write(json.dumps(row, ensure_ascii=False).encode() + b"\n")
+        return
+    import pyarrow.parquet
+
+    with pyarrow.parquet.ParquetWriter(file, schema(), compression="zstd") as writer:
+        for table in _tables(rows):
+            writer.write_table(table)
+
+
+def read_results(path: str | os.PathLike[str]) -> Iterator[dict[str, Any]]:
+    """The rows of a result, in order.
+
+    Args:
+        path: a .jsonl or .parquet file of `select_batch`.
+
+    Raises:
+        InputError: if there is none, or it is something else.
+    """
+    source = Path(path)
+    if not source.is_file():
+        raise InputError(f"no results at {source}")
+    if source.suffix.lower() == ".jsonl":
+        with source.open("rb") as file:
+            for number, line in enumerate(file, start=1):
+                try:
+                    row = json.loads(line)
+                    row["indices"], row["error"]
+                except (ValueError, KeyError, TypeError) as error:
+                    raise InputError(f"{source}, line {number}: no result of `refocus-select batch`") from error
+                yield row
+        return
+    pyarrow = _pyarrow()
+    import pyarrow.parquet as parquet
+
+    try:
+        with parquet.ParquetFile(source) as file:
+            if not file.schema_arrow.equals(schema()):
+                raise InputError(f"{source} is no result of `refocus-select batch`")
+            for batch in file.iter_batches(batch_size=_ROWS_AT_ONCE):
+                for row in batch.to_pylist():
+                    extra = json.loads(row.pop("extra") or "{}")
+                    absent = [name for name in _OPTIONAL if row[name] is None]
+                    yield {**extra, **{name: value for name, value in row.items() if name not in absent}}
+    except (OSError, pyarrow.ArrowException) as error:
+        raise InputError(f"{source} is damaged or no Parquet file ({error})") from error
+
+
+def load_results(path: str | os.PathLike[str]) -> datasets.Dataset:
+    """Results as a `datasets.Dataset`; fields of ours are columns, further ones JSON in the column `extra`.
+
+    Raises:
+        InputError: see `read_results`.
+        MissingDependencyError: without the package datasets.
+    """
+    try:
+        import datasets
+    except ImportError as error:
+        raise MissingDependencyError("a dataset needs datasets: pip install 'refocus-select[data]'") from error
+    pyarrow = _pyarrow()
+    source = Path(path)
+    if source.is_dir():
+        loaded = datasets.load_from_disk(str(source))
+        if not isinstance(loaded, datasets.Dataset):
+            raise InputError(f"{source} holds several splits; give the folder of one of them")
+        return loaded
+    if source.suffix.lower() == ".parquet" and source.is_file():
+        import pyarrow.parquet as parquet
+
+        return datasets.Dataset(parquet.read_table(source, memory_map=True))
+    return datasets.Dataset(pyarrow.concat_tables([schema().empty_table(), *_tables(read_results(source))]))
+
+
+def convert_results(
+    path: str | os.PathLike[str],
+    target: str | os.PathLike[str],
+    *,
+    like: str | os.PathLike[str] | None = None,
+    benchmark: str = "",
+) -> int:
+    """Write results in another form.
+
+    Args:
+        path: results.
+        target: .jsonl, .parquet, a folder for `datasets.load_from_disk`, or with `like` a frame index database that
+            the authors' `scripts/evaluate.sh` reads.
+        like: a database that the authors' `scripts/prepare.sh` made for the same benchmark.
+        benchmark: its name, e.g. "videomme".
+
+    Returns:
+        How many rows or entries were written; a database has none for questions with errors.
+
+    Raises:
+        InputError: if the target exists, or nothing fits.
+    """
+    goal = Path(target)
+    if goal.exists():
+        raise InputError(f"{goal} exists already; choose another name")
+    if like is not None:
+        from ..evaluation.selections import write_database
+
+        questions = [_question(row) for row in read_results(path) if row["error"] is None]
+        return write_database(goal, stored_selections(path), like=like, questions=questions, benchmark=benchmark)
+    if goal.suffix.lower() in SUFFIXES:
+        from .parts import write_atomically
+
+        check_target(goal)
+        count = 0
+
+        def counted() -> Iterator[dict[str, Any]]:
+            nonlocal count
+            for row in read_results(path):
+                count += 1
+                yield row
+
+        write_atomically(goal, lambda file: write_rows(counted(), file, goal))
+        return count
+    if goal.suffix:
+        raise InputError(f"{goal}: results become .jsonl, .parquet, a folder, or with --like a database")
+    dataset = load_results(path)
+    dataset.save_to_disk(str(goal))
+    return len(dataset)
+
+
+def stored_selections(path: str | os.PathLike[str]) -> Iterator[StoredSelection]:
+    """Results as `refocus_select.evaluation` takes them; rows with errors are left out."""
+    from ..evaluation.selections import StoredSelection
+
+    for row in read_results(path):
+        if row["error"] is None:
+            yield StoredSelection(
+                row["id"], row["num_frames"], tuple(row["indices"]), tuple(row["timestamps"]), row["selector"]
+            )
+
+
+def schema() -> pyarrow.Schema:
+    """The columns of a result."""
+    pa = _pyarrow()
+    text, number = pa.string(), pa.float64()
+    return pa.schema(
+        [
+            ("id", text),
+            ("video", text),
+            ("question", text),
+            ("options", pa.list_(text)),
+            ("answer", pa.int64()),
+            ("evidence", pa.list_(pa.list_(number))),
+            ("category", text),
+            ("selector", text),
+            ("num_frames", pa.int64()),
+            ("indices", pa.list_(pa.int64())),
+            ("timestamps", pa.list_(number)),
+            ("frame_scores", pa.list_(number)),
+            ("strategy", text),
+            ("duration", number),
+            ("warnings", pa.list_(text)),
+            ("files", pa.list_(text)),
+            ("error", text),
+            ("scores", pa.list_(number)),
+            ("candidate_indices", pa.list_(pa.int64())),
+            ("candidate_timestamps", pa.list_(number)),
+            ("extra", text),
+        ]
+    )
+
+
+_OPTIONAL = ("options", "answer", "evidence", "category", "scores", "candidate_indices", "candidate_timestamps")
+
+
+def _tables(rows: Iterable[Mapping[str, Any]]) -> Iterator[pyarrow.Table]:
+    pa, columns = _pyarrow(), schema()
+    known = set(columns.names) - {"extra"}
+    source = iter(rows)
+    while piece := list(islice(source, _ROWS_AT_ONCE)):
+        shaped = []
+        for row in piece:
+            others = {name: value for name, value in row.items() if name not in known}
+            shaped.append({**row, "extra": json.dumps(others, ensure_ascii=False) if others else None})
+        yield pa.Table.from_pylist(shaped, columns)
+
+
+def _question(row: Mapping[str, Any]) -> Question:
+    return Question(row["id"], row["video"], row["question"], tuple(row.get("options") or ()))
+
+
+def _pyarrow() -> Any:
+    try:
+        import pyarrow
+    except ImportError as error:
+        raise MissingDependencyError("Parquet files need pyarrow: pip install 'refocus-select[data]'") from error
+    return pyarrow

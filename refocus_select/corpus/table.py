@@ -1,0 +1,155 @@
+"""The questions of a batch: on disk, in order, and grouped by video."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+import os
+import tempfile
+from array import array
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from ..errors import InputError
+from ..questions import KNOWN_FIELDS, Problem, Question, as_row, iter_questions
+
+Source = str | os.PathLike[str] | Iterable[Mapping[str, Any]]
+
+
+@dataclass(frozen=True)
+class VideoJob:
+    """A video and all its questions: what is done in one go, or not at all.
+
+    Attributes:
+        number: of the video, in the order of the table.
+        video: path or URL.
+        positions: of the rows in the table.
+        questions: one for each position.
+    """
+
+    number: int
+    video: str
+    positions: tuple[int, ...]
+    questions: tuple[Question, ...]
+
+
+class QuestionTable:
+    """Rows in a temporary file; memory holds an offset and a video number for each, and the names.
+
+    Attributes:
+        digest: sha256 of all rows, to know the same questions again.
+        videos: distinct videos, in order of their first row.
+    """
+
+    def __init__(self, source: Source, *, root: str | os.PathLike[str] | None = None) -> None:
+        """Read all rows once.
+
+        Args:
+            source, root: as for `refocus_select.questions.read_questions`.
+
+        Raises:
+            InputError: if there is no such table, no row in it, or no room for temporary files.
+        """
+        self._file = tempfile.TemporaryFile(prefix="refocus-questions-")  # noqa: SIM115 (lives as long as the table)
+        self._offsets, owners = array("q"), array("q")
+        self.videos: dict[str, int] = {}
+        first_row: dict[str, int] = {}
+        digest = hashlib.sha256()
+        end = 0
+        for found in iter_questions(source, root=root):
+            row = _row(found, first_row, len(owners) + 1)
+            line = json.dumps(_plain(row), ensure_ascii=False).encode() + b"\n"
+            try:
+                self._file.write(line)
+            except OSError as error:
+                raise InputError(f"no room for temporary files in {tempfile.gettempdir()} ({error.strerror})") from None
+            digest.update(line)
+            self._offsets.append(end)
+            end += len(line)
+            owners.append(-1 if "error" in row else self.videos.setdefault(row["video"], len(self.videos)))
+        if not owners:
+            raise InputError("there is not one question; give a table with the columns video and question")
+        self._file.flush()
+        self.digest = digest.hexdigest()
+        self._owners = np.array(owners, dtype=np.int64)
+        self._by_video = np.argsort(self._owners, kind="stable")
+        self._edges = np.searchsorted(self._owners[self._by_video], np.arange(len(self.videos) + 1))
+
+    def __len__(self) -> int:
+        """Number of rows, broken ones included."""
+        return len(self._owners)
+
+    def row(self, position: int) -> dict[str, Any]:
+        """A row as it was read; a broken one has only `error` and what is known."""
+        self._file.seek(self._offsets[position])
+        row: dict[str, Any] = json.loads(self._file.readline())
+        return row
+
+    def broken(self) -> np.ndarray:
+        """Positions of the rows that are no questions, int64."""
+        return np.flatnonzero(self._owners < 0)
+
+    def jobs(self, done: np.ndarray, *, part: tuple[int, int] = (0, 1)) -> Iterator[VideoJob]:
+        """The videos with a question that is not done, each with all its questions.
+
+        Args:
+            done: bool, one per row.
+            part: (i, n): every n-th video, from the i-th on.
+        """
+        names = list(self.videos)
+        for number in self.open_videos(done, part=part):
+            positions = self._positions(number)
+            questions = tuple(_question(self.row(int(place))) for place in positions)
+            yield VideoJob(number, names[number], tuple(positions.tolist()), questions)
+
+    def open_videos(self, done: np.ndarray, *, part: tuple[int, int] = (0, 1)) -> Iterator[int]:
+        """Numbers of the videos that `jobs` yields."""
+        for number in range(part[0], len(self.videos), part[1]):
+            if not done[self._positions(number)].all():
+                yield number
+
+    def _positions(self, number: int) -> np.ndarray:
+        return self._by_video[self._edges[number] : self._edges[number + 1]]
+
+    def close(self) -> None:
+        """Remove the temporary file."""
+        self._file.close()
+
+
+def _row(found: Question | Problem, first_row: dict[str, int], number: int) -> dict[str, Any]:
+    if isinstance(found, Problem):
+        return {"id": None, "video": None, "question": None, "error": f"{found.where}: {found.what}"}
+    row = as_row(found)
+    first = first_row.setdefault(found.id, number)
+    if first != number:
+        row["error"] = f"row {number}: the id {found.id!r} is that of row {first} already; ids must be unique"
+    else:
+        row.pop("error", None)  # a result that is asked again
+    return row
+
+
+def _question(row: dict[str, Any]) -> Question:
+    return Question(
+        id=row["id"],
+        video=row["video"],
+        question=row["question"],
+        options=tuple(row.get("options", ())),
+        extra={name: value for name, value in row.items() if name not in KNOWN_FIELDS},
+    )
+
+
+def _plain(value: Any) -> Any:
+    """Values that JSON knows: tables may hold dates, bytes, and numbers that are not finite."""
+    if isinstance(value, Mapping):
+        return {str(key): _plain(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(item) for item in value]
+    if isinstance(value, np.generic | np.ndarray):
+        return _plain(value.tolist())
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    return value if value is None or isinstance(value, str | int | bool) else str(value)
