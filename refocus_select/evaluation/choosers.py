@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any, Protocol
@@ -14,6 +15,7 @@ from ..errors import InputError
 from ..questions import Question
 from ..selection import Selection
 from ..selectors import FrameSelector
+from ..selectors.algorithms import SCORED
 from ..video import open_video
 from .selections import StoredSelection
 
@@ -76,11 +78,7 @@ class SelectorChooser:
     @property
     def settings(self) -> dict[str, Any]:
         """What decides its choices beside the weights."""
-        found: dict[str, Any] = {"rule": asdict(self.selector.rule)}
-        for name in ("algorithm", "settings", "seed"):
-            if getattr(self.selector, name, None) not in (None, {}):
-                found[name] = getattr(self.selector, name)
-        return found
+        return settings_of(self.selector)
 
     def choose(self, video: str, questions: Sequence[Question], num_frames: int) -> list[Selection | None]:
         """See `Chooser`."""
@@ -88,6 +86,19 @@ class SelectorChooser:
         options = [list(question.options) for question in questions] if self._with_options else None
         texts = [question.question for question in questions]
         return list(self.selector.select(encoding, texts, num_frames=num_frames, options=options))
+
+
+def settings_of(selector: FrameSelector) -> dict[str, Any]:
+    """What decides the choices of a selector beside its weights, defaults and seeds included."""
+    found: dict[str, Any] = {"rule": asdict(selector.rule)}
+    algorithm = getattr(selector, "algorithm", None)
+    if algorithm is not None:
+        parameters = inspect.signature(SCORED[algorithm]).parameters.values()
+        defaults = {p.name: p.default for p in parameters if isinstance(p.default, bool | int | float | str)}
+        found |= {"algorithm": algorithm, **defaults, **getattr(selector, "settings", {})}
+    elif hasattr(selector, "seed"):
+        found["seed"] = selector.seed
+    return found
 
 
 class StoredChooser:

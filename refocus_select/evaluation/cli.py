@@ -47,6 +47,7 @@ def _needle(arguments: argparse.Namespace) -> int:
     import numpy as np
 
     from . import needle as n
+    from .choosers import settings_of
     from .pages import build_report
     from .question_cli import record_run
 
@@ -67,7 +68,7 @@ def _needle(arguments: argparse.Namespace) -> int:
     facts = {
         "video": _identity(arguments.video),
         "needles": {needle.name: needle.question for needle in needles},
-        "selectors": n.selector_settings(selectors),
+        "selectors": {s.name: {"fingerprint": s.fingerprint, "settings": settings_of(s)} for s in selectors},
     }
     record = arguments.out / "trials.jsonl"
     arguments.out.mkdir(parents=True, exist_ok=True)
@@ -110,8 +111,10 @@ def _check_same(path: Path, facts: dict[str, Any]) -> None:
         for part in ("video", "needles"):
             if before[part] != facts[part]:
                 raise InputError(f"{path.parent} holds trials of another {part}; choose another folder with --out")
-        for name, fingerprint in facts["selectors"].items():
-            if before["selectors"].get(name, fingerprint) != fingerprint:
-                raise InputError(f"{path.parent} holds trials of {name} with other weights; choose another --out")
+        for name, known in facts["selectors"].items():
+            if before["selectors"].get(name, known) != known:
+                raise InputError(
+                    f"{path.parent} holds trials of {name} with other weights or settings; choose another --out"
+                )
         facts = {**facts, "selectors": {**before["selectors"], **facts["selectors"]}}
     path.write_text(json.dumps(facts, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")

@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 import os
 import zlib
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from contextlib import nullcontext
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -473,8 +473,3 @@ def table(scores: Sequence[NeedleScore]) -> str:
             f"{score.trials} |"
         )
     return "\n".join(lines)
-
-
-def selector_settings(selectors: Sequence[FrameSelector]) -> Mapping[str, str]:
-    """Names and fingerprints, for the record."""
-    return {selector.name: selector.fingerprint for selector in selectors}
