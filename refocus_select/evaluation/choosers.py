@@ -23,6 +23,8 @@ from .selections import StoredSelection
 class Chooser(Protocol):
     """What an evaluation asks for frames.
 
+    It may have `sizes`, the only numbers of frames that it can choose, and `settings` for the record.
+
     Attributes:
         name: for tables.
         fingerprint: identity of weights and settings.
@@ -86,6 +88,18 @@ class SelectorChooser:
         options = [list(question.options) for question in questions] if self._with_options else None
         texts = [question.question for question in questions]
         return list(self.selector.select(encoding, texts, num_frames=num_frames, options=options))
+
+
+def load_selector(name: str, *, encoder: str | None = None, device: str | None = None) -> FrameSelector:
+    """A selector by name; the encoder is for algorithms, others have their own.
+
+    Raises:
+        SelectorLoadError: naming what is missing or damaged, and the remedy.
+    """
+    options = {} if device is None else {"device": device}
+    if encoder is not None and name in SCORED:
+        options["encoder"] = encoder
+    return FrameSelector.from_pretrained(name, **options)
 
 
 def settings_of(selector: FrameSelector) -> dict[str, Any]:

@@ -321,18 +321,13 @@ def _questions(
 def _choosers(arguments: argparse.Namespace, asked: QuestionSet, device: str | None) -> list[Chooser]:
     """Selectors and stored selections in the order of the command."""
     from ..cache import find_cache
-    from ..selectors import FrameSelector
-    from ..selectors.algorithms import SCORED
-    from .choosers import Encodings, SelectorChooser, StoredChooser
+    from .choosers import Encodings, SelectorChooser, StoredChooser, load_selector
     from .selections import read_selections
 
     encodings = Encodings(find_cache(arguments.cache), _sampling(arguments))
     choosers: list[Chooser] = []
     for name in dict.fromkeys(arguments.selectors):
-        options = {} if device is None else {"device": device}
-        if arguments.encoder and name in SCORED:
-            options["encoder"] = arguments.encoder
-        selector = FrameSelector.from_pretrained(name, **options)
+        selector = load_selector(name, encoder=arguments.encoder, device=device)
         choosers.append(SelectorChooser(selector, encodings, options_to_selector=arguments.options_to_selector))
     for spec in arguments.selections:
         path, _, label = spec.partition("=")

@@ -140,7 +140,7 @@ def choose_frames(
             for num_frames in frames:
                 left = [q for q in asked if (q.id, chooser.name, num_frames) not in done]
                 count = num_frames if frames_to_choose is None else frames_to_choose(num_frames)
-                if left:
+                if left and count in getattr(chooser, "sizes", (count,)):
                     chosen += _choose(chooser, video, left, num_frames, count, report)
         if chosen:
             yield chosen

@@ -63,12 +63,16 @@ def test_selectors_are_measured_on_a_clip(tmp_path):
         Question("early", video, "early?", evidence=((0.0, 1.0),), category="x"),
         Question("late", video, "late?", evidence=((4.0, 6.0), (4.5, 5.5))),
     ]
-    stored = [StoredSelection("early", 2, (1, 59)), StoredSelection("late", 2, None, (4.51, 5.2))]
+    stored = [
+        StoredSelection("early", 2, (1, 59)),
+        StoredSelection("late", 2, None, (4.51, 5.2)),
+        StoredSelection("late", 4, (1, 2, 3, 4)),
+    ]
     choosers = [SelectorChooser(UniformSelector(), Encodings()), StoredChooser("mine", "1", stored)]
     told = []
     scores = {
         (s.id, s.selector, s.num_frames): s
-        for s in score_evidence(questions, choosers, [2, 3], report=told.append, progress=False)
+        for s in score_evidence(questions, choosers, [2, 3, 4], report=told.append, progress=False)
     }
     early, late = scores["early", "mine", 2], scores["late", "mine", 2]
     assert (early.indices, early.timestamps) == ((1, 59), (0.1, 5.9))
@@ -80,8 +84,10 @@ def test_selectors_are_measured_on_a_clip(tmp_path):
     # uniform, K = 3: near 1, 3 and 5 s
     assert scores["late", "uniform", 3].recall == 1
     assert scores["late", "uniform", 3].precision == pytest.approx(1 / 3)
-    assert {problem.where for problem in told} == {"early", "late"}  # no stored selection of 3 frames
-    assert all("mine has no selection of 3 frames" in problem.what for problem in told)
+    # nobody selected 3 frames, which is no problem; 4 frames were selected for one of the questions
+    assert [(problem.where, problem.what) for problem in told] == [("early", "mine has no selection of 4 frames")]
+    assert ("late", "mine", 4) in scores
+    assert ("early", "mine", 3) not in scores
     assert EvidenceScore.from_dict(early.to_dict()) == early
 
 
