@@ -109,8 +109,8 @@ class BatchSettings:
 def answer_video(
     selector: FrameSelector,
     job: VideoJob,
-    settings: BatchSettings,
     *,
+    settings: BatchSettings,
     cache: EncodingCache | None = None,
     decoded: Video | None = None,
     state: tuple[int, int] | None = None,

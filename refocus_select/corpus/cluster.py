@@ -57,7 +57,8 @@ class RayRunner:
     ) -> None:
         ray = _ray()
         if not ray.is_initialized():
-            ray.init(logging_level=logging.WARNING, log_to_driver=False, configure_logging=False)
+            ray.init(logging_level=logging.WARNING, log_to_driver=False)
+        logging.getLogger("ray.data").setLevel(logging.WARNING)
         resources = ray.cluster_resources()
         gpus = 0 if str(arguments.get("device", "")).startswith("cpu") else int(resources.get("GPU", 0))
         self._load: Loader = (
@@ -105,15 +106,13 @@ class RayRunner:
                 partial(_decode, self.selector, settings),
                 batch_size=1,
                 num_cpus=1,
-                max_retries=RETRIES,
             )
             answered = decoded.map_batches(
                 _Encoder,
                 batch_size=1,
                 compute=ray.data.ActorPoolStrategy(min_size=1, max_size=self._most),
                 fn_constructor_args=(self._load, settings, self._cache),
-                max_restarts=-1,
-                max_task_retries=RETRIES,
+                ray_remote_args_fn=_limits,
                 **self._needs,
             )
             for row in answered.iter_rows():
@@ -144,6 +143,11 @@ def _ray() -> Any:
             "the engine 'ray' needs Ray: pip install 'refocus-select[cluster]' (here and on the nodes)"
         ) from error
     return ray
+
+
+def _limits() -> dict[str, int]:
+    """Actors come back as often as they die, but a video that kills them is given up."""
+    return {"max_restarts": -1, "max_task_retries": RETRIES}
 
 
 def _same(selector: FrameSelector) -> FrameSelector:
@@ -269,7 +273,7 @@ class _Encoder:
         decoded = _decoded(known, pictures) if pictures else None
         state = tuple(known["state"]) if known["state"] else None
         results = answer_video(
-            self._selector, job, self._settings, cache=self._cache, decoded=decoded, state=state
+            self._selector, job, settings=self._settings, cache=self._cache, decoded=decoded, state=state
         )  # fmt: skip
         return job.number, json.dumps(results, ensure_ascii=False)
 

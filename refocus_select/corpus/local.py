@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
-from typing import Any
+from functools import partial
+from typing import Any, TypeVar
 
 from ..cache import EncodingCache
 from ..selectors import FrameSelector
@@ -13,6 +14,8 @@ from .answer import BatchSettings, answer_video
 from .table import VideoJob
 
 Results = list[dict[str, Any]]
+J = TypeVar("J")
+R = TypeVar("R")
 
 
 def default_workers() -> int:
@@ -43,13 +46,22 @@ def run_local(
         workers: videos at a time (default: `default_workers`).
         cache: where encodings are kept.
     """
+    return in_parallel(jobs, partial(answer_video, selector, settings=settings, cache=cache), workers)
+
+
+def in_parallel(jobs: Iterator[J], work: Callable[[J], R], workers: int | None = None) -> Iterator[tuple[J, R]]:
+    """Do jobs in threads; at most `workers` are begun and not yet taken.
+
+    Raises:
+        Whatever `work` raises; jobs that are under way are waited for.
+    """
     count = workers or default_workers()
     pool = ThreadPoolExecutor(count, "refocus-video")
-    running: dict[Future[Results], VideoJob] = {}
+    running: dict[Future[R], J] = {}
     try:
         while True:
             while len(running) < count and (job := next(jobs, None)) is not None:
-                running[pool.submit(answer_video, selector, job, settings, cache=cache)] = job
+                running[pool.submit(work, job)] = job
             if not running:
                 return
             # The timeout lets Ctrl-C through on systems where a plain wait cannot be interrupted.

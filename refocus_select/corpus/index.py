@@ -1,0 +1,561 @@
+"""`Index`: the encodings of a collection on disk, to be asked at any time, one video or all of them.
+
+INDEX/index.json       the selector and its sampling
+INDEX/videos.parquet   one row per video: path, identity, and which file holds its encoding
+INDEX/encodings/       one safetensors file per video; vectors in half precision
+INDEX/search.faiss     for large collections, made by the first search
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+import os
+import threading
+import time
+from collections import OrderedDict
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import suppress
+from dataclasses import asdict, dataclass, fields, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from filelock import FileLock, Timeout
+
+from ..encoding import VideoEncoding
+from ..errors import EncodingError, InputError, MissingDependencyError, RefocusError, VideoDecodeError
+from ..questions import Problem
+from ..video.sources import fingerprint_of
+from .answer import SAMPLING, BatchSettings
+from .local import in_parallel
+from .parts import write_atomically
+
+if TYPE_CHECKING:
+    from ..selection import Selection
+    from ..selectors import FrameSelector
+    from .search import Search
+
+logger = logging.getLogger(__name__)
+
+SUFFIXES = frozenset(
+    {".3gp", ".asf", ".avi", ".flv", ".gif", ".m2ts", ".m4v", ".mkv", ".mov", ".mp4", ".mpeg", ".mpg", ".mts", ".mxf"}
+    | {".ogv", ".ts", ".vob", ".webm", ".wmv"}
+)
+_FORMAT, _VERSION = "refocus-select/index", 1
+_SAVE_EVERY = 30.0  # seconds between tables while an index is built
+_OPEN_ENCODINGS = 64
+
+
+@dataclass(frozen=True)
+class Entry:
+    """A video of an index.
+
+    Attributes:
+        video: absolute path.
+        identity: of the file: size, time of change, and a hash of its ends.
+        encoding: name of the file with its encoding.
+        sha256: of that file.
+        bytes: of that file.
+        candidates: number of frames F.
+        duration: seconds.
+    """
+
+    video: str
+    identity: str
+    encoding: str
+    sha256: str
+    bytes: int
+    candidates: int
+    duration: float
+
+
+@dataclass(frozen=True)
+class Hit:
+    """A moment that a search has found.
+
+    Attributes:
+        video: path.
+        timestamp: seconds from the first frame.
+        index: frame number.
+        score: similarity to the question; larger is better, comparable within one index.
+    """
+
+    video: str
+    timestamp: float
+    index: int
+    score: float
+
+    def to_dict(self) -> dict[str, Any]:
+        """As plain values."""
+        return asdict(self)
+
+
+@dataclass(frozen=True)
+class Update:
+    """What `Index.build` did.
+
+    Attributes:
+        added, changed, moved, removed, unchanged: numbers of videos.
+        failed: (video, why) of those that cannot be read; they are tried again at the next update.
+        total: videos in the index now.
+    """
+
+    added: int = 0
+    changed: int = 0
+    moved: int = 0
+    removed: int = 0
+    unchanged: int = 0
+    failed: tuple[tuple[str, str], ...] = ()
+    total: int = 0
+
+
+class Index:
+    """The encodings of a collection of videos.
+
+        index = Index.build(["lectures/"], "lectures.index")
+        index.select("the slide with the formula", video="lectures/03.mp4", num_frames=8)
+        index.search("the slide with the formula", 10)
+
+    Attributes:
+        folder: where it lies.
+        entries: path to `Entry`, in order.
+        last_update: what `build` did; an empty one otherwise.
+    """
+
+    def __init__(
+        self, folder: str | os.PathLike[str], *, selector: FrameSelector | None = None, **arguments: Any
+    ) -> None:
+        """Open an index.
+
+        Args:
+            folder: what `build` wrote.
+            selector: the one that it was made with, if it is loaded already.
+            **arguments: for `FrameSelector.from_pretrained`, e.g. `device`.
+
+        Raises:
+            InputError: if there is no index.
+            EncodingError: if it is damaged, or `selector` is another.
+        """
+        self.folder = Path(folder)
+        self._facts = _read_facts(self.folder)
+        self.entries = _read_table(self.folder)
+        self.last_update = Update(total=len(self.entries))
+        self._selector = selector
+        self._arguments = {**self._facts["arguments"], **arguments}
+        self._open: OrderedDict[str, VideoEncoding] = OrderedDict()
+        self._search: dict[str, Search] = {}
+        self._lock = threading.RLock()
+        if selector is not None:
+            self._check_selector(selector)
+
+    @classmethod
+    def build(
+        cls,
+        videos: str | os.PathLike[str] | Iterable[str | os.PathLike[str]],
+        out: str | os.PathLike[str],
+        *,
+        selector: str | FrameSelector = "mini",
+        workers: int | None = None,
+        backend: str | None = None,
+        selector_arguments: Mapping[str, Any] | None = None,
+        progress: bool | None = None,
+        **sampling: Any,
+    ) -> Index:
+        """Make an index, or bring it up to date.
+
+        New and changed videos are read, moved ones recognised, and those whose file is gone are taken out. What is not
+        among `videos` stays. A build that was broken off goes on where it was.
+
+        Args:
+            videos: files, and folders that are searched for videos.
+            out: the index, a folder.
+            selector: a name, or a selector that is loaded already; an index has one selector.
+            workers: videos at a time.
+            backend: decoder.
+            selector_arguments: for `FrameSelector.from_pretrained`.
+            progress: show rate and remaining time (default: only on a terminal).
+            **sampling: `fps`, `max_frames`, `exact`: see `FrameSelector.encode`.
+
+        Raises:
+            InputError: if a path is not there, the index has another selector or sampling, or cannot be written.
+        """
+        from ..selectors import FrameSelector
+
+        _pyarrow()
+        if sampling.keys() - (SAMPLING - {"start", "end"}):
+            raise InputError(f"an index has no argument {', '.join(sorted(sampling.keys() - SAMPLING))}")
+        files = _files([videos] if isinstance(videos, str | os.PathLike) else videos)
+        arguments = dict(selector_arguments or {})
+        loaded = (
+            selector if isinstance(selector, FrameSelector) else FrameSelector.from_pretrained(selector, **arguments)
+        )
+        BatchSettings(sampling=sampling).check(loaded)
+        folder = Path(out)
+        facts = {
+            "format": _FORMAT,
+            "version": _VERSION,
+            "selector": loaded.name if isinstance(selector, FrameSelector) else os.fspath(selector),
+            "arguments": {name: str(value) for name, value in arguments.items() if name != "device"},
+            "fingerprint": loaded.fingerprint,
+            "sampling": dict(sorted(sampling.items())),
+        }
+        with _held(folder):
+            _check_facts(folder, facts)
+            builder = _Builder(folder, loaded, sampling, backend)
+            update = builder.run(files, workers, progress)
+        index = cls(folder, selector=loaded)
+        index.last_update = update
+        return index
+
+    @property
+    def videos(self) -> list[str]:
+        """Paths of the videos."""
+        return list(self.entries)
+
+    @property
+    def selector(self) -> FrameSelector:
+        """The selector of the index, loaded on first use."""
+        with self._lock:
+            if self._selector is None:
+                from ..selectors import FrameSelector
+
+                loaded = FrameSelector.from_pretrained(self._facts["selector"], **self._arguments)
+                self._check_selector(loaded)
+                self._selector = loaded
+            return self._selector
+
+    def __len__(self) -> int:
+        """Number of videos."""
+        return len(self.entries)
+
+    def encoding(self, video: str | os.PathLike[str]) -> VideoEncoding:
+        """The encoding of a video; the last few are kept in memory.
+
+        Raises:
+            InputError: if the video is not in the index.
+            EncodingError: if the file is damaged.
+        """
+        entry = self._entry(video)
+        with self._lock:
+            if entry.encoding in self._open:
+                self._open.move_to_end(entry.encoding)
+                return replace(self._open[entry.encoding], origin=entry.video)
+        encoding = self._load(entry)
+        with self._lock:
+            self._open[entry.encoding] = encoding
+            while len(self._open) > _OPEN_ENCODINGS:
+                self._open.popitem(last=False)
+        return replace(encoding, origin=entry.video)
+
+    def select(self, question: str, *, video: str | os.PathLike[str], num_frames: int = 8, **choice: Any) -> Selection:
+        """Choose the frames of one video; see `FrameSelector.select`.
+
+        Raises:
+            InputError, EncodingError: see `encoding`.
+        """
+        return self.selector.select(self.encoding(video), question, num_frames=num_frames, **choice)
+
+    def search(self, question: str, k: int = 10, *, min_gap: float = 0.0, engine: str = "auto") -> list[Hit]:
+        """The frames of all videos that match a question best.
+
+        Args:
+            question: what is looked for.
+            k: how many moments.
+            min_gap: seconds that two moments of a video lie apart at least.
+            engine: "exact" compares with every frame; "faiss" with the likely ones, for large collections; "auto"
+                takes it from half a million frames on, if it is installed.
+
+        Returns:
+            At most k moments, the best first.
+
+        Raises:
+            InputError: if the selector compares no vectors, or an argument is not usable.
+            MissingDependencyError: for "faiss" without the package.
+        """
+        from .search import choose_engine, open_search
+
+        if not isinstance(question, str) or not question.strip():
+            raise InputError("the question is empty; ask something")
+        if k < 1 or min_gap < 0:
+            raise InputError(f"k must be at least 1 and min_gap at least 0, not {k} and {min_gap}")
+        encoder = getattr(self.selector, "encoder", None)
+        if encoder is None or not self.entries:
+            why = "is empty" if encoder is not None else f"was made with {self.selector.name!r}, which compares nothing"
+            raise InputError(f"{self.folder} {why}; build it with 'mini', or an algorithm with an encoder")
+        name = choose_engine(engine, sum(entry.candidates for entry in self.entries.values()))
+        with self._lock:
+            if name not in self._search:
+                self._search[name] = open_search(name, self)
+        vector = encoder.encode_text([question.strip()]).float().numpy()[0]
+        return self._search[name].best(vector, k, min_gap)
+
+    def check(self) -> list[Problem]:
+        """Read everything: damaged encodings, and videos that are gone or have changed since."""
+        problems = []
+        for entry in self.entries.values():
+            try:
+                self._load(entry)
+            except EncodingError as error:
+                problems.append(Problem(entry.video, str(error)))
+            try:
+                if fingerprint_of(entry.video) != entry.identity:
+                    problems.append(Problem(entry.video, "has changed since it was indexed; index it again"))
+            except OSError as error:
+                problems.append(Problem(entry.video, f"is not there any more ({error.strerror}); index again"))
+        return problems
+
+    def loaded(self) -> Iterator[tuple[Entry, VideoEncoding]]:
+        """All videos with their encodings, one after another."""
+        for entry in self.entries.values():
+            yield entry, self._load(entry)
+
+    def table_digest(self) -> str:
+        """Identity of the content."""
+        return hashlib.sha256(json.dumps([asdict(e) for e in self.entries.values()]).encode()).hexdigest()
+
+    def _load(self, entry: Entry) -> VideoEncoding:
+        path = self.folder / "encodings" / entry.encoding
+        encoding = VideoEncoding.load(path)
+        if _sha256(path) != entry.sha256 or encoding.selector_fingerprint != self._facts["fingerprint"]:
+            raise EncodingError(f"{path} is damaged; remove it and index {entry.video} again")
+        return encoding
+
+    def _entry(self, video: str | os.PathLike[str]) -> Entry:
+        name = os.fspath(video)
+        found = self.entries.get(os.path.abspath(name))
+        if found is not None:
+            return found
+        same = [entry for entry in self.entries.values() if os.path.basename(entry.video) == name]
+        if len(same) != 1:
+            why = f"{len(same)} videos have that name; give the path" if same else "index it first"
+            raise InputError(f"{name} is not in {self.folder}: {why}")
+        return same[0]
+
+    def _check_selector(self, selector: FrameSelector) -> None:
+        if selector.fingerprint != self._facts["fingerprint"]:
+            raise EncodingError(
+                f"{self.folder} was made by {self._facts['selector']!r} ({self._facts['fingerprint'][:12]}), not by "
+                f"{selector.name!r} ({selector.fingerprint[:12]}); build another index"
+            )
+
+
+# -- building -------------------------------------------------------------------------------------
+
+
+class _Builder:
+    """Brings the table of an index up to date."""
+
+    def __init__(self, folder: Path, selector: FrameSelector, sampling: dict[str, Any], backend: str | None) -> None:
+        self._folder, self._selector, self._sampling, self._backend = folder, selector, sampling, backend
+        self._before = _read_table(folder)
+        self._same_content = {entry.identity: entry for entry in self._before.values()}
+
+    def run(self, files: list[str], workers: int | None, progress: bool | None) -> Update:
+        from tqdm import tqdm
+
+        gone = {video: entry for video, entry in self._before.items() if not os.path.exists(video)}
+        left = {entry.identity for entry in gone.values()}
+        entries = {video: entry for video, entry in self._before.items() if video not in gone}
+        failed: list[tuple[str, str]] = []
+        added, changed, moved, unchanged, last_saved = 0, 0, 0, 0, time.monotonic()
+        disable = None if progress is None else not progress
+        with tqdm(total=len(files), desc="videos", unit="video", disable=disable, smoothing=0.05) as bar:
+            for video, entry in in_parallel(iter(files), self._entry, workers):
+                bar.update()
+                before = self._before.get(video)
+                if isinstance(entry, str):
+                    failed.append((video, entry))
+                    entries.pop(video, None)
+                    continue
+                unchanged += entry == before
+                changed += before is not None and entry != before
+                moved += before is None and entry.identity in left
+                added += before is None and entry.identity not in left
+                entries[video] = entry
+                if time.monotonic() - last_saved > _SAVE_EVERY:
+                    _write_table(self._folder, entries)
+                    last_saved = time.monotonic()
+        _write_table(self._folder, entries)
+        self._remove_unused(entries)
+        elsewhere = {entry.identity for entry in entries.values()}
+        removed = sum(entry.identity not in elsewhere for entry in gone.values())
+        return Update(added, changed, moved, removed, unchanged, tuple(sorted(failed)), len(entries))
+
+    def _entry(self, video: str) -> Entry | str:
+        """The entry of a video, encoded if need be; or why there is none."""
+        try:
+            identity = fingerprint_of(video)
+            name = self._name(identity)
+            known = self._same_content.get(identity)
+            path = self._folder / "encodings" / name
+            if known is not None and known.encoding == name and path.is_file():
+                return replace(known, video=video)
+            return self._encoded(video, identity, path)
+        except OSError as error:
+            return f"cannot be read ({error.strerror})"
+        except InputError:  # the index cannot be written
+            raise
+        except Exception as error:
+            if not isinstance(error, RefocusError):
+                logger.warning("%s: unexpected error", video, exc_info=True)
+            return str(error) if isinstance(error, RefocusError) else f"{type(error).__name__}: {error}"
+
+    def _encoded(self, video: str, identity: str, path: Path) -> Entry:
+        encoding = None
+        if path.is_file():  # of a build that was broken off before its table was written
+            with suppress(EncodingError):
+                encoding = VideoEncoding.load(path)
+        if encoding is None:
+            encoding = self._selector.encode(
+                video, cache=False, progress=False, workers=1, backend=self._backend, **self._sampling
+            )
+            if fingerprint_of(video) != identity:
+                raise VideoDecodeError(f"{video} changed while it was read; index it again when it is complete")
+            try:
+                compact(encoding).save(path)
+            except EncodingError as error:
+                raise InputError(f"{error}; make room, and build again: what is encoded is kept") from error
+        return Entry(
+            video=video,
+            identity=identity,
+            encoding=path.name,
+            sha256=_sha256(path),
+            bytes=path.stat().st_size,
+            candidates=len(encoding),
+            duration=float(encoding.video["duration"]),
+        )
+
+    def _name(self, identity: str) -> str:
+        text = json.dumps([identity, self._selector.fingerprint, sorted(self._sampling.items())])
+        return f"{hashlib.sha256(text.encode()).hexdigest()[:40]}.safetensors"
+
+    def _remove_unused(self, entries: Mapping[str, Entry]) -> None:
+        used = {entry.encoding for entry in entries.values()}
+        for path in (self._folder / "encodings").glob("*"):
+            if path.name not in used:
+                with suppress(OSError):
+                    path.unlink()
+
+
+def compact(encoding: VideoEncoding) -> VideoEncoding:
+    """The vectors in half precision: half the size (what it costs is measured in README.md)."""
+    import torch
+
+    halved = {
+        name: tensor.half() if name == "embeddings" and tensor.dtype == torch.float32 else tensor
+        for name, tensor in encoding.tensors.items()
+    }
+    return replace(encoding, tensors=halved)
+
+
+def _files(paths: Iterable[str | os.PathLike[str]]) -> list[str]:
+    found: dict[str, None] = {}
+    for given in paths:
+        path = os.path.abspath(os.fspath(given))
+        if not os.path.exists(path):
+            raise InputError(f"{os.fspath(given)}: no such file or folder")
+        if not os.path.isdir(path):
+            found[path] = None
+            continue
+        for folder, folders, names in os.walk(path):
+            folders.sort()
+            inside = (name for name in sorted(names) if os.path.splitext(name)[1].lower() in SUFFIXES)
+            found |= dict.fromkeys(os.path.join(folder, name) for name in inside)
+    if not found:
+        raise InputError(f"no videos in {', '.join(map(str, paths))}")
+    return list(found)
+
+
+class _held:
+    """An index, for one process that writes."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        self._lock = FileLock(folder / ".lock")
+
+    def __enter__(self) -> None:
+        try:
+            self._folder.mkdir(parents=True, exist_ok=True)
+            self._lock.acquire(timeout=0)
+        except Timeout:
+            raise InputError(f"another process builds {self._folder}; wait for it") from None
+        except OSError as error:
+            raise InputError(f"cannot write to {self._folder}: {error.strerror or error}") from error
+
+    def __exit__(self, *_: object) -> None:
+        self._lock.release()
+
+
+# -- files ----------------------------------------------------------------------------------------
+
+
+def _read_facts(folder: Path) -> dict[str, Any]:
+    path = folder / "index.json"
+    if not path.is_file():
+        raise InputError(f"no index at {folder}; make one with `refocus-select index VIDEO … --out {folder}`")
+    try:
+        facts: dict[str, Any] = json.loads(path.read_text("utf-8"))
+    except (OSError, ValueError) as error:
+        raise EncodingError(f"{path} is damaged ({error}); build the index again in another folder") from error
+    if facts.get("format") != _FORMAT or facts.get("version") != _VERSION:
+        raise EncodingError(f"{path} describes no index of this version; build it again in another folder")
+    return facts
+
+
+def _check_facts(folder: Path, facts: dict[str, Any]) -> None:
+    path = folder / "index.json"
+    if not path.exists():
+        if any(item.name != ".lock" for item in folder.iterdir()):
+            raise InputError(f"{folder} holds other files; choose an empty folder, or a new one")
+        write_atomically(path, lambda file: file.write((json.dumps(facts, indent=2) + "\n").encode()))
+        return
+    before = _read_facts(folder)
+    different = [name for name in ("fingerprint", "sampling") if before[name] != json.loads(json.dumps(facts[name]))]
+    if different:
+        raise InputError(
+            f"{folder} was made with another selector or sampling ({before['selector']}, {before['sampling']}); use "
+            "those, or another folder"
+        )
+
+
+def _read_table(folder: Path) -> dict[str, Entry]:
+    pyarrow = _pyarrow()
+    import pyarrow.parquet as parquet
+
+    path = folder / "videos.parquet"
+    if not path.is_file():
+        return {}
+    try:
+        names = [field.name for field in fields(Entry)]
+        rows = parquet.read_table(path, columns=names).to_pylist()
+    except (OSError, pyarrow.ArrowException) as error:
+        raise EncodingError(f"{path} is damaged ({error}); remove it and index again: encodings are kept") from error
+    return {row["video"]: Entry(**row) for row in rows}
+
+
+def _write_table(folder: Path, entries: Mapping[str, Entry]) -> None:
+    pyarrow = _pyarrow()
+    import pyarrow.parquet as parquet
+
+    kinds = {"str": pyarrow.string(), "int": pyarrow.int64(), "float": pyarrow.float64()}
+    columns = pyarrow.schema([(field.name, kinds[str(field.type)]) for field in fields(Entry)])
+    rows = [asdict(entries[video]) for video in sorted(entries)]
+    table = pyarrow.Table.from_pylist(rows, columns)
+    write_atomically(folder / "videos.parquet", lambda file: parquet.write_table(table, file, compression="zstd"))
+
+
+def _sha256(path: Path) -> str:
+    with path.open("rb") as file:
+        digest = hashlib.sha256()
+        while piece := file.read(1 << 20):
+            digest.update(piece)
+    return digest.hexdigest()
+
+
+def _pyarrow() -> Any:
+    try:
+        import pyarrow
+    except ImportError as error:
+        raise MissingDependencyError("an index needs pyarrow: pip install 'refocus-select[data]'") from error
+    return pyarrow
