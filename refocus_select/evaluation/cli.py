@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import json
 from pathlib import Path
 from typing import Any
 
@@ -47,14 +46,18 @@ def _needle(arguments: argparse.Namespace) -> int:
     import numpy as np
 
     from . import needle as n
-    from .choosers import settings_of
+    from .choosers import load_selector, settings_of
     from .pages import build_report
     from .question_cli import record_run
+    from .run import check_setup
 
     if arguments.depths < 1:
         raise InputError(f"--depths must be at least 1, not {arguments.depths}")
     needles = n.load_needles(arguments.needles)
-    selectors = [_load(name, arguments) for name in dict.fromkeys(arguments.selectors)]
+    selectors = [
+        load_selector(name, encoder=arguments.encoder, device=arguments.device)
+        for name in dict.fromkeys(arguments.selectors)
+    ]
     options: dict[str, Any] = {
         "lengths": tuple(arguments.lengths or n.LENGTHS),
         "depths": tuple(round(float(depth), 4) for depth in np.linspace(0, 1, arguments.depths)),
@@ -66,13 +69,14 @@ def _needle(arguments: argparse.Namespace) -> int:
         return 0
     record_run(arguments.out / "runs.jsonl")
     facts = {
+        "kind": "needle",
         "video": _identity(arguments.video),
         "needles": {needle.name: needle.question for needle in needles},
         "selectors": {s.name: {"fingerprint": s.fingerprint, "settings": settings_of(s)} for s in selectors},
+        "frames": [arguments.num_frames],
     }
     record = arguments.out / "trials.jsonl"
-    arguments.out.mkdir(parents=True, exist_ok=True)
-    _check_same(arguments.out / "setup.json", facts)
+    check_setup(arguments.out / "setup.json", facts)
     trials = n.read_trials(record)
     with record.open("a", encoding="utf-8") as file:
         for trial in n.run_needles(
@@ -87,34 +91,8 @@ def _needle(arguments: argparse.Namespace) -> int:
     return 0
 
 
-def _load(name: str, arguments: argparse.Namespace) -> Any:
-    from ..selectors import FrameSelector
-    from ..selectors.algorithms import SCORED
-
-    options = {} if arguments.device is None else {"device": arguments.device}
-    if arguments.encoder and name in SCORED:
-        options["encoder"] = arguments.encoder
-    return FrameSelector.from_pretrained(name, **options)
-
-
 def _identity(video: str) -> str:
     from ..video import open_video
 
     with open_video(video) as source:
         return source.fingerprint
-
-
-def _check_same(path: Path, facts: dict[str, Any]) -> None:
-    """Refuse to mix trials of different videos, questions or weights in one folder; more selectors may join."""
-    if path.is_file():
-        before = json.loads(path.read_text("utf-8"))
-        for part in ("video", "needles"):
-            if before[part] != facts[part]:
-                raise InputError(f"{path.parent} holds trials of another {part}; choose another folder with --out")
-        for name, known in facts["selectors"].items():
-            if before["selectors"].get(name, known) != known:
-                raise InputError(
-                    f"{path.parent} holds trials of {name} with other weights or settings; choose another --out"
-                )
-        facts = {**facts, "selectors": {**before["selectors"], **facts["selectors"]}}
-    path.write_text(json.dumps(facts, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
