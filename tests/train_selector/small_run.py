@@ -55,8 +55,8 @@ class Both(Answerer):
         self.calls = 0
 
     def option_logits(self, requests: Sequence[Request]) -> list[Tensor]:
-        self._before(self.calls)
         self.calls += 1
+        self._before(self.calls - 1)
         found = []
         for request in requests:
             self.world = self._worlds[request.clip.key.split("-")[0]]

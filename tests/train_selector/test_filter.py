@@ -70,7 +70,10 @@ class Graded(Answerer):
 def judged(world: World, folder: Path, **more: object) -> object:
     arguments = {"reference": Graded(world), **more}
     return filter_questions(
-        QuestionSet(world, world, "w"), Judge([arguments.pop("reference")], "tanh_margin"), folder, num_frames=3,  # type: ignore[list-item]
+        QuestionSet(world, world, "w"),
+        Judge([arguments.pop("reference")], "tanh_margin"),
+        folder,
+        num_frames=3,  # type: ignore[list-item]
         **arguments,  # type: ignore[arg-type]
     )
 

@@ -25,6 +25,7 @@ WORDS = (
     "entropy_bonus: 0.05, entropy_bonus_end: 0.0}, {num_frames: [2], steps: 5, rollouts: 4, categories: [even]}]",
     "watch.every=2", "watch.max_drop=-1.0", "watch.patience=2", "watch.max_rollbacks=99", "watch.max_kl=5.0",
     "checkpoint_every=7", "watch.questions=32", "optimiser.lr=0.02",
+    "test_questions=8",
 )  # fmt: skip
 LENGTHS = (10, 12)
 
@@ -63,7 +64,7 @@ class Stopped(Exception):
     pass
 
 
-@pytest.mark.parametrize("number", [0, 1, 5, 9, 12, 17, 24, 30])
+@pytest.mark.parametrize("number", [0, 5, 9, 14, 23])
 def test_an_error_at_any_call_of_the_reference_model(whole: Path, tmp_path: Path, number: int) -> None:
     def stop(call: int) -> None:
         if call == number:
@@ -71,7 +72,7 @@ def test_an_error_at_any_call_of_the_reference_model(whole: Path, tmp_path: Path
 
     with pytest.raises(Stopped):
         small_run(tmp_path, *WORDS, before=stop, lengths=LENGTHS, grain=GRAIN)
-    assert not (tmp_path / "selector").exists() or number >= 30
+    assert not (tmp_path / "selector").exists()
     small_run(tmp_path, *WORDS, lengths=LENGTHS, grain=GRAIN)
     assert_same(tmp_path, whole)
 
@@ -101,10 +102,8 @@ def start() -> Callable[..., multiprocessing.Process]:
 @pytest.mark.parametrize(
     ("name", "number"),
     [
-        ("", 4),  # within the first steps
         ("", 20),  # in the last stage
-        ("fsync", 1),  # while the first checkpoint is written
-        ("fsync", 10),  # and a later one
+        ("fsync", 10),  # while a checkpoint is written
         ("replace", 2),  # a checkpoint is complete but not in its place
         ("replace", 8),
     ],
@@ -121,7 +120,7 @@ def test_sigkill(whole: Path, tmp_path: Path, start: Callable, name: str, number
 
 
 @needs_kill
-@pytest.mark.parametrize("after", [3, 11])
+@pytest.mark.parametrize("after", [11])
 def test_sigkill_at_a_moment_that_nobody_chose(whole: Path, tmp_path: Path, start: Callable, after: int) -> None:
     """Killed by another process once some lines of the log are there."""
     process = start(tmp_path, "", -1)

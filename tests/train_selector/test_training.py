@@ -115,9 +115,7 @@ def gradient(run: Trainer, step: int, monkeypatch: pytest.MonkeyPatch) -> Tensor
 
 
 @pytest.mark.parametrize("kind", ["group", "batch", "none"])
-def test_random_rewards_have_no_gradient_on_average(
-    tmp_path: Path, kind: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_random_rewards_have_no_gradient_on_average(tmp_path: Path, kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
     run = trainer(
         tmp_path, f"objective.advantage={kind}", "objective.reward=tanh_margin",
         "stages=[{num_frames: [2], steps: 1000, rollouts: 4, entropy_bonus: 0.0}]",
