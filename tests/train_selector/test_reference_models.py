@@ -289,6 +289,17 @@ def test_passes_stay_within_the_token_budget() -> None:
     assert [count for count, _ in sizes] == [2, 2, 1]
 
 
+@pytest.mark.parametrize("model_type", ["llava_onevision", "smolvlm"])
+def test_equal_subsets_are_read_once(model_type: str) -> None:
+    model, processor = build(model_type)
+    rows: list[int] = []
+    model.register_forward_pre_hook(lambda m, a, k: rows.append(len(k["input_ids"])), with_kwargs=True)
+    reference = TransformersReference(model, processor)
+    repeated = asked(reference, SUBSETS[[4, 0, 0, 4, 1, 0]])
+    assert sum(rows) == 3
+    torch.testing.assert_close(repeated, asked(reference)[[4, 0, 0, 4, 1, 0]], atol=1e-4, rtol=0)
+
+
 def test_only_the_last_logits_are_computed() -> None:
     model, processor = build("internvl")
     rows: list[int] = []

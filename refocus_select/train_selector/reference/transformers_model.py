@@ -175,14 +175,14 @@ class TransformersReference(ReferenceModel):
                 results.append(torch.zeros(0, len(letters)))
                 continue
             score = self._full if self._layout is None else self._from_tokens
-            results.append(score(request, chat, letters).float().cpu())
+            distinct, back = np.unique(request.subsets.cpu().numpy(), axis=0, return_inverse=True)
+            results.append(score(request.clip, distinct, chat, letters).float().cpu()[back.reshape(-1)])
         return results
 
     # -- from visual tokens ---------------------------------------------------------------------------
 
-    def _from_tokens(self, request: Request, chat: str, letters: list[int]) -> Tensor:
+    def _from_tokens(self, clip: Clip, subsets: np.ndarray, chat: str, letters: list[int]) -> Tensor:
         """Logits of some tokens behind every subset, [N, letters]."""
-        clip, subsets = request.clip, request.subsets.cpu().numpy()
         shape, size = self._shape(clip, subsets.shape[1], chat)
         features = self._features(clip, np.unique(subsets), chat, shape, size, subsets.shape[1])
         inputs = [
@@ -287,12 +287,11 @@ class TransformersReference(ReferenceModel):
 
     # -- from pixels ----------------------------------------------------------------------------------
 
-    def _full(self, request: Request, chat: str, letters: list[int]) -> Tensor:
+    def _full(self, clip: Clip, subsets: np.ndarray, chat: str, letters: list[int]) -> Tensor:
         """Logits of some tokens behind every subset by passes of the whole model, [N, letters].
 
         Subsets whose prompts come out equally long share a pass.
         """
-        clip, subsets = request.clip, request.subsets.cpu().numpy()
         logits: dict[int, Tensor] = {}
         groups: dict[tuple[int, ...], list[int]] = {}
         for k, row in enumerate(subsets):  # times with equally many digits make prompts of equal length
