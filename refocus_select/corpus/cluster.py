@@ -9,8 +9,10 @@ the local engine: only the process that was started writes.
 
 from __future__ import annotations
 
+import inspect
 import json
 import logging
+import warnings
 from collections.abc import Callable, Iterator
 from dataclasses import asdict
 from functools import partial
@@ -36,7 +38,7 @@ logger = logging.getLogger(__name__)
 CARRIED_BYTES = 512 * 2**20  # of pictures per video from a decoder to an encoder; larger ones are decoded there
 VIDEOS_AT_ONCE = 10_000  # handed to one pipeline: its bookkeeping stays small, whatever the table holds
 BLOCKS = 1000
-RETRIES = 3  # of what a dead worker had taken
+RETRIES = 1  # of what a dead worker had taken; then once more, each video for itself
 
 Loader = Callable[[], FrameSelector]
 
@@ -95,28 +97,32 @@ class RayRunner:
     def _pipeline(
         self, jobs: list[VideoJob], settings: BatchSettings, blocks: int
     ) -> Iterator[tuple[int, list[dict[str, Any]]]]:
+        for row in self._dataset(jobs, settings, blocks).iter_rows():
+            yield int(row["number"]), json.loads(row["results"])
+
+    def _dataset(self, jobs: list[VideoJob], settings: BatchSettings, blocks: int) -> Any:
+        """The pipeline; nothing runs before its rows are asked for."""
         ray = _ray()
         context = ray.data.DataContext.get_current().copy()
         context.enable_progress_bars = False
         context.max_errored_blocks = -1  # what is missing at the end is asked again, each video for itself
         context.execution_options.preserve_order = False
-        with _installed(context):
+        with _installed(context), warnings.catch_warnings():
+            warnings.filterwarnings("ignore", message=".*ray_remote_args", category=DeprecationWarning)
             videos = ray.data.from_items([{"job": _packed(job)} for job in jobs], override_num_blocks=blocks)
             decoded = videos.map_batches(
                 partial(_decode, self.selector, settings),
                 batch_size=1,
                 num_cpus=1,
             )
-            answered = decoded.map_batches(
+            return decoded.map_batches(
                 _Encoder,
                 batch_size=1,
                 compute=ray.data.ActorPoolStrategy(min_size=1, max_size=self._most),
                 fn_constructor_args=(self._load, settings, self._cache),
-                ray_remote_args_fn=_limits,
                 **self._needs,
+                **_limits(videos),
             )
-            for row in answered.iter_rows():
-                yield int(row["number"]), json.loads(row["results"])
 
 
 class _installed:
@@ -145,9 +151,10 @@ def _ray() -> Any:
     return ray
 
 
-def _limits() -> dict[str, int]:
-    """Actors come back as often as they die, but a video that kills them is given up."""
-    return {"max_restarts": -1, "max_task_retries": RETRIES}
+def _limits(dataset: Any) -> dict[str, int]:
+    """Actors come back as often as they die, but what kills them is given up, where this Ray lets us say so."""
+    takes_more = "ray_remote_args" in inspect.signature(dataset.map_batches).parameters
+    return {"max_restarts": -1, "max_task_retries": RETRIES} if takes_more else {}
 
 
 def _same(selector: FrameSelector) -> FrameSelector:
