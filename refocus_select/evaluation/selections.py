@@ -175,6 +175,8 @@ def _from_lines(path: Path, questions: Sequence[Question]) -> Iterator[StoredSel
         raise InputError(f"no selections at {path}")
     known = _Lookup(questions)
     for number, row in enumerate(read_records(path), start=1):
+        if row.get("error") is not None:  # a row of `refocus-select batch` that has no frames
+            continue
         if "id" in row:
             question = known.by_id(str(row["id"]))
         else:
