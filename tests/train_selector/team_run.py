@@ -1,4 +1,4 @@
-"""Runs of two processes: `python -m torch.distributed.run --nproc_per_node 2 -m tests.train_selector.team_run FOLDER`."""
+"""Runs of two processes: `torchrun --nproc_per_node 2 -m tests.train_selector.team_run FOLDER`."""
 
 from __future__ import annotations
 

@@ -94,7 +94,8 @@ def test_every_format_gives_the_questions_and_the_table_of_faults(tmp_path: Path
     WRITERS[name](tmp_path / name, rows)
     found = load(tmp_path / name)
     assert [q.answer for q in found.questions] == [1, 0]
-    assert found.questions[0].evidence == ((0.5, 1.0),) and found.questions[0].category == "who"
+    assert found.questions[0].evidence == ((0.5, 1.0),)
+    assert found.questions[0].category == "who"
     assert len(found.clips(found.questions[0].video)) > 1  # beside the file
     bad = [{**rows[0], "id": "c", "answer": "Q"}, {**rows[0], "id": "d", "options": ["same", "same"], "answer": "A"},
            {**rows[0], "id": "e", "video": "missing.mp4"}, {**rows[0], "id": "a"}]  # fmt: skip
@@ -112,7 +113,8 @@ def test_each_fault_is_told(tmp_path: Path, fault: str) -> None:
     rows = [{**GOOD, "id": "b"}, {**GOOD, **FAULTS[fault]}]
     questions, problems = read_questions(rows)
     told = [p.what for p in [*problems, *(p for q in questions for p in check_choices(q))]]
-    assert len(told) == 1 and fault in told[0]
+    assert len(told) == 1
+    assert fault in told[0]
     assert not [p for q in read_questions([{**GOOD}])[0] for p in check_choices(q)]
 
 
@@ -142,7 +144,8 @@ def test_unreadable_videos_stop_everything(tmp_path: Path, video: Path) -> None:
     write_jsonl(tmp_path / "q.jsonl", [{**GOOD, "id": str(i), "video": name} for i, name in enumerate(names)])
     with pytest.raises(InputError) as caught:
         load(tmp_path / "q.jsonl")
-    assert "3 things are wrong" in str(caught.value) and all(name in str(caught.value) for name in names)
+    assert "3 things are wrong" in str(caught.value)
+    assert all(name in str(caught.value) for name in names)
     assert len(load(tmp_path / "q.jsonl", check_videos=False)) == 3  # if one wants so
     run = TrainConfig.load(None, [f"output={tmp_path / 'run'}", f"data.train={tmp_path / 'q.jsonl'}",
                                   f"data.validation={tmp_path / 'q.jsonl'}", "device=cpu"])  # fmt: skip
@@ -167,15 +170,21 @@ def test_relative_paths(tmp_path: Path, video: Path) -> None:
 def test_sets_of_a_module(tmp_path: Path) -> None:
     found = load_questions("tests.train_selector.planted:train_world", "train", DataConfig(arguments={"count": 7}),
                            tmp_path)  # fmt: skip
-    assert len(found) == 7 and found.fingerprint == train_world("train", 7).fingerprint
-    assert len(found.clips("3")) == 12 and not found.listed
+    assert len(found) == 7
+    assert found.fingerprint == train_world("train", 7).fingerprint
+    assert len(found.clips("3")) == 12
+    assert not found.listed
     assert found.positions(["odd"]).tolist() == [1, 3, 5]
     write_jsonl(tmp_path / "q.jsonl", [as_row(train_world("train")[i]) for i in range(5)])
     config = DataConfig(clips="tests.train_selector.planted:train_world")
     stored = load_questions(str(tmp_path / "q.jsonl"), "train", config, tmp_path)
     assert len(stored.clips(stored.questions[2].video)) == 12
-    for spec, message in (("tests.nowhere:x", "cannot be imported"), ("tests.train_selector.planted:nothing", "cannot"),
-                          ("tests.train_selector.planted:WIDTH", "is a int; a function or class is needed")):  # fmt: skip
+    planted = "tests.train_selector.planted"
+    for spec, message in (
+        ("tests.nowhere:x", "cannot be imported"),
+        (f"{planted}:nothing", "cannot be imported"),
+        (f"{planted}:WIDTH", "is a int; a function or class is needed"),
+    ):
         with pytest.raises(InputError, match=message):
             load_questions(spec, "train", DataConfig(), tmp_path)
 
@@ -191,7 +200,8 @@ def test_sets_of_a_module_are_checked_too(tmp_path: Path) -> None:
 
 
 def test_spread_and_fingerprints(tmp_path: Path) -> None:
-    assert evenly(10, 3).tolist() == [0, 4, 9] and evenly(2, 5).tolist() == [0, 1]
+    assert evenly(10, 3).tolist() == [0, 4, 9]
+    assert evenly(2, 5).tolist() == [0, 1]
     write_jsonl(tmp_path / "q.jsonl", [GOOD])
     one = load(tmp_path / "q.jsonl", check_videos=False).fingerprint
     for change in ({"answer": "A"}, {"question": "Where?"}, {"evidence": [[0, 1]]}, {"category": "c"}):
@@ -248,7 +258,8 @@ def test_videos_that_break_after_the_check_are_skipped(tmp_path: Path, video: Pa
 
     result = run(tmp_path, Removing())
     skipped = json.loads((tmp_path / "run" / "skipped.json").read_text())
-    assert set(skipped) == {"q1", "q4"} and all("v" in reason for reason in skipped.values())
+    assert set(skipped) == {"q1", "q4"}
+    assert all("v" in reason for reason in skipped.values())
     assert result.report["skipped"] == 2
     assert "2 questions could not be used" in (result.folder / "README.md").read_text()
     assert result.report["accuracy"][0]["policy"]["count"] == 2

@@ -42,10 +42,14 @@ def test_windows_and_complements(frames: int) -> None:
     assert len(parts) == 16
     for window, rest in zip(parts[:8], parts[8:], strict=True):
         assert sorted([*window, *rest]) == list(range(frames))
-        assert len(window) == len(parts[0]) and (np.diff(window) > 0).all() and (np.diff(rest) > 0).all()
+        assert len(window) == len(parts[0])
+        assert (np.diff(window) > 0).all()
+        assert (np.diff(rest) > 0).all()
     for part, probe in zip(parts, probes(frames, 4), strict=True):
-        assert len(probe) == min(4, len(part)) == len(set(probe.tolist())) and np.isin(probe, part).all()
-        assert probe[0] == part[0] and probe[-1] == part[-1]
+        assert len(probe) == min(4, len(part)) == len(set(probe.tolist()))
+        assert np.isin(probe, part).all()
+        assert probe[0] == part[0]
+        assert probe[-1] == part[-1]
 
 
 class Graded(Answerer):
@@ -102,7 +106,9 @@ def test_variance_and_threshold(whole: Path) -> None:
     assert 5 < len(expected) < 45
     assert kept(whole) == expected
     summary = json.loads((whole / "summary.json").read_text())
-    assert summary["kept"] == len(expected) and summary["judged"] == 50 and summary["threshold"] == 0.05
+    assert summary["kept"] == len(expected)
+    assert summary["judged"] == 50
+    assert summary["threshold"] == 0.05
     assert sum(part["of"] for part in summary["categories"].values()) == 50
     assert (whole / "histogram.png").read_bytes().startswith(b"\x89PNG")
 
@@ -130,7 +136,8 @@ def test_a_broken_off_filter_goes_on(whole: Path, tmp_path: Path, scrap: str) ->
         judged(world, tmp_path, threshold=0.05, reference=Graded(world, stop))
     path = tmp_path / "margins-0-of-1.jsonl"
     lines = path.read_text().splitlines()
-    assert 16 <= len(lines) < 50 and not (tmp_path / "kept.jsonl").exists()
+    assert 16 <= len(lines) < 50
+    assert not (tmp_path / "kept.jsonl").exists()
     if scrap == "whole":  # killed between a row and the end of its line
         path.write_text("\n".join(lines))
     else:
@@ -154,7 +161,8 @@ def test_shards_together_are_the_whole(whole: Path, tmp_path: Path) -> None:
     assert (second.complete, second.judged) == (True, 50)  # type: ignore[attr-defined]
     assert (tmp_path / "kept.jsonl").read_text() == (whole / "kept.jsonl").read_text()
     later = judged(world, tmp_path, threshold=1e9)  # another threshold needs no margins anew
-    assert later.kept == 0 and kept(tmp_path) == []  # type: ignore[attr-defined]
+    assert later.kept == 0
+    assert kept(tmp_path) == []
 
 
 def test_margins_of_others_are_refused(whole: Path) -> None:
@@ -180,7 +188,8 @@ def test_broken_videos_are_left_out(tmp_path: Path) -> None:
     result = judged(Short(6, 3), tmp_path, threshold=0.0)
     assert (result.complete, result.judged, result.broken) == (True, 4, 2)  # type: ignore[attr-defined]
     broken = {row["id"]: row["broken"] for row in rows(tmp_path / "margins-0-of-1.jsonl") if "broken" in row}
-    assert broken["q2"] == "2 is torn" and "single candidate frame" in broken["q4"]
+    assert broken["q2"] == "2 is torn"
+    assert "single candidate frame" in broken["q4"]
 
 
 def graded(**_: object) -> Graded:
@@ -196,7 +205,8 @@ def test_command(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert "4 questions of other shards" in capsys.readouterr().out
     assert main([*words, "--shard", "1/2"]) == 0
     out = capsys.readouterr().out
-    assert "of 9 questions kept" in out and str(tmp_path / "filtered" / "kept.jsonl") in out
+    assert "of 9 questions kept" in out
+    assert str(tmp_path / "filtered" / "kept.jsonl") in out
     for shard in ("2/2", "x", "-1/2"):
         assert main([*words, f"--shard={shard}"]) == 2
     assert main(["filter", f"output={tmp_path}"]) == 2

@@ -180,7 +180,8 @@ def test_entropy_leaves_out_masked_frames() -> None:
     expected = [np.log(2), -(0.25 * np.log(0.25) + 0.75 * np.log(0.75)), 0.0]
     assert torch.allclose(found.detach(), torch.tensor(expected).float())
     found.sum().backward()
-    assert log_probs.grad is not None and bool(log_probs.grad.isfinite().all())
+    assert log_probs.grad is not None
+    assert bool(log_probs.grad.isfinite().all())
 
 
 # -- rewards ----------------------------------------------------------------------------------------

@@ -29,7 +29,7 @@ from .small_run import rows_of
 CPU = torch.device("cpu")
 
 
-class Bright(ReferenceModel):
+class Late(ReferenceModel):
     """Sure of the first option where the frames come late; it looks at no picture."""
 
     name = fingerprint = "late"
@@ -96,17 +96,20 @@ def test_segments_and_checkpointing_leave_the_gradient_as_it_is(start: Path, fil
         found.append(gradient(policy, batch(policy, films, tmp_path)))
     assert not [name for name in found[0] if "vision" in name]
     assert max(float(g.abs().max()) for g in found[0].values()) > 1e-3
-    for other in found[1:]:
-        assert other.keys() == found[0].keys()
-        for name, tensor in other.items():
-            assert torch.allclose(tensor, found[0][name], atol=1e-5, rtol=1e-4), name
+    # The same segments give the same numbers; other segments add them up in another order.
+    for one, other, tolerance in ((0, 1, 1e-5), (3, 2, 1e-5), (0, 3, 1e-4)):
+        assert found[one].keys() == found[other].keys()
+        for name, tensor in found[one].items():
+            scale = max(1.0, float(tensor.abs().max()))
+            assert float((tensor - found[other][name]).abs().max()) <= tolerance * scale, name
 
 
 def test_the_tower_learns_only_if_it_shall(start: Path, films: Path, tmp_path: Path) -> None:
     frozen, trained = policy_of(start), policy_of(start, train_vision=True)
     assert {name for name in gradient(trained, batch(trained, films, tmp_path)) if "vision" in name}
     features, pixels = batch(frozen, films, tmp_path)[0].frames, batch(trained, films, tmp_path)[0].frames
-    assert features.dtype == torch.float32 and pixels.dtype == torch.uint8
+    assert features.dtype == torch.float32
+    assert pixels.dtype == torch.uint8
     with torch.no_grad():  # either way the network reads the same
         one, other = frozen.read(batch(frozen, films, tmp_path)[:1]), trained.read(batch(trained, films, tmp_path)[:1])
     assert torch.allclose(one.keys, other.keys, atol=1e-4)
@@ -128,7 +131,7 @@ def run(folder: Path, films: Path, start: Path, *words: str) -> TrainResult:
         "optimiser.warmup_steps=0", "optimiser.lr=0.003", "watch.max_drop=null",
         "stages=[{num_frames: [2, 3], steps: 2, rollouts: 4, entropy_bonus: 0.1}]",
     ]  # fmt: skip
-    return train_selector(TrainConfig.load(None, [*common, *words]), reference=Bright())
+    return train_selector(TrainConfig.load(None, [*common, *words]), reference=Late())
 
 
 @pytest.mark.parametrize("train_vision", [False, True])
@@ -159,7 +162,8 @@ def test_two_steps(films: Path, start: Path, tmp_path: Path, train_vision: bool,
     load_checkpoint(numbered(tmp_path / "run" / "checkpoints")[-1], policy, None)
     changed = {name for name, tensor in policy.state_dict().items() if not torch.equal(tensor, before[name])}
     assert any("vision" in name for name in changed) == train_vision
-    assert any("backbone.layers" in name for name in changed) and any("projector" in name for name in changed)
+    assert any("backbone.layers" in name for name in changed)
+    assert any("projector" in name for name in changed)
 
     # And it is the same selector in memory and on disk.
     policy.selector("mine").save_pretrained(tmp_path / "mine")
@@ -214,9 +218,11 @@ def test_what_is_initialised_again(tmp_path: Path, what: Any, scale: str) -> Non
         gram = linear.weight.detach() @ linear.weight.detach().T
         assert torch.allclose(gram, 0.01 * torch.eye(len(gram)), atol=1e-5)
     assert not head.value_head.bias.any()
-    assert head.value_head_scale is not None and bool((head.value_head_scale == 1).all())
+    assert head.value_head_scale is not None
+    assert bool((head.value_head_scale == 1).all())
     assert float(head.scale().detach()) == pytest.approx(1.0, abs=1e-6)
-    assert head.rank_head is not None and 0.003 < float(head.rank_head.weight.detach().std()) < 0.03
+    assert head.rank_head is not None
+    assert 0.003 < float(head.rank_head.weight.detach().std()) < 0.03
     rows = (after["backbone.embedding.weight"] != before["backbone.embedding.weight"]).any(1).nonzero()[:, 0].tolist()
     assert rows == [model.config.start_of_frame_token_id]
     assert 0.01 < float(model.backbone.embedding.weight[rows[0]].detach().std()) < 0.03

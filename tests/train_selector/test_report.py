@@ -16,7 +16,7 @@ from refocus_select.errors import InputError
 from refocus_select.train_selector.report import training_section, verdict
 
 from ..hub.server import FakeHub
-from ..hub.test_hub import ROOT, run
+from ..hub.test_hub import run
 from .planted import World
 from .small_run import Both, small_policy, small_run, weights
 
@@ -59,11 +59,14 @@ def test_the_folder(done: Path) -> None:
         for entry in report[part]:
             for name in ("uniform", "top-k", "policy", "policy_minus_uniform", "policy_minus_top-k"):
                 cell = entry[name]
-                assert cell["low"] <= cell["mean"] <= cell["high"] and cell["count"] == 20 and cell["groups"] == 20
+                assert cell["low"] <= cell["mean"] <= cell["high"]
+                assert cell["count"] == 20
+                assert cell["groups"] == 20
             difference = entry["policy"]["mean"] - entry["uniform"]["mean"]
             assert entry["policy_minus_uniform"]["mean"] == pytest.approx(difference)
     assert {entry["category"] for entry in report["categories"]} == {"even", "odd"}
-    assert report["steps"] == 4 and report["reference"] == [{"name": "answerer", "fingerprint": "answerer-1"}]
+    assert report["steps"] == 4
+    assert report["reference"] == [{"name": "answerer", "fingerprint": "answerer-1"}]
     assert report["questions"]["also_chose_the_checkpoint"] is False
     assert report["questions"]["train"]["fingerprint"] == World(400, 1).fingerprint
 
@@ -72,8 +75,11 @@ def test_the_card(done: Path) -> None:
     card = (done / "selector" / "README.md").read_text()
     report = json.loads((done / "selector" / "report.json").read_text())
     assert verdict(report) in card
-    assert "![learning curves](curves.png)" in card and "rollouts: 4" in card and "advantage: batch" in card
-    assert "| 2 | " in card and "None of these questions took part in training" in card
+    assert "![learning curves](curves.png)" in card
+    assert "rollouts: 4" in card
+    assert "advantage: batch" in card
+    assert "| 2 | " in card
+    assert "None of these questions took part in training" in card
     report["questions"]["also_chose_the_checkpoint"] = True
     assert "a little optimistic" in training_section(report, "seed: 0")
 
@@ -98,7 +104,8 @@ def test_a_run_that_is_over_gives_its_result_again(done: Path) -> None:
     stored = {p: p.stat().st_mtime_ns for p in (done / "checkpoints").rglob("*.safetensors")}
     report = json.loads((done / "selector" / "report.json").read_text())
     result = small_run(done, *WORDS, policy=small_policy(9))
-    assert weights(done) == before and (done / "log.jsonl").read_bytes() == log
+    assert weights(done) == before
+    assert (done / "log.jsonl").read_bytes() == log
     assert json.loads(json.dumps(result.report)) == report
     assert stored == {p: p.stat().st_mtime_ns for p in (done / "checkpoints").rglob("*.safetensors")}
 
@@ -114,7 +121,7 @@ def test_other_settings_in_the_same_folder_are_refused(done: Path) -> None:
         small_run(done, *WORDS, validation=World(47, 2))
     other = Both([World(400, 1), World(48, 2)])
     other.fingerprint = "answerer-2"
-    with pytest.raises(InputError, match="the reference model have changed|the reference model has changed"):
+    with pytest.raises(InputError, match="the reference model have changed"):
         small_run(done, *WORDS, reference=other)
     small_run(done, *WORDS, "checkpoint_every=3", "test_questions=10")  # decides nothing about the weights
 
@@ -127,9 +134,10 @@ def test_a_second_process_in_the_folder_is_refused(tmp_path: Path) -> None:
     with subprocess.Popen(
         [sys.executable, "-c", code, str(tmp_path / ".lock")], stdin=subprocess.PIPE, stdout=subprocess.PIPE
     ) as other:
-        assert other.stdout is not None and other.stdin is not None
+        assert other.stdout is not None
+        assert other.stdin is not None
         assert other.stdout.readline() == b"locked\n"
-        with pytest.raises(InputError, match="another process is training in .*wait for it"):
+        with pytest.raises(InputError, match=r"another process is training in .*wait for it"):
             small_run(tmp_path, *WORDS)
         other.kill()
     with FileLock(tmp_path / ".lock", timeout=10):
@@ -158,4 +166,3 @@ def test_the_result_is_uploaded(tmp_path: Path) -> None:
     assert {"config.json", "model.safetensors", "README.md", "report.json", "curves.png"} <= set(files)
     assert files["model.safetensors"] == weights(tmp_path / "run")
     assert b'from_pretrained("me/trained")' in files["README.md"]
-    assert ROOT.is_dir()

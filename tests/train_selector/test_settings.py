@@ -62,7 +62,9 @@ def test_words_replace_what_the_file_says(tmp_path: Path) -> None:
     path.write_text("seed: 3\noptimiser: {lr: 1e-3, batch: 8}\nstages: [{num_frames: [2], lr: 2e-4}]\n")
     config = TrainConfig.load(str(path), ["optimiser.lr=1e-4", "watch.every=1e2", "policy.bidirectional=true"])
     assert (config.seed, config.optimiser.lr, config.optimiser.batch) == (3, 1e-4, 8)
-    assert config.stages[0].lr == 2e-4 and config.watch.every == 100 and config.policy.bidirectional is True
+    assert config.stages[0].lr == 2e-4
+    assert config.watch.every == 100
+    assert config.policy.bidirectional is True
     assert load("watch.num_frames=[4]").watch.num_frames == (4,)
     assert load("optimiser.mixed_precision=no").optimiser.mixed_precision == "no"  # YAML's false
     assert load("output=a=b").output == "a=b"

