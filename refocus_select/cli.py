@@ -41,7 +41,11 @@ def main(argv: Sequence[str] | None = None) -> int:
         The exit status: 0 done, 2 bad arguments, 3 video unreadable, 4 selector not loadable, 1 other errors of ours.
     """
     parser = _parser()
-    arguments = parser.parse_args(argv)
+    arguments, rest = parser.parse_known_args(argv)
+    if rest and hasattr(arguments, "overrides") and not any(word.startswith("-") for word in rest):
+        arguments.overrides += rest  # settings behind an option, as in `train c.yaml --dry-run seed=1`
+    elif rest:
+        parser.error(f"unrecognized arguments: {' '.join(rest)}")
     logging.basicConfig(level=logging.INFO if arguments.verbose else logging.WARNING, format="%(message)s")
     try:
         status: int = arguments.run(arguments)

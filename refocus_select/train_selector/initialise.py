@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 from typing import Literal
 
 import torch
@@ -42,6 +43,8 @@ def _load(config: PolicyConfig, data: DataConfig, device: torch.device) -> Polic
     if model.vision is not None:
         model.vision.requires_grad_(config.train_vision)
     reinitialise(model, config.reinitialise)
+    # The exported selector draws candidates as it was trained to see them.
+    model.config = replace(model.config, max_fps=data.fps, max_num_frames=data.max_frames, candidate_method=data.method)
     if isinstance(selector, VectorPolicySelector):
         return VectorPolicy(model, VectorReader(selector.encoder))
     return PicturePolicy(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import platform
 from dataclasses import asdict
 from pathlib import Path
@@ -46,7 +47,7 @@ def write_result(folder: Path, made: Ingredients, team: Team, *, step: int, trai
     if team.leads:
         made.policy.selector(folder.name).save_pretrained(folder)  # type: ignore[attr-defined]
         draw_curves(read_log(trainer.folder), folder / "curves.png")
-        write_text(folder / "report.json", json.dumps(report, indent=1))
+        write_text(folder / "report.json", json.dumps(_strict(report), indent=1))
         settings = yaml.safe_dump(made.config.to_dict(), sort_keys=False, allow_unicode=True)
         write_text(folder / "training.yaml", settings)
         name = made.config.push_to_hub or folder.name
@@ -197,6 +198,15 @@ def _row(num_frames: int, outcomes: list[Outcome], what: str) -> dict[str, Any]:
 def _shown(row: dict[str, Any], *, sign: bool = False) -> str:
     names = ("mean", "low", "high", "count", "groups", "level")
     return Interval(**{name: row[name] for name in names}).text(sign=sign)
+
+
+def _strict(value: Any) -> Any:
+    """JSON has no NaN: an interval of a single video has no ends."""
+    if isinstance(value, dict):
+        return {key: _strict(item) for key, item in value.items()}
+    if isinstance(value, list):
+        return [_strict(item) for item in value]
+    return None if isinstance(value, float) and math.isnan(value) else value
 
 
 def _listed(numbers: list[int]) -> str:

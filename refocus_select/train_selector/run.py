@@ -88,7 +88,7 @@ def train_selector(
         validation: held-out questions, instead of `data.validation`.
         clips: source of the videos of both (default: files, or `train` itself if it can be called).
         reference: instead of `reference.model`; rewards of several are averaged.
-        policy: instead of the one that `policy` describes.
+        policy: instead of the one that `policy` describes; a run that goes on must be given an equal one.
         progress: show a progress bar (default: only on a terminal).
 
     Raises:
@@ -200,11 +200,11 @@ def _remember(folder: Path, made: Ingredients) -> None:
 
 def _changed_parts(before: dict[str, Any], now: dict[str, Any]) -> list[str]:
     words = {
-        "train": "the training questions",
-        "held_out": "the held-out questions",
-        "reference": "the reference model",
+        "train": "the training questions are others",
+        "held_out": "the held-out questions are others",
+        "reference": "the reference model is another",
     }
-    return [f"{words[name]} have changed" for name in words if before[name] != now[name]]
+    return [words[name] for name in words if before[name] != now[name]]
 
 
 def _differences(before: Any, now: Any, where: str = "") -> list[str]:

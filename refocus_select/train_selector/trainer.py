@@ -504,7 +504,7 @@ class Trainer:
         now, watch = self.progress, self.config.watch
         if now.rollbacks >= watch.max_rollbacks:
             raise TrainingError(
-                f"step {now.step}: drift for the {now.rollbacks + 1}. time (held-out reward {reward:.3f}, best "
+                f"step {now.step}: drift again after {now.rollbacks} rollbacks (held-out reward {reward:.3f}, best "
                 f"{now.best_reward:.3f} at step {now.best_step}). Lower optimiser.lr or raise entropy_bonus; the best "
                 f"checkpoint is {at_step(self.checkpoints, now.best_step)}"
             )

@@ -104,6 +104,13 @@ def test_bad_settings_exit_with_2(
     assert message in capsys.readouterr().err
 
 
+def test_settings_may_stand_behind_an_option(config: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["train", str(config), "--dry-run", "optimiser.lr=fast"]) == 2
+    assert "optimiser.lr must be a number" in capsys.readouterr().err
+    with pytest.raises(SystemExit):
+        main(["train", str(config), "--dry-run", "--unknown"])
+
+
 def test_a_missing_file_exits_with_2(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["train", str(tmp_path / "none.yaml")]) == 2
     assert "cannot read" in capsys.readouterr().err

@@ -115,13 +115,13 @@ def test_other_settings_in_the_same_folder_are_refused(done: Path) -> None:
         small_run(done, *WORDS, "seed=1", "optimiser.lr=0.1")
     with pytest.raises(InputError, match=r"stages was .* Give another output folder"):
         small_run(done, "stages=[{num_frames: [1], steps: 4, rollouts: 4}]")
-    with pytest.raises(InputError, match="the training questions have changed"):
+    with pytest.raises(InputError, match="the training questions are others"):
         small_run(done, *WORDS, train=World(401, 1))
-    with pytest.raises(InputError, match="the held-out questions have changed"):
+    with pytest.raises(InputError, match="the held-out questions are others"):
         small_run(done, *WORDS, validation=World(47, 2))
     other = Both([World(400, 1), World(48, 2)])
     other.fingerprint = "answerer-2"
-    with pytest.raises(InputError, match="the reference model have changed"):
+    with pytest.raises(InputError, match="the reference model is another"):
         small_run(done, *WORDS, reference=other)
     small_run(done, *WORDS, "checkpoint_every=3", "test_questions=10")  # decides nothing about the weights
 
