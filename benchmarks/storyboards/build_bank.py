@@ -28,7 +28,7 @@ from refocus_select.models.mini import MiniEncoder
 from refocus_select.train_selector.storyboards.bank import FORMAT, VERSION, write_bank
 from refocus_select.weights import resolve
 
-from .concepts import Concept, read_concepts
+from .concepts import Concept, read_concepts, read_stamps
 from .views import background_frames, draw_series
 
 SEED = 0
@@ -59,16 +59,26 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("materials", type=Path)
     parser.add_argument("out", type=Path, help="path without ending; .safetensors and .json are written")
+    parser.add_argument(
+        "--stamps",
+        action="store_true",
+        help="a test split of Tux Paint's pictures, which no encoder or reader has seen",
+    )
     arguments = parser.parse_args()
     torch.set_num_threads(1)
     root, started = arguments.materials, time.time()
     encoder = MiniEncoder.from_pretrained(resolve("mini"))
     size = encoder.frame_size[0]
 
-    concepts = _known(encoder, read_concepts(root), root, size)
+    found = read_stamps(root) if arguments.stamps else read_concepts(root)
+    concepts = _known(encoder, found, root, size)
     names = encoder.text.encode([concept.name for concept in concepts])
-    splits = _split(names, [concept.kind for concept in concepts])
+    splits = ["test"] * len(concepts)
     backgrounds = list(_backgrounds(root))
+    if arguments.stamps:
+        backgrounds = [clip for clip in backgrounds if clip["split"] == "test"]
+    else:
+        splits = _split(names, [concept.kind for concept in concepts])
     by_split = defaultdict(list)
     for number, clip in enumerate(backgrounds):
         by_split[clip["split"]].append(number)
@@ -130,11 +140,11 @@ def _known(encoder: MiniEncoder, concepts: list[Concept], root: Path, size: int)
 
 
 def _varied(pictures: list[Pair]) -> list[Pair]:
-    """At most three drawings and one emoji of each make."""
+    """At most three drawings or stamps and one emoji of each make."""
     sources = defaultdict(list)
     for picture in pictures:
         sources[picture.source].append(picture)
-    return [*sources["openclipart"][:3], *sources["fluent"][:1], *sources["noto"][:1]]
+    return [*sources["openclipart"][:3], *sources["tuxpaint"][:3], *sources["fluent"][:1], *sources["noto"][:1]]
 
 
 def _split(names: Tensor, kinds: list[str]) -> list[str]:
@@ -227,6 +237,8 @@ def _series(concepts: list[Concept], splits: list[str], by_split: dict[str, list
 def _cards(by_split: dict[str, list[int]]) -> Any:
     """Written words: cards of three kinds; `concept` counts on from -1 downwards."""
     for place, split in enumerate(SHARES):
+        if split not in by_split:
+            continue
         for kind, name in enumerate(CARD_KINDS):
             for turn in range(CARD_SERIES):
                 rng = random.Random(f"{SEED} card {split} {kind} {turn}")

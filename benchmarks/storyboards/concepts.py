@@ -11,7 +11,7 @@ import re
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from benchmarks.mini.materials import Pair, fluent_emoji, noto_emoji, openclipart
+from benchmarks.mini.materials import Pair, fluent_emoji, noto_emoji, openclipart, tux_paint
 
 # Emoji subgroups (emojibase) and folders (openclipart) to kinds; the longest matching prefix counts.
 _EMOJI_KINDS = {
@@ -33,6 +33,14 @@ _FOLDER_KINDS = {
     "recreation/toys": "toy", "buildings/furniture": "piece of furniture", "buildings": "building",
     "tools/weapons": "weapon", "tools": "tool", "office": "office item", "computer/hardware": "device",
     "electronics": "device", "people/clothing": "piece of clothing", "people/bodypart": "body part",
+}  # fmt: skip
+
+_STAMP_KINDS = {
+    "animals/birds": "bird", "animals/insects": "insect", "animals": "animal", "plants": "plant", "food/fruit": "fruit",
+    "food/vegetables": "vegetable", "food/dessert": "dessert", "hobbies/music": "musical instrument",
+    "town/houses": "building", "town/monuments": "building", "clothes": "piece of clothing", "household/tools": "tool",
+    "vehicles/ship": "boat", "vehicles/flight": "aircraft", "vehicles": "vehicle", "military/vehicles": "vehicle",
+    "sports": "sports equipment",
 }  # fmt: skip
 
 # lexicographer files of WordNet 3.0 (lexnames.5WN) that hold things one can draw
@@ -87,6 +95,19 @@ def read_concepts(root: Path) -> list[Concept]:
         name = _drawing_name(pair, nouns, words)
         if name:
             _add(found, name, _folder_kind(pair.path), pair)
+    return sorted(found.values(), key=lambda concept: concept.name)
+
+
+def read_stamps(root: Path) -> list[Concept]:
+    """Concepts of Tux Paint's stamps, for tests only: those with a caption like "A fire truck."."""
+    nouns = _read_nouns(root / "wordnet/usr/share/wordnet/index.noun", root / "wordnet/usr/share/wordnet/data.noun")
+    base = root / "tuxpaint/usr/share/tuxpaint/stamps"
+    found: dict[str, Concept] = {}
+    for pair in tux_paint(root):
+        caption = re.fullmatch(r"(?:An?|The) ([\w' -]+)\.", pair.texts[0])
+        name = _clean(caption[1]) if caption else ""
+        if name and name not in _VAGUE and _noun(name.split()[-1], nouns):
+            _add(found, name, _longest(_STAMP_KINDS, pair.path.relative_to(base).as_posix()), pair)
     return sorted(found.values(), key=lambda concept: concept.name)
 
 
