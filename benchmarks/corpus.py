@@ -98,7 +98,7 @@ def run(way: str, questions: Path, out: Path, workers: int) -> dict[str, Any]:
     from refocus_select.corpus import read_results, select_batch
     from refocus_select.questions import read_questions
 
-    rows, _ = read_questions(questions)
+    rows = read_questions(questions)[0] if way in ("naive", "per video") else []
     selector = FrameSelector.from_pretrained("uniform" if way == "bookkeeping" else "mini")
     wall, cpu = time.perf_counter(), time.process_time()
     frames: list[list[int]] = []
@@ -113,7 +113,6 @@ def run(way: str, questions: Path, out: Path, workers: int) -> dict[str, Any]:
             by_id |= {q.id: s.indices.tolist() for q, s in zip(asked, chosen, strict=True)}
         frames = [by_id[q.id] for q in rows]
     else:
-        del rows
         select_batch(questions, out, selector=selector, num_frames=NUM_FRAMES, workers=workers, resume=True)
     figures = {"wall_s": time.perf_counter() - wall, "cpu_s": time.process_time() - cpu}
     figures["peak_mib"] = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024

@@ -9,6 +9,7 @@ the local engine: only the process that was started writes.
 
 from __future__ import annotations
 
+import gc
 import inspect
 import json
 import logging
@@ -38,7 +39,7 @@ logger = logging.getLogger(__name__)
 CARRIED_BYTES = 512 * 2**20  # of pictures per video from a decoder to an encoder; larger ones are decoded there
 VIDEOS_AT_ONCE = 10_000  # handed to one pipeline: its bookkeeping stays small, whatever the table holds
 BLOCKS = 1000
-RETRIES = 1  # of what a dead worker had taken; then once more, each video for itself
+RETRIES = 1  # of what a dead worker had taken; then once more, each video in a task of its own
 
 Loader = Callable[[], FrameSelector]
 
@@ -60,7 +61,7 @@ class RayRunner:
         ray = _ray()
         if not ray.is_initialized():
             ray.init(logging_level=logging.WARNING, log_to_driver=False)
-        logging.getLogger("ray.data").setLevel(logging.WARNING)
+        logging.getLogger("ray.data").setLevel(logging.ERROR)
         resources = ray.cluster_resources()
         gpus = 0 if str(arguments.get("device", "")).startswith("cpu") else int(resources.get("GPU", 0))
         self._load: Loader = (
@@ -84,32 +85,43 @@ class RayRunner:
         """Answer videos, in the order in which they are done."""
         while piece := list(islice(jobs, VIDEOS_AT_ONCE)):
             left = {job.number: job for job in piece}
-            for blocks in (min(len(piece), BLOCKS), None):  # the second time each video for itself
-                if not left:
-                    break
-                for number, results in self._pipeline(list(left.values()), settings, blocks or len(left)):
-                    if number in left:  # a repeated block yields its videos again
-                        yield left.pop(number), results
-            for job in left.values():
-                text = f"{job.video}: the worker died every time it read this video; its file or its size is the cause"
-                yield job, failed(job, self.selector.name, settings.num_frames, text)
+            for number, results in self._pipeline(piece, settings):
+                if number in left:  # what is repeated may come twice
+                    yield left.pop(number), results
+            if left:
+                gc.collect()  # errors of dead actors hold their handles, and these their processors
+                yield from self._alone(list(left.values()), settings)
 
-    def _pipeline(
-        self, jobs: list[VideoJob], settings: BatchSettings, blocks: int
-    ) -> Iterator[tuple[int, list[dict[str, Any]]]]:
-        for row in self._dataset(jobs, settings, blocks).iter_rows():
+    def _alone(self, jobs: list[VideoJob], settings: BatchSettings) -> Iterator[tuple[VideoJob, list[dict[str, Any]]]]:
+        """Answer videos that were lost with a worker, each in a task of its own: the harmless ones succeed."""
+        ray = _ray()
+        answer = ray.remote(max_retries=RETRIES, **self._needs)(_answer_alone)
+        load = ray.put(self._load)
+        running = {answer.remote(load, settings, self._cache, _packed(job)): job for job in jobs}
+        while running:
+            for ready in ray.wait(list(running), timeout=1.0)[0]:
+                job = running.pop(ready)
+                try:
+                    yield job, json.loads(ray.get(ready))
+                except ray.exceptions.WorkerCrashedError:
+                    text = f"{job.video}: the worker died every time it read this video; the file or its size is why"
+                    yield job, failed(job, self.selector.name, settings.num_frames, text)
+
+    def _pipeline(self, jobs: list[VideoJob], settings: BatchSettings) -> Iterator[tuple[int, list[dict[str, Any]]]]:
+        for row in self._dataset(jobs, settings).iter_rows():
             yield int(row["number"]), json.loads(row["results"])
 
-    def _dataset(self, jobs: list[VideoJob], settings: BatchSettings, blocks: int) -> Any:
+    def _dataset(self, jobs: list[VideoJob], settings: BatchSettings) -> Any:
         """The pipeline; nothing runs before its rows are asked for."""
         ray = _ray()
         context = ray.data.DataContext.get_current().copy()
         context.enable_progress_bars = False
-        context.max_errored_blocks = -1  # what is missing at the end is asked again, each video for itself
+        context.max_errored_blocks = -1  # what is missing at the end is asked again
         context.execution_options.preserve_order = False
         with _installed(context), warnings.catch_warnings():
             warnings.filterwarnings("ignore", message=".*ray_remote_args", category=DeprecationWarning)
-            videos = ray.data.from_items([{"job": _packed(job)} for job in jobs], override_num_blocks=blocks)
+            rows = [{"job": _packed(job)} for job in jobs]
+            videos = ray.data.from_items(rows, override_num_blocks=min(len(rows), BLOCKS))
             decoded = videos.map_batches(
                 partial(_decode, self.selector, settings),
                 batch_size=1,
@@ -283,6 +295,11 @@ class _Encoder:
             self._selector, job, settings=self._settings, cache=self._cache, decoded=decoded, state=state
         )  # fmt: skip
         return job.number, json.dumps(results, ensure_ascii=False)
+
+
+def _answer_alone(load: Loader, settings: BatchSettings, cache: tuple[str, int] | None, text: str) -> str:
+    """Everything about one video in one process."""
+    return _Encoder(load, settings, cache)._answer(text, json.dumps({"state": None}), b"")[1]
 
 
 def _decoded(facts: dict[str, Any], pictures: bytes) -> DecodedVideo:
