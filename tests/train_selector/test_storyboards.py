@@ -194,6 +194,12 @@ def test_layouts_hold_together(bank: Bank) -> None:
     assert set(sizes) == {32, 64, 1024}
 
 
+def test_videos_have_as_many_scenes_as_asked_for(bank: Bank) -> None:
+    boards = Storyboards(bank, "train", num_questions=200, num_scenes=(12, 14), types=("after", "order", "never"))
+    counts = Counter(len(boards.item(i)[1].scenes) for i in range(len(boards)))
+    assert set(counts) == {12, 13, 14}
+
+
 def test_scenes_of_a_counted_thing_stay_apart(bank: Bank) -> None:
     boards = Storyboards(bank, "train", num_questions=300, types=("count",))
     answers = Counter()
@@ -318,6 +324,8 @@ def test_bad_arguments_are_refused(bank: Bank) -> None:
         Storyboards(bank, "dev")
     with pytest.raises(InputError, match="at least 32"):
         Storyboards(bank, num_candidates=16)
+    with pytest.raises(InputError, match="num_scenes must be between 5"):
+        Storyboards(bank, num_scenes=(3, 9))
     with pytest.raises(InputError, match="no question types"):
         Storyboards(bank, types=("what",))
     with pytest.raises(InputError, match="not all 0"):

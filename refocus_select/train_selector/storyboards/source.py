@@ -44,6 +44,7 @@ class Storyboards(Sequence[Question]):
         seed: int = 0,
         num_questions: int = 8192,
         num_candidates: int | Sequence[int] = 64,
+        num_scenes: tuple[int, int] = (5, 9),
         types: Mapping[str, float] | Sequence[str] | None = None,
         noise: float = 0.15,
     ) -> None:
@@ -55,6 +56,8 @@ class Storyboards(Sequence[Question]):
             seed: another seed makes other videos and questions.
             num_questions: length of the sequence.
             num_candidates: F, or several of which each video draws one; at least 32.
+            num_scenes: fewest and most scenes of a video of 64 candidates; longer ones have up to 2 more for each
+                doubling, and some questions need a few more.
             types: question types with their shares, or only their names (default shares); None for all.
             noise: length of the random part that each frame's feature gets, relative to the feature's own.
 
@@ -68,7 +71,10 @@ class Storyboards(Sequence[Question]):
             raise InputError(f"num_candidates must be at least 32, not {num_candidates}")
         if num_questions < 1 or noise < 0:
             raise InputError(f"num_questions must be positive and noise not negative: {num_questions}, {noise}")
+        if not 5 <= num_scenes[0] <= num_scenes[1] <= min(sizes) // 3:
+            raise InputError(f"num_scenes must be between 5 and a third of the candidates, not {num_scenes}")
         self.bank, self.split, self.seed, self.sizes, self.noise = bank, split, seed, sizes, noise
+        self.scenes = num_scenes
         self.types = _shares(types)
         self._length = num_questions
         self.cast = _cast(bank, split)
@@ -77,7 +83,7 @@ class Storyboards(Sequence[Question]):
             [i for i in bank.series_of[-1 - kind] if bank.series[i]["split"] == split]
             for kind in range(len(bank.cards))
         ]
-        settings = json.dumps([bank.fingerprint, split, seed, sizes, self.types, noise])
+        settings = json.dumps([bank.fingerprint, split, seed, sizes, num_scenes, self.types, noise])
         self.fingerprint = hashlib.sha256(settings.encode()).hexdigest()[:16]
         self._kept: OrderedDict[int, tuple[Question, Layout]] = OrderedDict()
 
@@ -159,7 +165,7 @@ class Storyboards(Sequence[Question]):
         seen = set().union(*(self.bank.backgrounds[clip].get("shows", ()) for clip in clips))
         names = {self.cast.names[concept] for concept in seen}
         for _ in range(_TRIES):
-            scenes = int(rng.integers(5, 10)) + int(rng.integers(0, longer + 1))
+            scenes = int(rng.integers(self.scenes[0], self.scenes[1] + 1)) + int(rng.integers(0, longer + 1))
             story = TYPES[kind][1](rng, self.cast, scenes)
             if story is not None and not seen.intersection(story.sequence) and not names.intersection(story.options):
                 return story
