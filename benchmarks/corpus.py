@@ -41,6 +41,7 @@ ROOT = Path(__file__).resolve().parent.parent
 FILM = ROOT / "examples" / "film" / "big_buck_bunny.mp4"
 THINGS = ("bird", "dog", "car", "tree", "boat", "lamp", "book", "ball", "hat", "horse", "fish", "cup", "chair", "clock")
 NUM_FRAMES = 8
+RESULTS = ROOT / "benchmarks" / "results" / "corpus.json"
 
 
 # -- material -------------------------------------------------------------------------------------
@@ -213,9 +214,15 @@ def resuming(work: Path) -> dict[str, Any]:
 # -- report ---------------------------------------------------------------------------------------
 
 
-def report(results: dict[str, Any], command: str) -> Iterator[str]:
+def before() -> dict[str, Any]:
+    """Earlier figures: parts that are not measured again keep theirs."""
+    found: dict[str, Any] = json.loads(RESULTS.read_text()) if RESULTS.exists() else {}
+    return found
+
+
+def report(results: dict[str, Any]) -> Iterator[str]:
     """The figures as Markdown."""
-    yield f"`{command}` on {os.cpu_count()} cores ({platform.machine()}), Python {platform.python_version()}; medians."
+    yield f"`python -m benchmarks.corpus` on {os.cpu_count()} cores ({platform.machine()}), Python {platform.python_version()}; medians."
     yield ""
     if "throughput" in results:
         yield f"{results['clips']} clips, {results['questions']} questions, {NUM_FRAMES} frames each, the same frames:"
@@ -258,8 +265,9 @@ def main() -> None:
         return
     work = Path(tempfile.mkdtemp(prefix="refocus-corpus-"))
     try:
-        results: dict[str, Any] = {"clips": arguments.clips, "questions": arguments.questions}
+        results = before()
         if "throughput" in arguments.parts:
+            results |= {"clips": arguments.clips, "questions": arguments.questions}
             results["throughput"] = throughput(
                 arguments.clips, arguments.questions, arguments.workers, arguments.rounds, work
             )
@@ -269,12 +277,10 @@ def main() -> None:
             results["resume"] = resuming(work)
     finally:
         shutil.rmtree(work, ignore_errors=True)
-    command = f"python -m benchmarks.corpus --clips {arguments.clips} --questions {arguments.questions}"
-    text = "\n".join(report(results, command)) + "\n"
-    folder = ROOT / "benchmarks" / "results"
-    folder.mkdir(exist_ok=True)
-    (folder / "corpus.json").write_text(json.dumps(results, indent=1))
-    (folder / "corpus.md").write_text(text)
+    text = "\n".join(report(results)) + "\n"
+    RESULTS.parent.mkdir(exist_ok=True)
+    RESULTS.write_text(json.dumps(results, indent=1))
+    RESULTS.with_suffix(".md").write_text(text)
     print("\n" + text)
 
 
