@@ -8,9 +8,9 @@ Parts:
   *naive* calls `select_frames` for every row; *per video* encodes each video once and asks all its questions;
   *batch* is `select_batch`, with so many videos at a time. Each runs in a process of its own, one after the other, in
   every round; medians. The frames must be the same everywhere, or the benchmark fails.
-- *memory*: peak of the process for a hundred, a thousand and ten thousand rows about the same two hundred videos, by the
+- *memory*: peak of the process for a hundred, a thousand and ten thousand rows about two hundred videos, by the
   selector that looks at nothing: what is left is the bookkeeping.
-- *resume*: time of a run of ten thousand rows of which one video is left, against one that starts from nothing.
+- *resume*: time of a run of ten thousand rows of which about a tenth is left, against one that starts from nothing.
 
 Writes benchmarks/results/corpus.md and .json. CPU seconds are of the process; on a machine that does other work they
 say more than the wall clock does.
