@@ -164,12 +164,15 @@ CHECKS = ("oracle", "half", "uniform", "random", "similar", "things", "none", "b
 def report(reader: ReaderReference, bank: Bank, *, questions: int = 2000, sizes: tuple[int, ...] = (4, 8, 16)) -> dict:
     """Accuracy by split, subset size, kind of subset and question type, with 95 % bootstrap intervals."""
     found: dict[str, Any] = {"reader": reader.fingerprint, "bank": bank.fingerprint, "questions": questions}
-    for split in ("validation", "test", "train"):
+    splits = [split for split in ("validation", "test", "train") if any(c.split == split for c in bank.concepts)]
+    for split in splits:
         boards = Storyboards(bank, split, seed=77, num_questions=questions)
         for num_frames in sizes if split != "train" else (8,):
             right, types = _right(reader, boards, num_frames)
             table = {check: _summary(right[check], types) for check in right}
             found[f"{split} K={num_frames}"] = table
+    if "validation" not in splits:
+        return found
     gaps = {
         kind: 100 * (found["validation K=8"]["oracle"][kind][0] - found["validation K=8"]["uniform"][kind][0])
         for kind in found["validation K=8"]["oracle"]
@@ -279,6 +282,9 @@ def main() -> None:
     parser.add_argument("names", nargs="+", choices=list(RECIPES))
     parser.add_argument("--out", type=Path, default=READERS)
     parser.add_argument("--report-only", action="store_true")
+    parser.add_argument(
+        "--label", default="", help="ending of the report's name, for another bank than that of training"
+    )
     parser.add_argument("--questions", type=int, default=2000, help="of each split for the report")
     arguments = parser.parse_args()
     torch.set_num_threads(1)
@@ -291,11 +297,14 @@ def main() -> None:
         else:
             reader = train(name, bank, encoder, folder)
         result = report(reader, bank, questions=arguments.questions)
-        (folder / "report.json").write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
-        table = result["validation K=8"]
-        print(name, {check: table[check]["all"][0] for check in CHECKS})
-        print(result["oracle minus uniform, points, validation, K=8"], "gate:", result["gate"], flush=True)
-    write_table(arguments.out)
+        (folder / f"report{arguments.label and '-'}{arguments.label}.json").write_text(
+            json.dumps(result, indent=1) + "\n", encoding="utf-8"
+        )
+        for key in (key for key in result if key.endswith("K=8")):
+            print(name, key, {check: result[key][check]["all"][0] for check in CHECKS}, flush=True)
+        print(name, "gate:", result.get("gate"), flush=True)
+    if not arguments.label:
+        write_table(arguments.out)
 
 
 if __name__ == "__main__":
