@@ -297,9 +297,8 @@ def main() -> None:
         else:
             reader = train(name, bank, encoder, folder)
         result = report(reader, bank, questions=arguments.questions)
-        (folder / f"report{arguments.label and '-'}{arguments.label}.json").write_text(
-            json.dumps(result, indent=1) + "\n", encoding="utf-8"
-        )
+        file = f"report-{arguments.label}.json" if arguments.label else "report.json"
+        (folder / file).write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
         for key in (key for key in result if key.endswith("K=8")):
             print(name, key, {check: result[key][check]["all"][0] for check in CHECKS}, flush=True)
         print(name, "gate:", result.get("gate"), flush=True)
