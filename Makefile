@@ -38,6 +38,9 @@ bench: setup
 	$(BIN)/python -m benchmarks.select
 	$(BIN)/python -m benchmarks.network
 	$(BIN)/python -m benchmarks.algorithms
+	$(BIN)/python -m benchmarks.training_reference
+	$(BIN)/python -m benchmarks.training
+	$(BIN)/python -m benchmarks.corpus
 
 clean:
 	rm -rf $(VENV) build dist *.egg-info out .cache
