@@ -101,14 +101,14 @@ class Sampler:
             self.next += 1
             if len(question.options) != options:
                 continue
-            similarity = _similarity(self.reader, clip, question.question)
+            scores = similarity(self.reader, clip, question.question)
             drawn = self.rng.choice(kinds, size=2, p=np.array(shares) / sum(shares))
-            rows = [subset(str(k), self.rng, question, layout, num_frames, similarity) for k in drawn]
+            rows = [subset(str(k), self.rng, question, layout, num_frames, scores) for k in drawn]
             found.append(Request(question, clip, torch.from_numpy(np.stack(rows))))
         return found
 
 
-def _similarity(reader: ReaderReference, clip: Any, question: str) -> np.ndarray:
+def similarity(reader: ReaderReference, clip: Any, question: str) -> np.ndarray:
     """Of each candidate with what the question names, [F]."""
     mentions = take_apart(question).mentions
     if not mentions:
@@ -192,8 +192,8 @@ def _right(reader: ReaderReference, boards: Storyboards, num_frames: int) -> tup
         for index in range(start, min(start + 100, len(boards))):
             question, layout = boards.item(index)
             clip, rng = boards(question.video), np.random.default_rng(index)
-            similarity = _similarity(reader, clip, question.question)
-            rows = [subset(kind, rng, question, layout, num_frames, similarity) for kind in shown]
+            scores = similarity(reader, clip, question.question)
+            rows = [subset(kind, rng, question, layout, num_frames, scores) for kind in shown]
             requests.append(Request(question, clip, torch.from_numpy(np.stack(rows))))
             blind.append(question)
             types.append(question.category)
