@@ -88,13 +88,12 @@ def clean(folder: Path, keep: int) -> None:
 def write_text(path: Path, text: str) -> None:
     """Write a text file under a temporary name and move it into place."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    handle, scratch = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
+    scratch = path.with_name(f".{path.name}.{os.getpid()}")
     try:
-        with os.fdopen(handle, "w", encoding="utf-8") as file:
-            file.write(text)
+        scratch.write_text(text, encoding="utf-8")
         os.replace(scratch, path)
     except BaseException:
-        Path(scratch).unlink(missing_ok=True)
+        scratch.unlink(missing_ok=True)
         raise
 
 
