@@ -184,7 +184,7 @@ def main() -> int:
     parser.add_argument("--threads", type=int, default=os.cpu_count())
     here = Path(__file__).parent / "storyboards"
     parser.add_argument("--bank", type=Path, default=here / "bank.safetensors")
-    parser.add_argument("--reader", type=Path, default=here / "readers" / "a")
+    parser.add_argument("--reader", type=Path, default=here / "readers" / "transformer")
     arguments = parser.parse_args()
     torch.set_num_threads(arguments.threads)
     table = [
