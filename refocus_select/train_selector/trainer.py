@@ -8,12 +8,11 @@ from __future__ import annotations
 
 import json
 import logging
-import math
 import time
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +25,7 @@ from ..errors import InputError, TrainingError
 from .checkpoints import at_step, clean, load_checkpoint, numbered, save_checkpoint, write_text
 from .compare import Broken, Comparison, Item, cosines, grouped, judge_readable, load_item, matcher_of
 from .config import StageConfig, TrainConfig
+from .curriculum import Progress, advance, entropy_bonus, learning_rate, planned_steps
 from .data import Batches, QuestionSet, seeded
 from .imitate import draw_by_similarity, evidence_targets, imitation_loss, similarity_targets
 from .initialise import parameter_groups
@@ -38,29 +38,7 @@ from .team import Team
 
 logger = logging.getLogger(__name__)
 
-WINDOW = 20  # steps over which rewards are averaged for the switch rules
 ANCHOR = "anchor.safetensors"  # first picks of the policy at the start of RL, by question
-
-
-@dataclass
-class Progress:
-    """Where a run is: what a checkpoint holds besides weights."""
-
-    step: int = 0
-    stage: int = 0
-    stage_step: int = 0
-    recent: list[float] = field(default_factory=list)
-    stage_reward: float | None = None
-    plateau_best: float = -math.inf
-    plateau_step: int = 0
-    collapsed: int = 0
-    lr_factor: float = 1.0
-    drifting: int = 0
-    rollbacks: int = 0
-    best_reward: float | None = None
-    best_step: int = 0
-    skipped: dict[str, str] = field(default_factory=dict)
-    seconds: dict[str, float] = field(default_factory=dict)
 
 
 class Trainer:
@@ -112,16 +90,21 @@ class Trainer:
         book = Logbook(self.folder, last=self.progress.step if goes_on else -1) if self.team.leads else None
         disable = True if not self.team.leads else None if self._bar is None else not self._bar
         try:
-            with tqdm(total=self.config.total_steps, initial=self._planned(), unit="step", disable=disable) as bar:
+            with tqdm(
+                total=self.config.total_steps,
+                initial=planned_steps(self.config, self.progress),
+                unit="step",
+                disable=disable,
+            ) as bar:
                 if not goes_on:
                     self._look(book)
                     self._save()
                 while self.progress.stage < len(self.config.stages):
                     numbers = self._step()
-                    self._advance(numbers)
+                    advance(self.config, self.progress, numbers)
                     if book:
                         book.write("train", self.progress.step, numbers)
-                    bar.n = self._planned()
+                    bar.n = planned_steps(self.config, self.progress)
                     bar.set_postfix({k: f"{numbers[k]:.3f}" for k in ("reward", "entropy") if k in numbers})
                     over = self.progress.stage == len(self.config.stages)
                     better = False
@@ -144,7 +127,7 @@ class Trainer:
         stage, now = self.stage, self.progress
         rng = np.random.default_rng([self.config.seed, 3, now.step])
         num_frames = int(rng.choice(stage.num_frames))
-        lr = self._learning_rate()
+        lr = learning_rate(self.config, self.progress)
         for group in self.optimiser.param_groups:
             group["lr"] = lr
         self.policy.train()
@@ -198,7 +181,9 @@ class Trainer:
                             values[i].values.to(self.team.device),
                             objective.clip,
                         )
-                        bonus = self._entropy_bonus() * now.entropy.sum(-1).mean(1)  # [B], over the whole subset
+                        bonus = entropy_bonus(self.config, self.progress) * now.entropy.sum(-1).mean(
+                            1
+                        )  # [B], over the whole subset
                         ascended = gain.sum() / counted + bonus.sum() / len(every)
                         (-self.team.size * ascended).backward()
                 norm = self._apply()
@@ -212,7 +197,7 @@ class Trainer:
             **dict(zip(("reward", "margin", "accuracy", "entropy"), means, strict=True)),
             "zero_variance": 1 - informative / len(every),
             "gradient_norm": norm,
-            "entropy_bonus": self._entropy_bonus(),
+            "entropy_bonus": entropy_bonus(self.config, self.progress),
             "questions": len(every),
         }
 
@@ -383,25 +368,6 @@ class Trainer:
         self.optimiser.step()
         return float(norm)
 
-    def _learning_rate(self) -> float:
-        schedule, now = self.config.optimiser, self.progress
-        base = self.stage.lr or schedule.lr
-        if now.step < schedule.warmup_steps:
-            return base * now.lr_factor * (now.step + 1) / schedule.warmup_steps
-        done = self._planned() / self.config.total_steps
-        if done <= schedule.decay_from:
-            return base * now.lr_factor
-        fall = (done - schedule.decay_from) / (1 - schedule.decay_from)
-        return base * now.lr_factor * (1 - (1 - schedule.final) * fall)
-
-    def _entropy_bonus(self) -> float:
-        start, end = self.stage.entropy_bonus, self.stage.entropy_bonus_end
-        return start if end is None else start + (end - start) * self.progress.stage_step / self.stage.steps
-
-    def _planned(self) -> int:
-        """Steps of the plan that are behind us; a stage that ended early counts whole."""
-        return sum(stage.steps for stage in self.config.stages[: self.progress.stage]) + self.progress.stage_step
-
     def _matcher(self) -> Any:
         if not hasattr(self, "_matching"):
             self._matching = matcher_of(self.policy)
@@ -414,53 +380,6 @@ class Trainer:
         self.progress.seconds[name] = self.progress.seconds.get(name, 0.0) + time.perf_counter() - started
 
     # -- between steps --------------------------------------------------------------------------------
-
-    def _advance(self, numbers: dict[str, Any]) -> None:
-        """Count the step, and go on to the next stage if its rules say so."""
-        now, stage = self.progress, self.stage
-        now.step += 1
-        now.stage_step += 1
-        if "reward" in numbers:
-            now.recent = [*now.recent[-WINDOW + 1 :], numbers["reward"]]
-            self._check_collapse(numbers["entropy"])
-        if now.stage_step >= stage.steps or self._ends_early(stage):
-            now.stage, now.stage_step = now.stage + 1, 0
-            now.recent, now.stage_reward, now.collapsed = [], None, 0
-            now.plateau_best, now.plateau_step = -math.inf, 0
-            now.best_reward = None if now.stage < len(self.config.stages) and self._new_terms() else now.best_reward
-
-    def _new_terms(self) -> bool:
-        """Whether the stage that begins measures drift anew: warm starts may end far from where rewards lead."""
-        return self.config.stages[self.progress.stage - 1].method != self.stage.method
-
-    def _ends_early(self, stage: StageConfig) -> bool:
-        now = self.progress
-        if len(now.recent) < WINDOW or now.stage_step < stage.min_steps:
-            return False
-        mean = float(np.mean(now.recent))
-        if stage.reward_above is not None and mean > stage.reward_above:
-            return True
-        if stage.plateau is None:
-            return False
-        if mean > now.plateau_best + stage.plateau_gain:
-            now.plateau_best, now.plateau_step = mean, now.stage_step
-        return now.stage_step - now.plateau_step >= stage.plateau
-
-    def _check_collapse(self, entropy: float) -> None:
-        """A policy that draws the same subset again and again learns no more; stop if it has not learned anything."""
-        now, watch = self.progress, self.config.watch
-        if len(now.recent) == WINDOW and now.stage_reward is None:
-            now.stage_reward = float(np.mean(now.recent))
-        now.collapsed = now.collapsed + 1 if entropy < watch.min_entropy else 0
-        if now.collapsed >= watch.collapse_steps and now.stage_reward is not None:
-            mean = float(np.mean(now.recent))
-            if mean <= now.stage_reward + 1e-3:
-                raise TrainingError(
-                    f"step {now.step}: the policy has collapsed: its entropy was below {watch.min_entropy:g} nats for "
-                    f"{now.collapsed} steps, and the reward ({mean:.3f}) is not above that of the stage's beginning "
-                    f"({now.stage_reward:.3f}). Raise entropy_bonus or lower optimiser.lr; the best checkpoint is "
-                    f"{at_step(self.checkpoints, now.best_step)}"
-                )
 
     def _look(self, book: Logbook | None) -> bool:
         """Answer held-out questions, and go back to the best policy when this one drifts.

@@ -19,6 +19,7 @@ from refocus_select.errors import InputError, TrainingError
 from refocus_select.train_selector import ReferenceModel, Request
 from refocus_select.train_selector.checkpoints import numbered
 from refocus_select.train_selector.config import StageConfig, TrainConfig
+from refocus_select.train_selector.curriculum import advance, check_collapse, entropy_bonus, learning_rate
 from refocus_select.train_selector.data import Batches, QuestionSet
 from refocus_select.train_selector.reward import Judge
 from refocus_select.train_selector.run import gather_ingredients
@@ -232,10 +233,10 @@ def test_a_sure_policy_that_has_learned_is_no_collapse(tmp_path: Path) -> None:
     run = trainer(tmp_path, "watch.collapse_steps=3")
     run.progress.recent, run.progress.stage_reward = [0.9] * 20, 0.3
     for _ in range(10):
-        run._check_collapse(0.001)
+        check_collapse(run.config, run.progress, 0.001)
     run.progress.recent = [0.3] * 20
     with pytest.raises(TrainingError, match="the policy has collapsed"):
-        run._check_collapse(0.001)
+        check_collapse(run.config, run.progress, 0.001)
 
 
 def test_drift_brings_the_best_policy_back(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
@@ -263,7 +264,7 @@ def test_drift_brings_the_best_policy_back(tmp_path: Path, caplog: pytest.LogCap
     assert now.rollbacks == 1
     assert now.drifting == 0
     assert all(torch.equal(tensor, best[name]) for name, tensor in run.policy.state_dict().items())
-    assert run._learning_rate() == pytest.approx(0.5 * 0.005 * 3 / 4)
+    assert learning_rate(run.config, run.progress) == pytest.approx(0.5 * 0.005 * 3 / 4)
     run._look(None)
     with pytest.raises(TrainingError, match=r"drift again after 1 rollbacks.*Lower optimiser.lr.*step-00000000"):
         run._look(None)
@@ -301,7 +302,7 @@ def test_learning_rate_and_entropy_bonus_by_hand(tmp_path: Path) -> None:
     seen = []
     for step in range(40):
         now.step, now.stage, now.stage_step = step, int(step >= 10), step - 10 * (step >= 10)
-        seen.append((run._learning_rate(), run._entropy_bonus()))
+        seen.append((learning_rate(run.config, run.progress), entropy_bonus(run.config, run.progress)))
     rates, bonuses = np.array(seen).T
     assert rates[:5] == pytest.approx(0.01 * np.arange(1, 6) / 5)
     assert rates[5:10] == pytest.approx([0.01] * 5)
@@ -317,7 +318,7 @@ def test_stages_end_early_by_their_rules(tmp_path: Path) -> None:
         run = trainer(tmp_path)
         run.config = replace(run.config, stages=(StageConfig((2,), steps=200, **rules), StageConfig((1,), steps=5)))
         for count, reward in enumerate(rewards, start=1):
-            run._advance({"reward": reward, "entropy": 1.0})
+            advance(run.config, run.progress, {"reward": reward, "entropy": 1.0})
             if run.progress.stage == 1:
                 assert run.progress.recent == []
                 assert run.progress.plateau_best == -math.inf
