@@ -9,10 +9,11 @@ same random weights, float32, from decoded pictures to the logits of the option 
 
 The models are LLaVA-OneVision and InternVL in small: real processors and architectures, a vision tower of 12 layers of
 width 384, a language model of 4 layers of width 512; and an InternVL whose two parts share the operations as, by our
-count, in InternVL3-2B (vision 0.7, language 1.0 TFLOP per frame of 256 tokens), where little is left to save. All three ways give equal logits, which is checked in the run.
-Times are CPU seconds of the process, which other work on the machine does not lengthen much; rates are medians over
-interleaved runs, each on a video of its own. The plain way costs the same for every subset, so that it is timed on the
-first 8 of a group.
+count, in InternVL3-2B (vision 0.7, language 1.0 TFLOP per frame of 256 tokens), where little is left to save.
+
+All three ways give equal logits, which is checked in the run. Times are CPU seconds of the process, which other work on
+the machine does not lengthen much; rates are medians over interleaved runs, each on a video of its own. The plain way
+costs the same for every subset, so that it is timed on the first 8 of a group.
 """
 
 from __future__ import annotations
