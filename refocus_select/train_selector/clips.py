@@ -16,6 +16,9 @@ from ..errors import EncodingError, InputError, VideoDecodeError
 from ..selectors import FrameSelector
 from ..video import CandidateRule, Video, open_video, sample_candidates
 
+REFERENCE_VIEW = "reference_embeddings"
+"""Tensor of an encoding that readers look at instead of "embeddings", if they see more than selectors do."""
+
 
 class Clip(ABC):
     """The candidate frames of one video.

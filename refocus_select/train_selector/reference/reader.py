@@ -16,6 +16,7 @@ from ...errors import InputError, SelectorLoadError
 from ...models.mini import MiniEncoder
 from ...questions import Question
 from ...selectors.training_free import AlgorithmSelector
+from ..clips import REFERENCE_VIEW
 from .base import ReferenceModel, Request
 from .reader_net import Batch, ReaderConfig, ReaderNet, make_net
 from .wording import MENTIONS, number_in, parts_of, take_apart
@@ -133,7 +134,8 @@ class ReaderReference(ReferenceModel):
     def _row(self, request: Request) -> tuple[Tensor, ...]:
         question, clip, subsets = request.question, request.clip, request.subsets
         n, options = len(subsets), question.options
-        frames = clip.encoding(self.selector).tensors["embeddings"][subsets].float()  # [N, K, D]
+        tensors = clip.encoding(self.selector).tensors
+        frames = tensors.get(REFERENCE_VIEW, tensors["embeddings"])[subsets].float()  # [N, K, D]
         times = torch.from_numpy(clip.timestamps).float()
         length = times[-1].clamp_min(1e-6)
         wording = take_apart(question.question)

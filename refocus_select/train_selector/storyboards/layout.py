@@ -53,7 +53,12 @@ class Layout:
 
 
 def place(
-    rng: np.random.Generator, sequence: Sequence[int], num_candidates: int, *, pinned: tuple[int, float] | None = None
+    rng: np.random.Generator,
+    sequence: Sequence[int],
+    num_candidates: int,
+    *,
+    pinned: tuple[int, float] | None = None,
+    pace: float = 1.0,
 ) -> list[tuple[int, int]]:
     """Positions for scenes in a given order.
 
@@ -62,16 +67,18 @@ def place(
         num_candidates: F.
         pinned: a scene (by its place in the sequence) and the share of the video's length where its middle must lie;
             no other scene comes within a tenth of the video of it.
+        pace: how many times longer than usual the scenes are.
 
     Returns:
         (start, stop) of each scene.
     """
     lengths = rng.choice(_LENGTHS, size=len(sequence), p=_LENGTH_SHARES)
-    lengths = np.minimum(lengths, max(1, num_candidates // (3 * len(sequence))))
+    share = 1 / 3 if pace == 1 else 2 / 3  # of the video that shows things, at most
+    lengths = np.minimum(np.round(pace * lengths).astype(np.int64), max(1, int(share * num_candidates / len(sequence))))
     if pinned is None:
         return _spread(rng, sequence, lengths, 0, num_candidates)
-    which, share = pinned
-    start = int(np.clip(round(share * num_candidates - lengths[which] / 2), 0, num_candidates - lengths[which]))
+    which, middle = pinned
+    start = int(np.clip(round(middle * num_candidates - lengths[which] / 2), 0, num_candidates - lengths[which]))
     margin = round(0.1 * num_candidates)
     before = _spread(rng, sequence[:which], lengths[:which], 0, start - margin)
     after_start = start + int(lengths[which]) + margin

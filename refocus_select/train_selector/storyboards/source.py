@@ -16,7 +16,7 @@ import torch
 from ...encoding import VideoEncoding
 from ...errors import InputError
 from ...questions import Question
-from ..clips import EncodedClip
+from ..clips import REFERENCE_VIEW, EncodedClip
 from .bank import SPLITS, Bank
 from .layout import Layout, fill, place
 from .phrasings import NOT_ASKED, PHRASINGS
@@ -47,6 +47,8 @@ class Storyboards(Sequence[Question]):
         num_scenes: tuple[int, int] = (5, 9),
         types: Mapping[str, float] | Sequence[str] | None = None,
         noise: float = 0.15,
+        haze: float = 0.0,
+        pace: float = 1.0,
     ) -> None:
         """Choose a world.
 
@@ -60,6 +62,11 @@ class Storyboards(Sequence[Question]):
                 doubling, and some questions need a few more.
             types: question types with their shares, or only their names (default shares); None for all.
             noise: length of the random part that each frame's feature gets, relative to the feature's own.
+            haze: how much worse than a reference model the selector sees, 0 to 1. Each video draws its own haze up to
+                this; that share of the frames that show a thing looks like something else to the selector, and a
+                quarter of that share of the background looks like a thing of the same video, or another. Readers
+                always see clearly.
+            pace: scenes are up to so many times longer; each video draws its own from 1 on.
 
         Raises:
             InputError: if an argument is out of range.
@@ -73,8 +80,10 @@ class Storyboards(Sequence[Question]):
             raise InputError(f"num_questions must be positive and noise not negative: {num_questions}, {noise}")
         if not 5 <= num_scenes[0] <= num_scenes[1] <= min(sizes) // 3:
             raise InputError(f"num_scenes must be between 5 and a third of the candidates, not {num_scenes}")
+        if not 0 <= haze <= 1 or pace < 1:
+            raise InputError(f"haze must be between 0 and 1, and pace at least 1: {haze}, {pace}")
         self.bank, self.split, self.seed, self.sizes, self.noise = bank, split, seed, sizes, noise
-        self.scenes = num_scenes
+        self.scenes, self.haze, self.pace = num_scenes, haze, pace
         self.types = _shares(types)
         self._length = num_questions
         self.cast = _cast(bank, split)
@@ -83,7 +92,8 @@ class Storyboards(Sequence[Question]):
             [i for i in bank.series_of[-1 - kind] if bank.series[i]["split"] == split]
             for kind in range(len(bank.cards))
         ]
-        settings = json.dumps([bank.fingerprint, split, seed, sizes, num_scenes, self.types, noise])
+        film_like = [haze, pace] if haze or pace != 1 else []
+        settings = json.dumps([bank.fingerprint, split, seed, sizes, num_scenes, self.types, noise, *film_like])
         self.fingerprint = hashlib.sha256(settings.encode()).hexdigest()[:16]
         self._kept: OrderedDict[int, tuple[Question, Layout]] = OrderedDict()
 
@@ -140,7 +150,8 @@ class Storyboards(Sequence[Question]):
         size, kind = self._kind(rng)
         clips = self._palette(rng, size)
         story = self._story(rng, kind, size, clips)
-        spans = place(rng, story.sequence, size, pinned=story.pinned)
+        pace = float(self._rng(index, 2).uniform(1, self.pace))
+        spans = place(rng, story.sequence, size, pinned=story.pinned, pace=pace)
         layout = fill(rng, self.bank, story.sequence, spans, clips, self._cards, size)
         wording = str(rng.choice(PHRASINGS[story.phrasing][self.split])).format(**story.slots)
         times = layout.timestamps
@@ -178,23 +189,51 @@ class Storyboards(Sequence[Question]):
 
     def _encoding(self, index: int, video: str) -> VideoEncoding:
         _, layout = self.item(index)
-        bank, count = self.bank, len(layout.timestamps)
-        thing = torch.from_numpy(layout.series >= 0)
-        rows = bank.background_rows[torch.from_numpy(np.where(layout.series >= 0, 0, layout.step))]
-        at = layout.series >= 0
-        rows[thing] = bank.thing_rows[torch.from_numpy(layout.series[at]), torch.from_numpy(layout.step[at])]
-        random = torch.from_numpy(self._rng(index, 1).standard_normal((count, rows.shape[1]), dtype=np.float32))
-        rows += random * (self.noise * rows.norm(dim=1, keepdim=True) / rows.shape[1] ** 0.5)
+        clear = self._rows(layout.series, layout.step)
+        count = len(clear)
+        random = torch.from_numpy(self._rng(index, 1).standard_normal(clear.shape, dtype=np.float32))
+        tensors = {"embeddings": self._noisy(clear, random)}
+        if self.haze:
+            hazy = self._rows(*self._mistaken(self._rng(index, 3), layout))
+            tensors = {"embeddings": self._noisy(hazy, random), REFERENCE_VIEW: tensors["embeddings"]}
         step = float(layout.timestamps[1])
         return VideoEncoding(
-            tensors={"embeddings": rows},
+            tensors=tensors,
             indices=np.arange(count),
             timestamps=layout.timestamps,
             video={"source": video, "num_frames": count, "duration": count * step, "average_fps": 1 / step},
             video_fingerprint=f"{self.fingerprint}-{index}",
             selector="storyboards",
-            selector_fingerprint=f"embeddings-1-{bank.encoder}",
+            selector_fingerprint=f"embeddings-1-{self.bank.encoder}",
         )
+
+    def _rows(self, series: np.ndarray, step: np.ndarray) -> torch.Tensor:
+        """Features of pictures as `Layout` names them, float32 [F, D]."""
+        bank, thing = self.bank, torch.from_numpy(series >= 0)
+        at = torch.from_numpy(step)
+        rows = bank.background_rows[torch.where(thing, 0, at)]
+        rows[thing] = bank.thing_rows[torch.from_numpy(series)[thing], at[thing]]
+        return rows
+
+    def _noisy(self, rows: torch.Tensor, random: torch.Tensor) -> torch.Tensor:
+        return rows + random * (self.noise * rows.norm(dim=1, keepdim=True) / rows.shape[1] ** 0.5)
+
+    def _mistaken(self, rng: np.random.Generator, layout: Layout) -> tuple[np.ndarray, np.ndarray]:
+        """`series` and `step` of a video as a weak encoder sees them."""
+        series, step = layout.series.copy(), layout.step.copy()
+        haze = rng.uniform(0, self.haze)
+        thing = layout.series >= 0
+        places = layout.step[~thing]
+        present = [scene.concept for scene in layout.scenes if scene.concept >= 0]
+        for i in np.flatnonzero(rng.random(len(series)) < np.where(thing, haze, haze / 4)):
+            kind = rng.random()
+            if thing[i] and kind < 0.5 and len(places):
+                series[i], step[i] = -1, places[rng.integers(len(places))]
+                continue
+            concept = int(rng.choice(present)) if kind > 0.75 and present else int(rng.choice(self.cast.everyone))
+            series[i] = rng.choice(self.bank.series_of[concept])
+            step[i] = rng.integers(self.bank.thing_rows.shape[1])
+        return series, step
 
     def _rng(self, index: int, stream: int) -> np.random.Generator:
         return np.random.default_rng([self.seed, SPLITS.index(self.split), index, stream])

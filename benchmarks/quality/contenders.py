@@ -1,0 +1,134 @@
+"""Everybody who chooses frames in the comparison, over the same vectors of the embedded encoder."""
+
+from __future__ import annotations
+
+import inspect
+import itertools
+import zlib
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any
+
+import numpy as np
+import torch
+
+from refocus_select.encoding import VideoEncoding
+from refocus_select.models.vectors import likeness, question_parts
+from refocus_select.questions import Question
+from refocus_select.selectors.algorithms import SCORED, random, uniform
+from refocus_select.selectors.similarity import choose
+from refocus_select.selectors.training_free import DualEncoder
+from refocus_select.selectors.vector_policy import VectorPolicySelector
+from refocus_select.train_selector.imitate import evidence_targets
+
+Picker = Callable[[Question, VideoEncoding, int], np.ndarray]
+"""Positions among the candidates, in the order of time: (question, encoding, K) -> int64 [K]."""
+
+GRIDS: Mapping[str, Mapping[str, tuple[Any, ...]]] = {
+    "topk": {},
+    "topk-nms": {"window": (None, 2.0, 4.0, 8.0)},
+    "mmr": {"balance": (0.2, 0.35, 0.5, 0.65, 0.8, 0.9)},
+    "aks": {"threshold": (0.2, 0.5, 0.8, 1.2), "max_depth": (3, 5, 7)},
+    "bolt": {"alpha": (1.0, 2.0, 3.0, 5.0, 8.0)},
+    "mdp3": {"balance": (0.05, 0.1, 0.2, 0.4, 0.8)},
+    "adaq": {"gamma": (0.25, 0.5, 1.0), "mass": (0.9, 0.997)},
+}
+"""What is tuned on the validation split; the first published setting of each is in its grid."""
+
+
+def settings(name: str) -> Iterator[dict[str, Any]]:
+    """Every setting of an algorithm's grid, over the similarity of the whole question and of the things it names."""
+    grid = GRIDS[name]
+    for values in itertools.product((False, True), *grid.values()):
+        yield dict(zip(("named", *grid), values, strict=True))
+
+
+class Scores:
+    """Similarity of frames and question, computed once for all algorithms."""
+
+    def __init__(self, encoder: DualEncoder) -> None:
+        self.encoder = encoder
+        self._texts: dict[str, torch.Tensor] = {}
+
+    def __call__(self, question: Question, encoding: VideoEncoding, *, named: bool) -> np.ndarray:
+        """Float64 [F]: dot products with the whole question, or the mean over what it names, as policies get it."""
+        vectors = encoding.tensors["embeddings"].float()
+        if named:
+            return np.asarray(likeness(vectors[None], self._parts(question.question)[None])[0].double())
+        whole = self._whole(question.question)
+        return np.asarray((vectors @ whole).double())
+
+    def _parts(self, text: str) -> torch.Tensor:
+        if "parts " + text not in self._texts:
+            self._texts["parts " + text] = question_parts(self.encoder, [text], 2)[0]
+        return self._texts["parts " + text]
+
+    def _whole(self, text: str) -> torch.Tensor:
+        if text not in self._texts:
+            self._texts[text] = self.encoder.encode_text([text])[0].float()
+        return self._texts[text]
+
+
+def algorithm(name: str, scores: Scores, *, named: bool, **given: Any) -> Picker:
+    """A training-free algorithm with given settings."""
+    function = SCORED[name]
+    wanted = inspect.signature(function).parameters
+
+    def pick(question: Question, encoding: VideoEncoding, num_frames: int) -> np.ndarray:
+        known = {"timestamps": encoding.timestamps, "embeddings": encoding.tensors["embeddings"].numpy()}
+        inputs = {key: value for key, value in known.items() if key in wanted}
+        return function(scores(question, encoding, named=named), num_frames, **inputs, **given)
+
+    return pick
+
+
+def mini(scores: Scores) -> Picker:
+    """The similarity selector of `weights/mini` (steadied similarity, marginal relevance, spread when unsure)."""
+
+    def pick(question: Question, encoding: VideoEncoding, num_frames: int) -> np.ndarray:
+        frames = encoding.tensors["embeddings"].float()
+        unit = torch.nn.functional.normalize(frames, dim=-1)
+        similarity = scores(question, encoding, named=False)
+        return np.sort(choose(similarity, np.asarray((unit @ unit.T).double()), encoding.timestamps, num_frames).picks)
+
+    return pick
+
+
+def k_centre(embeddings: np.ndarray, num_frames: int) -> np.ndarray:
+    """Farthest-first traversal over unit vectors, from the frame that is least like the mean, [K]."""
+    unit = embeddings / np.linalg.norm(embeddings, axis=1, keepdims=True)
+    picks = [int((unit @ unit.mean(0)).argmin())]
+    nearest = unit @ unit[picks[0]]
+    while len(picks) < num_frames:
+        picks.append(int(nearest.argmin()))
+        nearest = np.maximum(nearest, unit @ unit[picks[-1]])
+    return np.sort(np.array(picks))
+
+
+def policy(chooser: VectorPolicySelector) -> Picker:
+    """A trained policy: its best frame at every step."""
+
+    def pick(question: Question, encoding: VideoEncoding, num_frames: int) -> np.ndarray:
+        chosen = chooser.select(encoding, question.question, num_frames=num_frames)
+        return np.searchsorted(encoding.indices, chosen.indices)
+
+    return pick
+
+
+def blind(scores: Scores) -> dict[str, Picker]:
+    """Those who do not read the question, and the embedded similarity selector: nothing to tune."""
+
+    def drawn(question: Question, encoding: VideoEncoding, num_frames: int) -> np.ndarray:
+        return random(encoding.timestamps, num_frames, seed=zlib.crc32(question.id.encode()))
+
+    return {
+        "uniform": lambda question, encoding, k: uniform(encoding.timestamps, k),
+        "random": drawn,
+        "k-centre": lambda question, encoding, k: k_centre(encoding.tensors["embeddings"].numpy(), k),
+        "mini": mini(scores),
+    }
+
+
+def oracle(question: Question, encoding: VideoEncoding, num_frames: int) -> np.ndarray:
+    """The evidence, filled up with other frames."""
+    rng = np.random.default_rng(zlib.crc32(question.id.encode()))
+    return np.sort(evidence_targets(question, encoding.timestamps, num_frames, rng)[0].numpy())

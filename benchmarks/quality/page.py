@@ -1,0 +1,217 @@
+"""The page: tables and sentences from the stored figures, and nothing else."""
+
+# ruff: noqa: E501 (sentences of the page)
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from .storyboards import UNSEEN, WORLDS
+
+HEAD = """# What the selectors are worth
+
+Made by `python -m benchmarks.quality` (its description lists the parts); raw figures: [results/quality.json](results/quality.json).
+All selectors see the same vectors of the embedded encoder, and all are compared at equal numbers of frames. Intervals are
+95 %, bootstrap over questions.
+
+Composed videos are composed: pictures of things on real backgrounds with hard cuts, questions from templates. They
+measure whether a selector understands what a question asks for, not how well it sees; for that, look at the film.
+"""
+
+
+def write_page(found: dict[str, Any], path: Path) -> None:
+    """Write the page of all parts that were run."""
+    sections = {"worlds": _worlds, "tune": _tuned, "pixels": _pixels, "blur": _blur, "needle": _needle, "film": _film,
+                "clips": _clips}  # fmt: skip
+    lines = HEAD.splitlines()
+    for name, write in sections.items():
+        if name in found:
+            lines += ["", *write(found[name])]
+    temporary = path.with_name(f".{path.name}")
+    temporary.write_text("\n".join(lines) + "\n", encoding="utf-8")
+    os.replace(temporary, path)
+
+
+def _worlds(part: dict[str, Any]) -> list[str]:
+    lines = [
+        f"## Composed videos, {part['split']} split",
+        "",
+        "Small readers answer multiple-choice questions from the chosen frames. Names, wordings, pictures and backgrounds",
+        f"of this split were trained on by nobody. The reader of the first tables, *{UNSEEN}*, never gave a reward. *oracle*: the",
+        "scenes that one must see, filled up with other frames, which distract readers where K is large. *evidence*: share of",
+        "those scenes that the frames show. The training-free algorithms have the settings that were best on the validation",
+        "split (below).",
+    ]
+    for world in WORLDS:
+        if world.name in part:
+            lines += ["", *_world(world.name, part[world.name])]
+    first = part[WORLDS[0].name]
+    lines += ["", "### By type of question", "", *_types(first, 8), "", *_places_text()]
+    lines += ["", "### The same from the readers that gave rewards", "", *_readers(part)]
+    return lines
+
+
+def _world(name: str, found: dict[str, Any]) -> list[str]:
+    rows = {(row["reader"], row["K"], row["method"]): row for row in found["rows"]}
+    sizes = sorted({row["K"] for row in found["rows"]})
+    methods = list(dict.fromkeys(row["method"] for row in found["rows"]))
+    lines = [f"### {name}, {sum(found['types'].values())} questions", "",
+             "| | " + " | ".join(f"K = {k}" for k in sizes) + " | evidence, K = 8 |", "|---" * (len(sizes) + 2) + "|"]  # fmt: skip
+    for method in methods:
+        cells = [_interval(rows[UNSEEN, k, method]["accuracy"]) for k in sizes]
+        lines.append(f"| {method} | {' | '.join(cells)} | {_dotted(rows[UNSEEN, 8, method]['evidence'])} |")
+    summed = next((m for m in reversed(methods) if "best" in rows[UNSEEN, 8, m]), None)
+    if summed:
+        lines.append("")
+        for k in sizes:
+            row = rows[UNSEEN, k, summed]
+            lines.append(
+                f"- K = {k}: {summed} {_signed(row['over_best'])} against {row['best']}, the best of the others; "
+                f"{row['share_of_oracle']:.0%} of the oracle's gain over uniform."
+            )
+    return lines
+
+
+def _types(found: dict[str, Any], size: int) -> list[str]:
+    kinds = list(found["types"])
+    lines = [f"64 candidates, K = {size}, reader *{UNSEEN}*.", "", "| | " + " | ".join(kinds) + " |", "|---" * (len(kinds) + 1) + "|",
+             "| questions | " + " | ".join(str(found["types"][kind]) for kind in kinds) + " |"]  # fmt: skip
+    for row in found["rows"]:
+        if row["reader"] == UNSEEN and row["K"] == size:
+            lines.append(f"| {row['method']} | " + " | ".join(_dotted(row["types"][kind]) for kind in kinds) + " |")
+    return lines
+
+
+def _places_text() -> list[str]:
+    return [
+        "Where the policy looks, and where the evidence lies, by type of question:",
+        "",
+        "![where the picks lie](results/quality-places.png)",
+    ]
+
+
+def _readers(part: dict[str, Any]) -> list[str]:
+    lines = ["K = 8; accuracy of the policy (mean over seeds), of the best training-free method, uniform, and oracle.", "",
+             "| world | reader | policy | best other | uniform | oracle | policy minus best other |", "|---" * 7 + "|"]  # fmt: skip
+    for world in WORLDS:
+        if world.name not in part:
+            continue
+        rows = [row for row in part[world.name]["rows"] if row["K"] == 8]
+        for reader in dict.fromkeys(row["reader"] for row in rows):
+            mine = {row["method"]: row for row in rows if row["reader"] == reader}
+            trained = [row for row in mine.values() if "best" in row][-1]
+            best = mine[trained["best"]]
+            cells = [trained, best, mine["uniform"], mine["oracle"]]
+            lines.append(
+                f"| {world.name} | {reader} | {' | '.join(_dotted(row['accuracy'][0]) for row in cells)} | "
+                f"{_signed(trained['over_best'])} ({best['method']}) |"
+            )
+    return lines
+
+
+def _tuned(part: dict[str, Any]) -> list[str]:
+    lines = [
+        "## Settings of the training-free algorithms",
+        "",
+        f"The best of each grid on {part['questions']} validation questions (K = 8, 64 candidates, mean of three readers). *named*: the",
+        "similarity of the things that the question names instead of that of the whole question.",
+        "",
+        "| algorithm | tried | best | accuracy |",
+        "|---|---|---|---|",
+    ]
+    for name, found in part["algorithms"].items():
+        chosen = json.dumps(found["settings"])[1:-1].replace('"', "")
+        lines.append(f"| {name} | {found['tried']} | {chosen} | {_dotted(found['accuracy'])} |")
+    return lines
+
+
+def _pixels(part: dict[str, Any]) -> list[str]:
+    lines = [
+        "## From files",
+        "",
+        f"{part['questions']} composed videos written as H.264, decoded, encoded and asked like any other video, K = {part['K']}.",
+        "",
+        "| | stored features | files | same frames |",
+        "|---|---|---|---|",
+    ]
+    for name, row in part["rows"].items():
+        lines.append(
+            f"| {name} | {_interval(row['features'])} | {_interval(row['pixels'])} | {_dotted(row['same picks'])} |"
+        )
+    return lines
+
+
+def _blur(part: dict[str, Any]) -> list[str]:
+    lines = [
+        "## Blurred evidence",
+        "",
+        "The frames that show the evidence are blurred before the policy sees them. One that looks at the pictures leaves them,",
+        f"one with habits stays. {part['questions']} composed videos, K = {part['K']}.",
+        "",
+        "| radius (share of the picture's side) | scenes of the evidence picked |",
+        "|---|---|",
+    ]
+    lines += [f"| {blur} | {_interval(values)} |" for blur, values in part["evidence scenes picked"].items()]
+    return lines
+
+
+def _needle(part: dict[str, Any]) -> list[str]:
+    lines = [
+        "## Needles in a film",
+        "",
+        f"{part['needles']} pictures hidden at ten depths among 64 to 1,024 frames of Big Buck Bunny, K = 8 (`refocus-select needle`).",
+        "Intervals resample needles, and five are few.",
+        "",
+        "| | found | of 1,024 |",
+        "|---|---|---|",
+    ]
+    for score in part["scores"]:
+        interval = [score["recall"], score["low"], score["high"]]
+        lines.append(f"| {score['selector']} | {_interval(interval)} | {_dotted(part['longest'][score['selector']])} |")
+    return [*lines, "", "![needles](results/quality-needle.png)"]
+
+
+def _film(part: dict[str, Any]) -> list[str]:
+    lines = [
+        "## A real film",
+        "",
+        f"Big Buck Bunny, {part['questions']} questions with moments that were marked by eye before any selector was run on them",
+        "(mini/questions.json, whose dev half guided choices of *mini*; storyboards/film_questions.json). *hit*: a chosen frame",
+        "shows what the question asks for. The difference to uniform sampling in brackets.",
+        "",
+    ]
+    return lines + _real_rows(part, ("hit", "share of frames", "share of moments"))
+
+
+def _clips(part: dict[str, Any]) -> list[str]:
+    lines = [
+        "## Real clips",
+        "",
+        f"Nine real clips as one video of 108 frames, {part['questions']} questions about one clip each.",
+        "",
+    ]
+    return lines + _real_rows(part, ("hit", "share of frames"))
+
+
+def _real_rows(part: dict[str, Any], measures: Sequence[str]) -> list[str]:
+    lines = ["| K | | " + " | ".join(measures) + " |", "|---" * (len(measures) + 2) + "|"]
+    for row in sorted(part["rows"], key=lambda row: row["K"]):
+        cells = [f"{_interval(row[measure])} ({row[f'{measure} over uniform'][0]:+.2f})" for measure in measures]
+        lines.append(f"| {row['K']} | {row['method']} | " + " | ".join(cells) + " |")
+    return lines
+
+
+def _interval(values: Sequence[float]) -> str:
+    return f"{_dotted(values[0])} [{_dotted(values[1])}, {_dotted(values[2])}]"
+
+
+def _signed(values: Sequence[float]) -> str:
+    return f"{values[0]:+.3f} [{values[1]:+.3f}, {values[2]:+.3f}]"
+
+
+def _dotted(value: float) -> str:
+    return f"{value:.3f}".removeprefix("0")
