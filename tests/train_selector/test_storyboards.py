@@ -15,6 +15,7 @@ import torch
 from refocus_select.errors import EncodingError, InputError
 from refocus_select.questions import Question, check_choices
 from refocus_select.selectors.training_free import AlgorithmSelector
+from refocus_select.train_selector.clips import REFERENCE_VIEW
 from refocus_select.train_selector.storyboards import NOTHING, Bank, Layout, Storyboards
 from refocus_select.train_selector.storyboards.bank import write_bank
 from refocus_select.train_selector.storyboards.phrasings import COUNTS, MOMENTS, PHRASINGS, article, plural
@@ -106,6 +107,44 @@ def right_option(bank: Bank, question: Question, layout: Layout, split: str) -> 
     best = max(counts.values())
     assert sum(v == best for v in counts.values()) == 1
     return {kind for kind, v in counts.items() if v == best}
+
+
+def test_haze_hides_things_from_selectors_only(bank: Bank) -> None:
+    selector = AlgorithmSelector("topk", WordEncoder())
+    clear = Storyboards(bank, "train", num_questions=40)
+    hazy = Storyboards(bank, "train", num_questions=40, haze=1.0)
+    assert clear.fingerprint != hazy.fingerprint
+    wrong, alarms, shares = [], [], []
+    for plain, question in zip(clear, hazy, strict=True):
+        layout = hazy.item(len(wrong))[1]
+        seen = hazy(question.video).encoding(selector).tensors
+        truth = clear(plain.video).encoding(selector).tensors["embeddings"]
+        assert torch.equal(seen[REFERENCE_VIEW], truth)
+        assert (plain.question, plain.answer, plain.evidence) == (question.question, question.answer, question.evidence)
+        changed = (seen["embeddings"] != truth).any(1).numpy()
+        wrong.append(changed[layout.shown != NOTHING].mean())
+        alarms.append(changed[layout.shown == NOTHING].mean())
+        shares.append(changed.mean())
+        again = Storyboards(bank, "train", num_questions=40, haze=1.0)
+        assert torch.equal(again(question.video).encoding(selector).tensors["embeddings"], seen["embeddings"])
+    assert 0.35 < np.mean(wrong) < 0.65  # each video draws its own, up to 1
+    assert 0.05 < np.mean(alarms) < 0.2
+    assert np.std(shares) > 0.05
+
+
+def test_pace_makes_scenes_longer(bank: Bank) -> None:
+    def mean_length(pace: float) -> float:
+        boards = Storyboards(bank, "train", num_questions=150, num_candidates=256, pace=pace)
+        scenes = []
+        for index in range(len(boards)):
+            layout = boards.item(index)[1]
+            assert all(a.stop <= b.start for a, b in itertools.pairwise(layout.scenes))
+            assert layout.scenes[0].start >= 0
+            assert layout.scenes[-1].stop <= 256
+            scenes += [scene.stop - scene.start for scene in layout.scenes]
+        return float(np.mean(scenes))
+
+    assert 1.9 < mean_length(4.0) / mean_length(1.0) < 3.1  # 1 to 4 times, 2.5 on average
 
 
 @pytest.mark.parametrize("split", SPLITS)
@@ -326,6 +365,10 @@ def test_bad_arguments_are_refused(bank: Bank) -> None:
         Storyboards(bank, num_candidates=16)
     with pytest.raises(InputError, match="num_scenes must be between 5"):
         Storyboards(bank, num_scenes=(3, 9))
+    with pytest.raises(InputError, match="haze must be between 0 and 1, and pace at least 1"):
+        Storyboards(bank, haze=1.5)
+    with pytest.raises(InputError, match="haze must be between 0 and 1, and pace at least 1"):
+        Storyboards(bank, pace=0.5)
     with pytest.raises(InputError, match="no question types"):
         Storyboards(bank, types=("what",))
     with pytest.raises(InputError, match="not all 0"):
