@@ -32,8 +32,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from refocus_select.models.backbone import Backbone, BackboneState
 from refocus_select.models.config import RefocusConfig, SSMConfig, VisionConfig
-from refocus_select.models.mamba2 import BackboneState, Mamba2Backbone
 from refocus_select.models.refocus import RefocusModel
 
 RESULTS = Path(__file__).parent / "results"
@@ -52,13 +52,13 @@ def best(runs: int, **tasks: Callable[[], Any]) -> dict[str, float]:
     return found
 
 
-def backbone(d: int, layers: int) -> Mamba2Backbone:
+def backbone(d: int, layers: int) -> Backbone:
     """A random stack with the state size, head size and expansion of the published model."""
     torch.manual_seed(0)
     config = RefocusConfig(
         d_model=d, n_layer=layers, vocab_size=64, mm_hidden_size=d, frame_encoder="none", mm_spatial_pool_mode="none"
     )
-    return Mamba2Backbone(config).eval()
+    return Backbone(config).eval()
 
 
 # -- a -----------------------------------------------------------------------------------------------
@@ -91,7 +91,7 @@ def prefill(d: int, tokens: int, runs: int) -> Row:
     }
 
 
-def transformers_mamba2(ours: Mamba2Backbone, d: int, chunk: int) -> Any:
+def transformers_mamba2(ours: Backbone, d: int, chunk: int) -> Any:
     """transformers' Mamba2Model with the same weights."""
     from transformers import Mamba2Config, Mamba2Model
 
@@ -106,7 +106,7 @@ def transformers_mamba2(ours: Mamba2Backbone, d: int, chunk: int) -> Any:
     return model
 
 
-def float64_layer(ours: Mamba2Backbone, u: Tensor) -> Tensor:
+def float64_layer(ours: Backbone, u: Tensor) -> Tensor:
     """The same single layer, one token after another in float64: [L, d] to [L, d]."""
     w = {name: t.double() for name, t in ours.state_dict().items()}
     p = "layers.0.mixer."

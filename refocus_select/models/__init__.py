@@ -1,1 +1,4 @@
-"""The networks. The ReFoCUS policy in reading order: config, preprocess, vision, prompt, mamba2, pointer, refocus."""
+"""The networks.
+
+The ReFoCUS policy in reading order: config, preprocess, vision, prompt, mamba2 (or gru), backbone, pointer, refocus.
+"""

@@ -140,8 +140,9 @@ class RefocusConfig:
 
     Attributes:
         d_model: width d of the backbone.
-        n_layer: Mamba-2 blocks.
+        n_layer: blocks of the backbone.
         vocab_size: entries of the tokenizer; the embedding has `embedding_rows` rows.
+        ssm: the Mamba-2 layers; without meaning for other backbones.
         rms_norm: RMSNorm blocks; false means LayerNorm.
         query_frames: picks Q of one run by default.
         score_head_norm, value_head_norm: the authors' values: false or "False" plain, true, "True" or "norm" L2,
@@ -154,6 +155,7 @@ class RefocusConfig:
             "none" (ours).
         frame_encoder: "siglip" for the tower described by `vision`; "none" when features [F, T, mm_hidden_size] are
             computed elsewhere and given to the network.
+        backbone: "mamba2", or for networks that read vectors "gru": GRU layers of width `d_model`.
         question_hidden_size: above 0, the question enters as one vector of this size through a linear layer
             instead of as text tokens.
         similarity_residual: logits get a learned multiple of a frame-question similarity that the caller provides.
@@ -212,13 +214,16 @@ class RefocusConfig:
         _one_of("logit_scale_fn", self.logit_scale_fn, ("softplus", "exp"))
         _one_of("mm_spatial_pool_mode", self.mm_spatial_pool_mode, ("bilinear", "average", "max", "mean", "none"))
         _one_of("frame_encoder", self.frame_encoder, ("siglip", "none"))
-        _one_of("backbone", self.backbone, ("mamba2",))
+        _one_of("backbone", self.backbone, ("mamba2", "gru"))
         _one_of("question_fusion", self.question_fusion, ("after", "before"))
-        vector_only = (self.frame_cues, self.question_fusion == "before", self.bidirectional, self.feature_encoder)
+        vector_only = (
+            self.backbone == "gru", self.frame_cues, self.question_fusion == "before", self.bidirectional,
+            self.feature_encoder,
+        )  # fmt: skip
         if any(vector_only) and (self.frame_encoder != "none" or not self.question_hidden_size):
             raise SelectorLoadError(
-                "feature_encoder, frame_cues, question_fusion 'before' and bidirectional are for networks that read "
-                "vectors: they need frame_encoder 'none' and a question_hidden_size"
+                "backbone 'gru', feature_encoder, frame_cues, question_fusion 'before' and bidirectional are for "
+                "networks that read vectors: they need frame_encoder 'none' and a question_hidden_size"
             )
         head_norm("score_head_norm", self.score_head_norm)
         head_norm("value_head_norm", self.value_head_norm)
@@ -262,7 +267,7 @@ class RefocusConfig:
             "model_type": MODEL_TYPE,
             "format_version": FORMAT_VERSION,
             **raw,
-            "ssm_cfg": {"layer": "Mamba2", **ssm},
+            "ssm_cfg": {"layer": "Mamba2", **ssm} if self.backbone == "mamba2" else None,
             "vision_config": vision if self.frame_encoder == "siglip" else None,
         }
 
@@ -310,7 +315,9 @@ class RefocusConfig:
             _positive(name, raw[name])
         known = {f.name for f in fields(cls)} - {"ssm", "vision"}
         values = {k: v for k, v in raw.items() if k in known}
-        return cls(**values, ssm=SSMConfig.from_dict(raw.get("ssm_cfg"), raw["d_model"]), vision=vision)
+        mamba = values.get("backbone", "mamba2") == "mamba2"
+        ssm = SSMConfig.from_dict(raw.get("ssm_cfg"), raw["d_model"]) if mamba else SSMConfig()
+        return cls(**values, ssm=ssm, vision=vision)
 
 
 def head_norm(name: str, value: bool | str | None) -> str:

@@ -1,4 +1,4 @@
-"""The Mamba-2 stack: reading long sequences in chunks with a carried state, and decoding many rows from one state.
+"""The Mamba-2 layer: reading long sequences in chunks with a carried state, and decoding many rows from one state.
 
 Source: refocus-network, section 8, after Dao and Gu, "Transformers are SSMs" (2024), sections 6 and 7.
 
@@ -8,9 +8,7 @@ that share the N-dimensional B and C vectors, K width of the causal convolution.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
-from typing import NamedTuple, cast
+from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -28,38 +26,6 @@ class LayerState(NamedTuple):
 
     conv: Tensor  # [B, K-1, I + 2GN] last inputs of the convolution, oldest first
     ssm: Tensor  # [B, H, P, N] float32
-
-
-@dataclass(frozen=True)
-class BackboneState:
-    """The recurrent state of all layers behind some token, for B rows."""
-
-    layers: tuple[LayerState, ...]
-
-    @property
-    def rows(self) -> int:
-        return self.layers[0].ssm.shape[0]
-
-    def stacked(self) -> tuple[Tensor, Tensor]:
-        """All layers in two tensors: conv [n_layer, B, K-1, channels] and ssm [n_layer, B, H, P, N]."""
-        return torch.stack([s.conv for s in self.layers]), torch.stack([s.ssm for s in self.layers])
-
-    @classmethod
-    def unstacked(cls, conv: Tensor, ssm: Tensor) -> BackboneState:
-        return cls(tuple(LayerState(c, s) for c, s in zip(conv, ssm, strict=True)))
-
-    def select_rows(self, rows: Tensor) -> BackboneState:
-        return BackboneState(tuple(LayerState(s.conv[rows], s.ssm[rows]) for s in self.layers))
-
-    @classmethod
-    def concat(cls, states: Sequence[BackboneState]) -> BackboneState:
-        """Rows of several states one after another."""
-        return cls(
-            tuple(
-                LayerState(torch.cat([s.conv for s in same]), torch.cat([s.ssm for s in same]))
-                for same in zip(*(state.layers for state in states), strict=True)
-            )
-        )
 
 
 class GatedRMSNorm(nn.Module):
@@ -153,23 +119,26 @@ class Mamba2Mixer(nn.Module):
             torch.zeros(rows, self.heads, self.inner // self.heads, self.d_state, device=weight.device),
         )
 
-    def forward(self, u: Tensor, state: LayerState, *, return_state: bool = True) -> tuple[Tensor, LayerState | None]:
+    def forward(
+        self, u: Tensor, state: tuple[Tensor, ...], *, return_state: bool = True
+    ) -> tuple[Tensor, LayerState | None]:
         """Read L tokens.
 
         Args:
             u: [B, L, d].
-            state: of B rows, or of fewer that divide B: each then stands before B/rows consecutive rows.
+            state: a `LayerState` of B rows, or of fewer that divide B: each then stands before B/rows consecutive rows.
             return_state: also compute the state behind the last token.
 
         Returns:
             [B, L, d] and the new state of B rows (None unless asked for).
         """
         projected = self.in_proj(u)  # [B, L, 2I + 2GN + H]
-        if len(u) != len(state.conv):
-            state = LayerState(state.conv.repeat_interleave(len(u) // len(state.conv), 0), state.ssm)
+        after = LayerState(*state)
+        if len(u) != len(after.conv):
+            after = after._replace(conv=after.conv.repeat_interleave(len(u) // len(after.conv), 0))
         # On a CPU the elementwise work goes tile by tile, so that it stays in the cache between its steps.
         tiles = projected.split(CPU_TILE, 1) if u.device.type == "cpu" else (projected,)
-        mixed, after = [], state
+        mixed = []
         for i, tile in enumerate(tiles):
             y, behind = self._mix(tile, after, return_state=return_state or i + 1 < len(tiles))
             mixed.append(y)
@@ -186,6 +155,10 @@ class Mamba2Mixer(nn.Module):
         y = torch.addcmul(y, x.float(), self.D.float()[:, None]).flatten(-2)
         after = None if ssm is None else LayerState(padded[:, 1 - self.kernel :].clone(), ssm)
         return self._gate(y, z), after
+
+    def start_decoding(self, state: tuple[Tensor, ...], rows: int, steps: int) -> DecodeCache:
+        """Prepare `rows` continuations of every row of `state`, of at most `steps` tokens."""
+        return DecodeCache(LayerState(*state), rows, steps, self.rates(), self.groups)
 
     def step(self, u: Tensor, cache: DecodeCache) -> Tensor:
         """Read one token per row, [B, d] to [B, d]; inference only (the cache is written in place)."""
@@ -229,86 +202,3 @@ class Mamba2Mixer(nn.Module):
     def _gate(self, y: Tensor, z: Tensor) -> Tensor:
         y = self.norm(y, z) if self.norm is not None else y * F.silu(z.float())
         return y.to(z.dtype)
-
-
-class BlockNorm(nn.Module):
-    """RMSNorm or LayerNorm of the residual stream, computed in float32."""
-
-    def __init__(self, width: int, *, rms: bool) -> None:
-        super().__init__()
-        self.weight = nn.Parameter(torch.ones(width))
-        self.bias = None if rms else nn.Parameter(torch.zeros(width))
-
-    def forward(self, x: Tensor) -> Tensor:
-        weight, shape = self.weight.float(), self.weight.shape
-        if self.bias is None:
-            out = F.rms_norm(x.float(), shape, weight, eps=NORM_EPS)
-        else:
-            out = F.layer_norm(x.float(), shape, weight, self.bias.float(), eps=NORM_EPS)
-        return out.to(self.weight.dtype)
-
-
-class Mamba2Block(nn.Module):
-    """Norm and mixer; the residual is added by the stack."""
-
-    def __init__(self, config: RefocusConfig) -> None:
-        super().__init__()
-        self.norm = BlockNorm(config.d_model, rms=config.rms_norm)
-        self.mixer = Mamba2Mixer(config)
-
-
-class Mamba2Backbone(nn.Module):
-    """Token embedding, the blocks and the final norm."""
-
-    def __init__(self, config: RefocusConfig) -> None:
-        super().__init__()
-        self.residual_in_fp32 = config.residual_in_fp32
-        self.embedding = nn.Embedding(config.embedding_rows, config.d_model)
-        self.layers = nn.ModuleList(Mamba2Block(config) for _ in range(config.n_layer))
-        self.norm_f = BlockNorm(config.d_model, rms=config.rms_norm)
-
-    @property
-    def blocks(self) -> Iterator[Mamba2Block]:
-        return cast("Iterator[Mamba2Block]", iter(self.layers))
-
-    def empty_state(self, rows: int = 1) -> BackboneState:
-        """The state before the first token."""
-        return BackboneState(tuple(block.mixer.empty_state(rows) for block in self.blocks))
-
-    def forward(
-        self, tokens: Tensor, state: BackboneState | None = None, *, return_state: bool = True
-    ) -> tuple[Tensor, BackboneState]:
-        """Read a piece of a sequence.
-
-        Args:
-            tokens: input vectors, [B, L, d].
-            state: what was read before; B must be a multiple of its rows (each serves B/rows consecutive rows).
-            return_state: False saves the work of computing the state behind the last token (an empty one is returned).
-
-        Returns:
-            Outputs behind the final norm, [B, L, d], and the state of B rows.
-        """
-        state = state or self.empty_state()
-        stream = tokens.float() if self.residual_in_fp32 else tokens
-        after: list[LayerState] = []
-        for block, before in zip(self.blocks, state.layers, strict=True):
-            out, layer_state = block.mixer(block.norm(stream), before, return_state=return_state)
-            stream = stream + out
-            if layer_state is not None:
-                after.append(layer_state)
-        return self.norm_f(stream), BackboneState(tuple(after))
-
-    def start_decoding(self, state: BackboneState, rows: int, steps: int) -> list[DecodeCache]:
-        """Prepare `rows` independent continuations of every row of `state`, of at most `steps` tokens."""
-        return [
-            DecodeCache(before, rows, steps, block.mixer.rates(), block.mixer.groups)
-            for block, before in zip(self.blocks, state.layers, strict=True)
-        ]
-
-    @torch.no_grad()
-    def step(self, tokens: Tensor, caches: list[DecodeCache]) -> Tensor:
-        """Read one token per row, [B, d] to [B, d], behind the final norm."""
-        stream = tokens.float() if self.residual_in_fp32 else tokens
-        for block, cache in zip(self.blocks, caches, strict=True):
-            stream = stream + block.mixer.step(block.norm(stream), cache)
-        return self.norm_f(stream)

@@ -18,8 +18,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ..errors import InputError
+from .backbone import Backbone, BackboneState
 from .config import RefocusConfig
-from .mamba2 import BackboneState, Mamba2Backbone
 from .pointer import PointerHead
 from .vectors import FrameCues
 from .vision import SiglipTower, make_projector, pool_patches
@@ -60,7 +60,7 @@ class Scored(Decoded):
 
 
 class RefocusModel(nn.Module):
-    """Vision tower, projector, Mamba-2 stack and pointer head, built from a `RefocusConfig`."""
+    """Vision tower, projector, recurrent stack and pointer head, built from a `RefocusConfig`."""
 
     def __init__(self, config: RefocusConfig) -> None:
         super().__init__()
@@ -73,8 +73,8 @@ class RefocusModel(nn.Module):
             else None
         )
         self.cues = FrameCues(config) if config.frame_cues else None
-        self.backbone = Mamba2Backbone(config)
-        self.reverse = Mamba2Backbone(config) if config.bidirectional else None
+        self.backbone = Backbone(config)
+        self.reverse = Backbone(config) if config.bidirectional else None
         self.pointer = PointerHead(config)
 
     @property

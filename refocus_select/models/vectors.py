@@ -18,8 +18,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ..errors import InputError
+from .backbone import BackboneState
 from .config import RefocusConfig
-from .mamba2 import BackboneState
 from .wording import take_apart
 
 if TYPE_CHECKING:

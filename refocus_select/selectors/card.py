@@ -10,7 +10,7 @@ pipeline_tag: video-text-to-text
 tags:
 - frame-selection
 - video
-- mamba2
+- {tag}
 - refocus
 ---
 
@@ -30,10 +30,10 @@ print(selection.timestamps)
 
 | | |
 |---|---|
-| architecture | ReFoCUS: {kind}, Mamba-2 backbone, autoregressive pointer over frames |
+| architecture | ReFoCUS: {kind}, {recurrence} backbone, autoregressive pointer over frames |
 | parameters | {parameters:,} |
 | frames | {eye} |
-| backbone | {layers} Mamba-2 layers of width {width}, state {state} |
+| backbone | {layers} {recurrence} layers of width {width}{state} |
 | picks per run | {picks} |
 | rank head | {rank} |
 | stored type | {dtype} |
@@ -76,7 +76,9 @@ def model_card(model: RefocusModel, name: str, *, training: str = _UNKNOWN) -> s
         eye=eye,
         layers=c.n_layer,
         width=c.d_model,
-        state=c.ssm.d_state,
+        tag=c.backbone,
+        recurrence="Mamba-2" if c.backbone == "mamba2" else "GRU",
+        state=f", state {c.ssm.d_state}" if c.backbone == "mamba2" else "",
         picks=c.query_frames,
         rank="yes" if c.use_rank_head else "no",
         dtype=str(model.dtype).removeprefix("torch."),

@@ -18,8 +18,8 @@ from torch import Tensor
 from ..encoding import VideoEncoding
 from ..errors import EncodingError, InputError, SelectorLoadError
 from ..hub import HubOptions, hub_errors, hub_file
+from ..models.backbone import BackboneState
 from ..models.checkpoint import fingerprint, save_model
-from ..models.mamba2 import BackboneState
 from ..models.preprocess import prepare_frames
 from ..models.prompt import TOKENIZER_FILE, TOKENIZER_ID, PromptTokenizer, multiple_choice_text
 from ..models.refocus import Decoded, RefocusModel

@@ -10,8 +10,8 @@ import torch
 from torch import nn
 
 from ..errors import InputError
+from ..models.backbone import Block
 from ..models.config import RefocusConfig, SSMConfig
-from ..models.mamba2 import Mamba2Block
 from ..models.refocus import RefocusModel
 from ..selectors.policy import PolicySelector
 from ..selectors.registry import load_policy
@@ -64,6 +64,7 @@ def _new(config: PolicyConfig, data: DataConfig, device: torch.device) -> Policy
             d_model=config.d_model,
             n_layer=config.n_layer,
             vocab_size=1,
+            backbone=config.backbone,
             ssm=SSMConfig(d_state=config.d_state, headdim=config.headdim),
             query_frames=8,
             mm_hidden_size=width,
@@ -107,7 +108,7 @@ def reinitialise(model: RefocusModel, what: Literal["paper", "heads", "none"]) -
         nn.init.normal_(head.rank_head.weight, std=0.01)
     nn.init.normal_(model.backbone.embedding.weight[model.config.start_of_frame_token_id], std=0.02)
     if what == "paper":
-        fresh = Mamba2Block(model.config).to(model.device, model.dtype)
+        fresh = Block(model.config).to(model.device, model.dtype)
         model.backbone.layers[-1].load_state_dict(fresh.state_dict())
         model.backbone.norm_f.weight.fill_(1.0)
 

@@ -12,8 +12,8 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from ..errors import InputError
+from ..models.backbone import BackboneState
 from ..models.checkpoint import fingerprint
-from ..models.mamba2 import BackboneState
 from ..models.preprocess import prepare_frames, resize_frames
 from ..models.refocus import RefocusModel
 from ..models.vectors import Reading, TextEncoder, question_parts, read_vectors

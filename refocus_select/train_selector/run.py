@@ -188,7 +188,8 @@ def _remember(folder: Path, made: Ingredients) -> None:
     path = folder / IDENTITY
     if path.exists():
         before = json.loads(path.read_text(encoding="utf-8"))
-        changed = [*_differences(before["config"], identity["config"]), *_changed_parts(before, identity)]
+        settings = TrainConfig.from_dict(before["config"]).to_dict()  # with those that a later release added
+        changed = [*_differences(settings, identity["config"]), *_changed_parts(before, identity)]
         if changed:
             raise InputError(
                 f"{folder} holds a run with other settings: {'; '.join(changed[:5])}. Give another output folder, or "

@@ -147,7 +147,7 @@ def test_the_released_protocol(selector: PolicySelector) -> None:
     # Step for step: 64 draws without replacement from one stream of random numbers, the first 32, sorted.
     torch.manual_seed(7)
     with torch.no_grad():
-        from refocus_select.models.mamba2 import BackboneState
+        from refocus_select.models.backbone import BackboneState
 
         video_state = BackboneState.unstacked(long.tensors["conv_state"][:, None], long.tensors["ssm_state"][:, None])
         drawn = selector.model.decode(

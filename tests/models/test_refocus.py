@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from refocus_select.errors import InputError
-from refocus_select.models.mamba2 import BackboneState
+from refocus_select.models.backbone import BackboneState
 from refocus_select.models.refocus import RefocusModel
 
 from .tiny import feature_model

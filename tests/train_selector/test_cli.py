@@ -7,10 +7,15 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 import yaml
+from safetensors.torch import load_file
 
 from refocus_select.cli import main
+from refocus_select.hub import find_checkpoint
+from refocus_select.models.checkpoint import load_model
 from refocus_select.train_selector import ReferenceModel, initialise
+from refocus_select.train_selector.checkpoints import numbered
 
 from .planted import Vectors, World
 from .small_run import Both
@@ -60,6 +65,26 @@ def test_train(config: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str])
     assert report["steps"] == 2
     assert main(["train", str(config), "seed=4"]) == 2
     assert "seed was 3 and is 4" in capsys.readouterr().err
+
+
+def test_train_with_gru_layers(config: Path, tmp_path: Path) -> None:
+    content = yaml.safe_load(config.read_text())
+    content["policy"] |= {"backbone": "gru", "d_model": 20}
+    config.write_text(yaml.safe_dump(content))
+    stages = "stages=[{num_frames: [2], steps: 3, rollouts: 2}]"
+    assert (
+        main(["train", str(config), "policy.bidirectional=true", "checkpoint_every=1", "keep_checkpoints=3", stages])
+        == 0
+    )
+    first, *_, last = (load_file(folder / "model.safetensors") for folder in numbered(tmp_path / "run" / "checkpoints"))
+    grus = [name for name in first if ".gru." in name]
+    assert len(grus) == 2 * 4
+    assert all(not torch.equal(first[name], last[name]) for name in grus)
+    model = load_model(find_checkpoint(tmp_path / "run" / "selector"), device="cpu")
+    assert model.config.backbone == "gru"
+    card = (tmp_path / "run" / "selector" / "README.md").read_text()
+    assert "1 GRU layers of width 20" in card
+    assert "amba" not in card
 
 
 def test_dry_run_tells_the_plan_and_writes_nothing(

@@ -172,6 +172,22 @@ def test_a_damaged_checkpoint_is_named_and_the_one_before_goes_on(whole: Path, t
     assert_same(tmp_path, whole)
 
 
+def test_a_run_from_before_a_setting_existed_goes_on(whole: Path, tmp_path: Path) -> None:
+    def stop(call: int) -> None:
+        if call == 16:
+            raise Stopped
+
+    with pytest.raises(Stopped):
+        small_run(tmp_path, *WORDS, before=stop, lengths=LENGTHS, grain=GRAIN)
+    identity = json.loads((tmp_path / "identity.json").read_text())
+    assert identity["config"]["policy"].pop("backbone") == "mamba2"
+    (tmp_path / "identity.json").write_text(json.dumps(identity))
+    with pytest.raises(InputError, match=r"policy\.backbone was 'mamba2' and is 'gru'"):
+        small_run(tmp_path, *WORDS, "policy.backbone=gru", lengths=LENGTHS, grain=GRAIN)
+    small_run(tmp_path, *WORDS, lengths=LENGTHS, grain=GRAIN)
+    assert_same(tmp_path, whole)
+
+
 def test_skipped_questions_survive(tmp_path: Path) -> None:
     """A question left out before the break is still listed after it."""
 

@@ -100,6 +100,7 @@ def test_words_replace_what_the_file_says(tmp_path: Path) -> None:
         ("data.arguments=3", "data.arguments must be 'name: value' pairs"),
         ("data.train=[a]", "data.train must be text"),
         ("policy.bidirectional=1", "policy.bidirectional must be true or false"),
+        ("policy.backbone=lstm", "policy.backbone must be one of mamba2, gru, not 'lstm'"),
         ("objective.reward=score", "must be one of tanh_margin, probability_margin, probability, correct"),
         ("objective.temperature=0", "objective.temperature must be above 0"),
         ("watch.patience=0", "watch.patience must be at least 1"),

@@ -27,6 +27,7 @@ VARIANTS: list[dict[str, Any]] = [
     {}, {"question_fusion": "before"}, {"bidirectional": True}, {"frame_cues": True},
     {"question_fusion": "before", "frame_cues": True, "bidirectional": True, "similarity_residual": True},
     {"question_fusion": "before", "frame_cues": True, "question_mentions": 2, "similarity_residual": True},
+    {"backbone": "gru"}, {"backbone": "gru", "question_fusion": "before", "frame_cues": True, "bidirectional": True},
 ]  # fmt: skip
 
 
