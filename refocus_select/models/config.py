@@ -167,6 +167,8 @@ class RefocusConfig:
         question_fusion: "after" reads the question behind the frames, so that one reading serves all questions (the
             paper's order); "before" adds it to every frame, so that the reading itself depends on it.
         bidirectional: a second stack reads the frames from the end, for keys and values.
+        spread_below: when the best frames' similarity with each thing that the question names stays below this, the
+            frames are spread over the video and a warning says so; 0 never does. For networks with `question_mentions`.
         answer_options: whether the policy was trained to see the answer options.
         max_fps, max_num_frames, candidate_method: the candidate rule of this policy.
     """
@@ -202,6 +204,7 @@ class RefocusConfig:
     frame_cues: bool = False
     question_fusion: str = "after"
     bidirectional: bool = False
+    spread_below: float = 0.0
     answer_options: bool = True
     max_fps: float = 4.0
     max_num_frames: int = 512
@@ -225,6 +228,8 @@ class RefocusConfig:
                 "backbone 'gru', feature_encoder, frame_cues, question_fusion 'before' and bidirectional are for "
                 "networks that read vectors: they need frame_encoder 'none' and a question_hidden_size"
             )
+        if self.spread_below and not self.question_mentions:
+            raise SelectorLoadError("spread_below needs question_mentions: it looks at the things that questions name")
         head_norm("score_head_norm", self.score_head_norm)
         head_norm("value_head_norm", self.value_head_norm)
         projector_depth(self.mm_projector_type)

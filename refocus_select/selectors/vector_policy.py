@@ -14,8 +14,9 @@ from ..encoding import VideoEncoding
 from ..errors import InputError, SelectorLoadError
 from ..models.checkpoint import fingerprint, save_model
 from ..models.refocus import RefocusModel
-from ..models.vectors import Reading, question_parts, read_vectors
+from ..models.vectors import match, question_parts, read_vectors
 from ..video import CandidateRule
+from .algorithms import uniform
 from .base import Choice
 from .card import model_card
 from .protocol import marginal_log_probs
@@ -23,12 +24,15 @@ from .training_free import DualEncoder, VectorReader
 
 MAX_QUESTIONS = 64  # answered in one batch
 
+UNRECOGNISED = "nothing in the video looks like what this question names; the frames are spread evenly"
+
 
 class VectorPolicySelector(VectorReader):
     """Selects frames one after another with a small `RefocusModel` over the vectors of frames and question.
 
     An encoding holds the encoder's vectors only: one encoding of a video serves this and every algorithm with the same
-    encoder. Only the question is read, never the answer options.
+    encoder. Only the question is read, never the answer options. When none of the things that a question names is to be
+    seen (`spread_below` of the configuration), the frames are spread evenly over the video and a warning says so.
 
     Choice arguments of `select`:
         sample: draw from the policy instead of taking its best frame at every step (default False).
@@ -99,7 +103,11 @@ class VectorPolicySelector(VectorReader):
         choices = []
         size = 1 if sample else MAX_QUESTIONS  # a sample depends on the question and the seed alone
         for start in range(0, len(questions), size):
-            reading = self._reading(encoding, questions[start : start + size])
+            part = questions[start : start + size]
+            features = encoding.tensors["embeddings"].to(self.model.device).expand(len(part), -1, -1)
+            asked = question_parts(self.encoder, part, self.model.config.question_mentions).to(self.model.device)
+            times = torch.from_numpy(np.asarray(encoding.timestamps)).to(self.model.device).expand(len(part), -1)
+            reading = read_vectors(self.model, features, asked, times)
             generator = None if seed is None else torch.Generator(self.model.device).manual_seed(seed)
             decoded = self.model.decode(
                 reading.keys,
@@ -112,13 +120,34 @@ class VectorPolicySelector(VectorReader):
                 similarity=reading.similarity,
                 rank=False,
             )
-            for picks, log_probs in zip(decoded.picks[:, 0].cpu(), decoded.log_probs[:, 0].cpu(), strict=True):
-                choices.append(Choice(picks.numpy(), marginal_log_probs(log_probs.numpy())))
+            found = recognised(features, asked, self.model.config.spread_below)
+            for picks, log_probs, seen in zip(
+                decoded.picks[:, 0].cpu(), decoded.log_probs[:, 0].cpu(), found, strict=True
+            ):
+                scores = marginal_log_probs(log_probs.numpy())
+                if seen:
+                    choices.append(Choice(picks.numpy(), scores))
+                else:
+                    even = uniform(encoding.timestamps, num_frames)
+                    choices.append(Choice(even, scores, strategy="spread", warnings=(UNRECOGNISED,)))
         return choices
 
-    def _reading(self, encoding: VideoEncoding, questions: list[str]) -> Reading:
-        device, count = self.model.device, len(questions)
-        features = encoding.tensors["embeddings"].to(device).expand(count, -1, -1)
-        times = torch.from_numpy(np.asarray(encoding.timestamps)).to(device).expand(count, -1)
-        asked = question_parts(self.encoder, questions, self.model.config.question_mentions)
-        return read_vectors(self.model, features, asked.to(device), times)
+
+def recognised(features: torch.Tensor, questions: torch.Tensor, least: float) -> list[bool]:
+    """Whether a video shows one of the things that a question names; True for questions that name nothing.
+
+    Args:
+        features: of the frames, [B, F, h].
+        questions: in parts, [B, 1 + M, h], zero for things that are not there.
+        least: similarity that the best frames must reach for one of the things, in the mean over one of them and one
+            more for each 16 candidates, at most eight; 0 recognises everything.
+    """
+    if not least:
+        return [True] * len(questions)
+    named = questions[:, 1:].abs().sum(-1) > 0  # [B, M]
+    count = min(8, 1 + features.shape[1] // 16)
+    peaks = torch.stack(
+        [match(features, part).topk(count, -1).values.mean(-1) for part in questions[:, 1:].unbind(1)], -1
+    )
+    seen = (peaks >= least) & named
+    return (seen.any(-1) | ~named.any(-1)).tolist()

@@ -16,8 +16,9 @@ from refocus_select.models.mini import DIMENSIONS, MiniEncoder
 from refocus_select.models.refocus import RefocusModel
 from refocus_select.models.vectors import read_vectors
 from refocus_select.selectors import FrameSelector
+from refocus_select.selectors.algorithms import uniform
 from refocus_select.selectors.policy import PolicySelector
-from refocus_select.selectors.vector_policy import VectorPolicySelector
+from refocus_select.selectors.vector_policy import VectorPolicySelector, recognised
 
 from ..models.tiny import selector_folder
 from ..video.clips import encode
@@ -194,3 +195,36 @@ def test_one_encoding_serves_algorithms_and_many_questions(selector: FrameSelect
         assert alone.indices.tolist() == mine[place].indices.tolist() == many[87 + place].indices.tolist()
         assert np.allclose(alone.scores, mine[place].scores, atol=1e-4)
     assert len({tuple(s.indices.tolist()) for s in mine}) > 1  # the question matters
+
+
+def test_what_is_not_recognised_is_spread_over_the_video(film: Path) -> None:
+    encoder = MiniEncoder.from_pretrained(weights.resolve("mini"), device="cpu")
+    mentions = {"question_mentions": 2, "width": DIMENSIONS}
+    plain = VectorPolicySelector(network(3, **mentions), encoder, name="plain")
+    careful = VectorPolicySelector(network(3, **mentions, spread_below=1e3), encoder, name="careful")
+    encoding = plain.encode(str(film))
+    questions = ["When does the bow appear?", "What happens at the end?"]  # the second names nothing
+    chosen = careful.select(encoding, questions, num_frames=3)
+    usual = plain.select(encoding, questions, num_frames=3)
+    assert [c.strategy for c in chosen] == ["spread", "selected"]
+    assert [c.strategy for c in usual] == ["selected", "selected"]
+    assert chosen[0].indices.tolist() == encoding.indices[uniform(encoding.timestamps, 3)].tolist()
+    assert any("what this question names" in warning for warning in chosen[0].warnings)
+    assert chosen[1].indices.tolist() == usual[1].indices.tolist()
+
+
+def test_recognition_asks_for_one_of_the_named_things() -> None:
+    frames = torch.zeros(1, 40, 4)
+    frames[0, 5, 0] = frames[0, 6, 0] = frames[0, 7, 0] = 2.0  # three frames show the first thing
+    frames[0, 20, 1] = 2.0  # one frame shows the second
+    first, second, other = torch.eye(4)[:3]
+    none = torch.zeros(4)
+    questions = torch.stack([torch.stack([other, *named]) for named in
+                             ((first, none), (second, none), (other, none), (other, first), (none, none))])  # fmt: skip
+    features = frames.expand(5, -1, -1)
+    # 40 candidates: the mean of the best three frames counts
+    assert recognised(features, questions, 1.5) == [True, False, False, True, True]
+    assert recognised(features, questions, 0.5) == [True, True, False, True, True]
+    assert recognised(features, questions, 0.0) == [True] * 5
+    with pytest.raises(SelectorLoadError, match="spread_below needs question_mentions"):
+        network(spread_below=1.0)
