@@ -1,6 +1,6 @@
 """What the parts of the recipe are worth: short trainings that differ in one thing each.
 
-    python -m benchmarks.storyboards.ablate OUT [--only NAME …] [--steps 800]
+    python -m benchmarks.storyboards.ablate OUT [--only NAME …] [--steps 600]
 
 Every run starts from new weights and sees the same questions. Runs that are done are not repeated; one that was broken
 off goes on. Writes `runs/ablations.md`, `runs/ablations.json` and `runs/ablations.png` beside this file: accuracy on
@@ -23,11 +23,13 @@ import torch
 
 from refocus_select import FrameSelector
 from refocus_select.evaluation.statistics import bootstrap_interval, paired_difference
+from refocus_select.models.mini import MiniEncoder
 from refocus_select.selectors.vector_policy import VectorPolicySelector
 from refocus_select.train_selector import TrainConfig, train_selector
 from refocus_select.train_selector.logbook import read_log
 from refocus_select.train_selector.reference.reader import ReaderReference
 from refocus_select.train_selector.storyboards import Bank, Storyboards
+from refocus_select.weights import resolve
 
 from ..quality.contenders import Scores as Similarity
 from ..quality.contenders import blind, oracle, policy
@@ -35,6 +37,7 @@ from ..quality.storyboards import UNSEEN, compare
 
 HERE = Path(__file__).parent
 SIZES = (4, 8, 16)
+REWARDING = ("transformer", "relation")
 QUESTIONS = 600
 
 
@@ -49,7 +52,7 @@ def base(steps: int) -> dict[str, Any]:
             "arguments": {"bank": str(HERE / "bank"), "num_questions": 40000, "validation_num_questions": 400},
         },
         "policy": {"d_model": 96, "n_layer": 2, "question_fusion": "before", "bidirectional": True},
-        "reference": {"model": str(HERE / "readers/transformer"), "also": [str(HERE / "readers/relation")]},
+        "reference": {"model": str(HERE / "readers" / REWARDING[0]), "also": [str(HERE / "readers" / REWARDING[1])]},
         "objective": {"reward": "probability", "advantage": "batch"},
         "stages": [
             {"num_frames": [4], "steps": first, "rollouts": 8, "entropy_bonus": 0.06, "entropy_bonus_end": 0.04},
@@ -102,11 +105,12 @@ def variants(steps: int) -> Iterator[tuple[str, str, dict[str, Any]]]:
     yield "evidence first", "first stage imitates labelled evidence instead", warm
 
 
-def run(name: str, config: dict[str, Any], out: Path) -> Path:
-    """Train one variant, or take what is there."""
+def run(name: str, config: dict[str, Any], out: Path, readers: list[ReaderReference]) -> Path:
+    """Train one variant with rewards of `readers`, or take what is there."""
     folder = out / name.replace(" ", "-").replace(",", "").replace("'", "")
     if not (folder / "selector" / "model.safetensors").exists():
-        train_selector(TrainConfig.from_dict(config | {"output": str(folder)}), progress=False)
+        named = TrainConfig.from_dict(config | {"output": str(folder)})
+        train_selector(named, reference=readers[: 1 + len(named.reference.also)], progress=False)
     return folder
 
 
@@ -190,14 +194,16 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("out", type=Path, help="folder of the runs")
     parser.add_argument("--only", nargs="+", help="names of variants")
-    parser.add_argument("--steps", type=int, default=800)
+    parser.add_argument("--steps", type=int, default=600)
     parser.add_argument("--train-only", action="store_true")
     arguments = parser.parse_args()
     torch.set_num_threads(1)
+    encoder = MiniEncoder.from_pretrained(resolve("mini"))
+    readers = [ReaderReference.from_pretrained(HERE / f"readers/{n}", encoder=encoder) for n in REWARDING]  # texts once
     folders, notes = {}, {}
     for name, note, config in variants(arguments.steps):
         if arguments.only is None or name in arguments.only:
-            folders[name], notes[name] = run(name, config, arguments.out), note
+            folders[name], notes[name] = run(name, config, arguments.out, readers), note
             print(f"{name}: {folders[name]}", flush=True)
     if arguments.train_only:
         return

@@ -20,6 +20,7 @@ from typing import Any
 import numpy as np
 import torch
 import torch.nn.functional as F
+from safetensors.torch import load_file
 from torch import Tensor
 
 from refocus_select.models.mini import MiniEncoder
@@ -243,7 +244,7 @@ def write_table(folder: Path) -> None:
         "|---|---|---|---|",
     ]
     for name, config in configs.items():
-        size = (folder / name / "model.safetensors").stat().st_size // 4
+        size = sum(t.numel() for t in load_file(folder / name / "model.safetensors").values())
         passed = "yes" if reports[name]["gate"] else "no"
         lines.append(f"| {name} | {config['training']['role']} | {size / 1000:.0f} k | {passed} |")
     for split in ("validation", "test", "train"):
@@ -299,7 +300,7 @@ def main() -> None:
         result = report(reader, bank, questions=arguments.questions)
         file = f"report-{arguments.label}.json" if arguments.label else "report.json"
         (folder / file).write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
-        for key in (key for key in result if key.endswith("K=8")):
+        for key in (key for key in result if key.endswith(" K=8") and "minus" not in key):
             print(name, key, {check: result[key][check]["all"][0] for check in CHECKS}, flush=True)
         print(name, "gate:", result.get("gate"), flush=True)
     if not arguments.label:
