@@ -150,7 +150,8 @@ def main() -> int:
         started = time.perf_counter()
         found = getattr(run, part)()
         found["seconds"] = round(time.perf_counter() - started)
-        found["split"] = arguments.split
+        if part != "tune":
+            found["split"] = arguments.split
         results = _stored() | {part: found}
         temporary = RESULTS / ".quality.json"
         temporary.write_text(json.dumps(results, indent=None, separators=(",", ":")), encoding="utf-8")

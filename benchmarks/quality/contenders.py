@@ -23,23 +23,27 @@ from refocus_select.train_selector.imitate import evidence_targets
 Picker = Callable[[Question, VideoEncoding, int], np.ndarray]
 """Positions among the candidates, in the order of time: (question, encoding, K) -> int64 [K]."""
 
+SCORES = ("dot", "cosine", "named")
+"""Similarity of frames with the whole question, as the dot product or the cosine of their vectors, or with the things
+that the question names, as policies get it."""
+
 GRIDS: Mapping[str, Mapping[str, tuple[Any, ...]]] = {
     "topk": {},
     "topk-nms": {"window": (None, 2.0, 4.0, 8.0)},
     "mmr": {"balance": (0.2, 0.35, 0.5, 0.65, 0.8, 0.9)},
-    "aks": {"threshold": (0.2, 0.5, 0.8, 1.2), "max_depth": (3, 5, 7)},
+    "aks": {"threshold": (0.2, 0.5, 0.8, 1.2), "max_depth": (1, 2, 3, 5)},
     "bolt": {"alpha": (1.0, 2.0, 3.0, 5.0, 8.0)},
-    "mdp3": {"balance": (0.05, 0.1, 0.2, 0.4, 0.8)},
+    "mdp3": {"balance": (0.1, 0.2, 0.4, 0.8, 1.6, 3.2)},
     "adaq": {"gamma": (0.25, 0.5, 1.0), "mass": (0.9, 0.997)},
 }
 """What is tuned on the validation split; the first published setting of each is in its grid."""
 
 
 def settings(name: str) -> Iterator[dict[str, Any]]:
-    """Every setting of an algorithm's grid, over the similarity of the whole question and of the things it names."""
+    """Every setting of an algorithm's grid, over each kind of scores."""
     grid = GRIDS[name]
-    for values in itertools.product((False, True), *grid.values()):
-        yield dict(zip(("named", *grid), values, strict=True))
+    for values in itertools.product(SCORES, *grid.values()):
+        yield dict(zip(("scores", *grid), values, strict=True))
 
 
 class Scores:
@@ -49,12 +53,14 @@ class Scores:
         self.encoder = encoder
         self._texts: dict[str, torch.Tensor] = {}
 
-    def __call__(self, question: Question, encoding: VideoEncoding, *, named: bool) -> np.ndarray:
-        """Float64 [F]: dot products with the whole question, or the mean over what it names, as policies get it."""
+    def __call__(self, question: Question, encoding: VideoEncoding, kind: str) -> np.ndarray:
+        """One of `SCORES`, float64 [F]."""
         vectors = encoding.tensors["embeddings"].float()
-        if named:
+        if kind == "named":
             return np.asarray(likeness(vectors[None], self._parts(question.question)[None])[0].double())
         whole = self._whole(question.question)
+        if kind == "cosine":
+            return np.asarray(torch.nn.functional.cosine_similarity(vectors, whole[None]).double())
         return np.asarray((vectors @ whole).double())
 
     def _parts(self, text: str) -> torch.Tensor:
@@ -68,15 +74,15 @@ class Scores:
         return self._texts[text]
 
 
-def algorithm(name: str, scores: Scores, *, named: bool, **given: Any) -> Picker:
-    """A training-free algorithm with given settings."""
+def algorithm(name: str, similarity: Scores, *, scores: str, **given: Any) -> Picker:
+    """A training-free algorithm over one of `SCORES` with given settings."""
     function = SCORED[name]
     wanted = inspect.signature(function).parameters
 
     def pick(question: Question, encoding: VideoEncoding, num_frames: int) -> np.ndarray:
         known = {"timestamps": encoding.timestamps, "embeddings": encoding.tensors["embeddings"].numpy()}
         inputs = {key: value for key, value in known.items() if key in wanted}
-        return function(scores(question, encoding, named=named), num_frames, **inputs, **given)
+        return function(similarity(question, encoding, scores), num_frames, **inputs, **given)
 
     return pick
 
@@ -87,7 +93,7 @@ def mini(scores: Scores) -> Picker:
     def pick(question: Question, encoding: VideoEncoding, num_frames: int) -> np.ndarray:
         frames = encoding.tensors["embeddings"].float()
         unit = torch.nn.functional.normalize(frames, dim=-1)
-        similarity = scores(question, encoding, named=False)
+        similarity = scores(question, encoding, "dot")
         return np.sort(choose(similarity, np.asarray((unit @ unit.T).double()), encoding.timestamps, num_frames).picks)
 
     return pick

@@ -117,8 +117,8 @@ def _tuned(part: dict[str, Any]) -> list[str]:
     lines = [
         "## Settings of the training-free algorithms",
         "",
-        f"The best of each grid on {part['questions']} validation questions (K = 8, 64 candidates, mean of three readers). *named*: the",
-        "similarity of the things that the question names instead of that of the whole question.",
+        f"The best of each grid on {part['questions']} validation questions (K = 8, 64 candidates, mean of three readers). Scores: the dot",
+        "product or cosine with the whole question, or the standardised similarity with what it names.",
         "",
         "| algorithm | tried | best | accuracy |",
         "|---|---|---|---|",

@@ -40,10 +40,10 @@ class World:
 
 
 WORLDS = (
-    World("64 candidates", {"num_candidates": 64}, 1000),
-    World("256 candidates", {"num_candidates": 256}, 500),
-    World("1,024 candidates", {"num_candidates": 1024}, 250),
-    World("film-like", {"num_candidates": 128, "num_scenes": (6, 12), "haze": 0.8, "pace": 4.0}, 500),
+    World("64 candidates", {"num_candidates": 64}, 800),
+    World("256 candidates", {"num_candidates": 256}, 300),
+    World("1,024 candidates", {"num_candidates": 1024}, 150),
+    World("film-like", {"num_candidates": 128, "num_scenes": (6, 12), "haze": 0.8, "pace": 4.0}, 300),
 )
 
 
@@ -142,7 +142,7 @@ def summary(outcomes: Outcomes, policies: Sequence[str]) -> dict[str, Any]:
                 row: dict[str, Any] = {
                     "reader": reader, "K": size, "method": name,
                     "accuracy": [round(x, 4) for x in (interval.mean, interval.low, interval.high)],
-                    "types": {kind: round(float(at[name][outcomes.kinds == kind].mean()), 4)
+                    "types": {} if size != 8 else {kind: round(float(at[name][outcomes.kinds == kind].mean()), 4)
                               for kind in sorted(set(outcomes.kinds.tolist()))},
                     "evidence": round(float(hits[name, size].mean()), 4),
                     "share_of_oracle": round(float((at[name].mean() - at["uniform"].mean()) / gain), 4) if gain else 0,
@@ -155,7 +155,11 @@ def summary(outcomes: Outcomes, policies: Sequence[str]) -> dict[str, Any]:
     return {
         "rows": rows,
         "types": dict(zip(kinds.tolist(), counts.tolist(), strict=True)),
-        "places": [[*key, [round(float(x), 4) for x in share]] for key, share in outcomes.places.items()],
+        "places": [
+            [*key, [round(float(x), 4) for x in share]]
+            for key, share in outcomes.places.items()
+            if key[0] == "evidence" or (key[0] in policies and key[2] == 8)
+        ],
     }
 
 

@@ -1,8 +1,7 @@
 """Puts a trained policy into the package: `python -m benchmarks.storyboards.ship RUN/selector`.
 
 Writes `weights/mini-policy`: the weights in float16, and the configuration with the candidate rule of the embedded
-selector and the threshold below which nothing is recognised. The model card there is written by hand. The settings of
-the training go to `runs/training.yaml`.
+selector and the threshold below which nothing is recognised. The model card there is written by hand.
 """
 
 from __future__ import annotations
@@ -10,7 +9,6 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import hashlib
-import shutil
 from pathlib import Path
 
 import torch
@@ -48,7 +46,6 @@ def main() -> None:
     if not (TARGET / "README.md").exists():
         (TARGET / "README.md").write_text("", encoding="utf-8")  # the card is ours to write
     VectorPolicySelector(model.to(torch.float16), trained.encoder, name="mini-policy").save_pretrained(TARGET)
-    shutil.copy(arguments.selector / "training.yaml", Path(__file__).parent / "runs/training.yaml")
     for file in sorted(TARGET.iterdir()):
         print(f"{hashlib.sha256(file.read_bytes()).hexdigest()}  {file.name}")
 

@@ -89,10 +89,17 @@ class VectorReader(FrameSelector):
             for scores in self._similarity(encoding, questions)
         ]
 
-    def _similarity(self, encoding: VideoEncoding, questions: list[str]) -> np.ndarray:
-        """Float64 [questions, F]."""
-        embeddings = encoding.tensors["embeddings"].float()
-        return (self.encoder.encode_text(questions).float() @ embeddings.T).numpy().astype(np.float64)
+    def _similarity(self, encoding: VideoEncoding, questions: list[str], *, cosine: bool = False) -> np.ndarray:
+        """Dot products, or cosines for encoders whose vectors have any length, float64 [questions, F]."""
+        frames, text = encoding.tensors["embeddings"].float(), self.encoder.encode_text(questions).float()
+        if cosine:
+            import torch.nn.functional as F
+
+            frames, text = F.normalize(frames, dim=-1), F.normalize(text, dim=-1)
+        return (text @ frames.T).numpy().astype(np.float64)
+
+
+_OF_COSINES = frozenset({"mdp3"})  # its kernel turns similarities into distances on the unit sphere
 
 
 class AlgorithmSelector(VectorReader):
@@ -152,7 +159,7 @@ class AlgorithmSelector(VectorReader):
     ) -> list[Choice]:
         settings = {**self.settings, **self._checked(kwargs)}
         embeddings = encoding.tensors["embeddings"].float().numpy()
-        similarity = self._similarity(encoding, questions)
+        similarity = self._similarity(encoding, questions, cosine=self.algorithm in _OF_COSINES)
         return [self._choice(scores, embeddings, encoding, num_frames, settings) for scores in similarity]
 
     def _choice(
