@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-EMBEDDED = ("mini",)
+EMBEDDED = ("mini", "mini-policy")
 
 
 def resolve(name: str) -> Path:

@@ -115,7 +115,7 @@ class Run:
 
     def _few(self, seed: int) -> Storyboards:
         return Storyboards(
-            self.bank, self.arguments.split, seed=seed, num_questions=max(13, round(self.arguments.scale * 120))
+            self.bank, self.arguments.split, seed=seed, num_questions=max(13, round(self.arguments.scale * 60))
         )
 
 

@@ -72,6 +72,16 @@ def _mini(**kwargs: Any) -> FrameSelector:
     return SimilaritySelector.from_pretrained("mini", **kwargs)
 
 
+def _mini_policy(**kwargs: Any) -> FrameSelector:
+    from ..weights import resolve
+
+    if unknown := kwargs.keys() - {"device", "dtype"}:
+        raise SelectorLoadError(f"'mini-policy' takes no {', '.join(sorted(unknown))}; it takes device and dtype")
+    selector = load_policy(resolve("mini-policy"), **kwargs)
+    selector.name = "mini-policy"
+    return selector
+
+
 def _uniform(**kwargs: Any) -> FrameSelector:
     from .uniform import UniformSelector
 
@@ -101,6 +111,7 @@ def _algorithm(name: str) -> Callable[..., FrameSelector]:
 
 _BUILT_IN: dict[str, Callable[..., FrameSelector]] = {
     "mini": _mini,
+    "mini-policy": _mini_policy,
     "uniform": _uniform,
     "random": _random,
     **{name: _algorithm(name) for name in SCORED},

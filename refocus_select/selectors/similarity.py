@@ -148,6 +148,6 @@ def steadied(similarity: np.ndarray, timestamps: np.ndarray) -> np.ndarray:
 
 
 def _embedded_folder(name: str) -> Path | None:
-    from ..weights import EMBEDDED, resolve
+    from ..weights import resolve
 
-    return resolve(name) if name in EMBEDDED else None
+    return resolve(name) if name == "mini" else None
