@@ -159,7 +159,7 @@ def test_a_damaged_encoding_is_refused(tmp_path, damage):
 
 
 def test_unknown_selector_names_say_what_there_is():
-    with pytest.raises(SelectorLoadError, match=r"no selector 'minni'.*'mini', 'uniform'"):
+    with pytest.raises(SelectorLoadError, match=r"no selector 'minni'.*'mini', 'mini-policy', 'uniform'"):
         FrameSelector.from_pretrained("minni")
     assert isinstance(FrameSelector.from_pretrained("uniform"), UniformSelector)
     with pytest.raises(InputError, match="is a UniformSelector, not a BrightnessSelector"):
