@@ -104,7 +104,7 @@ def _parser() -> argparse.ArgumentParser:
         "--selector",
         default="mini",
         metavar="NAME",
-        help="'mini' (default), 'uniform', an algorithm, a folder, or a Hub id",
+        help="'mini' (default), 'mini-policy', 'uniform', an algorithm, a folder, or a Hub id",
     )
     select.add_argument("--encoder", metavar="NAME", help="dual encoder of an algorithm: a folder or a Hub id")
     select.add_argument("--cache", metavar="DIR", help="keep encodings there (default: REFOCUS_CACHE_DIR if set)")

@@ -71,7 +71,7 @@ class FrameSelector(ABC):
 
     @classmethod
     def from_pretrained(cls, name_or_path: str | os.PathLike[str] = "mini", **kwargs: Any) -> FrameSelector:
-        """Load a selector by name ("mini", "uniform", "aks", …), from a local folder, or from the Hugging Face Hub.
+        """Load a selector by name ("mini", "mini-policy", "aks", …), from a local folder, or from the Hugging Face Hub.
 
         Args:
             name_or_path: a built-in name, a folder, or a Hub id such as "interlive/ReFoCUS-1.3B".
