@@ -15,7 +15,7 @@ from refocus_select.errors import InputError
 from refocus_select.video import CandidateRule, open_video, sample_candidates
 from refocus_select.video.candidates import paper_indices, time_indices
 
-GOLDEN = json.loads((Path(__file__).parents[1] / "data/golden_aux/candidate_sampling.json").read_text())
+GOLDEN = json.loads((Path(__file__).parents[1] / "data/golden/aux/candidate_sampling.json").read_text())
 
 
 def _video(count: int, fps: float | None = None, timestamps: np.ndarray | None = None):
