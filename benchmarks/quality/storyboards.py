@@ -142,14 +142,21 @@ def summary(outcomes: Outcomes, policies: Sequence[str]) -> dict[str, Any]:
                 row: dict[str, Any] = {
                     "reader": reader, "K": size, "method": name,
                     "accuracy": [round(x, 4) for x in (interval.mean, interval.low, interval.high)],
-                    "types": {} if size != 8 else {kind: round(float(at[name][outcomes.kinds == kind].mean()), 4)
-                              for kind in sorted(set(outcomes.kinds.tolist()))},
                     "evidence": round(float(hits[name, size].mean()), 4),
-                    "share_of_oracle": round(float((at[name].mean() - at["uniform"].mean()) / gain), 4) if gain else 0,
                 }  # fmt: skip
+                if (size, reader) == (8, UNSEEN):
+                    row["types"] = {
+                        kind: round(float(at[name][outcomes.kinds == kind].mean()), 4)
+                        for kind in sorted(set(outcomes.kinds.tolist()))
+                    }
                 if name in trained:
+                    share = (at[name].mean() - at["uniform"].mean()) / gain if gain else 0.0
                     gap = paired_difference(at[name], at[best])
-                    row |= {"best": best, "over_best": [round(x, 4) for x in (gap.mean, gap.low, gap.high)]}
+                    row |= {
+                        "share_of_oracle": round(float(share), 4),
+                        "best": best,
+                        "over_best": [round(x, 4) for x in (gap.mean, gap.low, gap.high)],
+                    }
                 rows.append(row)
     kinds, counts = np.unique(outcomes.kinds, return_counts=True)
     return {

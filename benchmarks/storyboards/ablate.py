@@ -38,7 +38,7 @@ from ..quality.storyboards import UNSEEN, compare
 HERE = Path(__file__).parent
 SIZES = (4, 8, 16)
 REWARDING = ("transformer", "relation")
-QUESTIONS = 600
+QUESTIONS = 400
 
 
 def base(steps: int) -> dict[str, Any]:
