@@ -29,7 +29,7 @@ FOLDER_VARIABLE, SIZE_VARIABLE = "REFOCUS_CACHE_DIR", "REFOCUS_CACHE_SIZE"
 DEFAULT_BYTES = 10 * 10**9
 _ABANDONED = 3600.0  # seconds after which an unfinished file is taken to be of a process that died
 _ENTRY = re.compile(r"[0-9a-f]{40}\.safetensors")
-_UNFINISHED = re.compile(r"\.[0-9a-f]{40}\.safetensors\..+")
+_UNFINISHED = re.compile(r"\.[0-9a-f]{40}\.safetensors\..+|\.tmp\w{6}")  # ours, and those of safetensors itself
 _UNITS = {"": 1, "b": 1, "kb": 10**3, "mb": 10**6, "gb": 10**9, "tb": 10**12}
 
 

@@ -305,6 +305,18 @@ def test_a_killed_process_leaves_no_half_entry(tmp_path):
     assert list(tmp_path.glob(".*")) == []
 
 
+def test_what_dead_processes_left_goes_and_what_is_under_way_stays(tmp_path):
+    left = [tmp_path / f".{key(0)}.safetensors.ab12", tmp_path / ".tmpnEucch"]  # ours, and the one of safetensors
+    young = [tmp_path / f".{key(1)}.safetensors.cd34", tmp_path / ".tmpXyZ012"]
+    other = tmp_path / ".hidden"
+    for path in (*left, *young, other):
+        path.write_bytes(b"half")
+    for path in (*left, other):
+        os.utime(path, (1000, 1000))
+    EncodingCache(tmp_path).shrink()
+    assert sorted(tmp_path.iterdir()) == sorted([*young, other])
+
+
 # -- the command ----------------------------------------------------------------------------------
 
 
