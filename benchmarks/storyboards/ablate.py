@@ -100,7 +100,11 @@ def variants(steps: int) -> Iterator[tuple[str, str, dict[str, Any]]]:
     yield "one reader", "rewards of one reader only", changed(reference={"also": []})
     yield "question after", "one reading of a video serves all questions", changed(policy={"question_fusion": "after"})
     causal = {"question_fusion": "after", "bidirectional": False}
-    yield "causal", "the same, and frames do not see later ones (encode once, stream)", changed(policy=causal)
+    yield (
+        "causal",
+        "the question after the frames, and frames do not see later ones (encode once, stream)",
+        changed(policy=causal),
+    )
     yield "GRU", "GRU instead of Mamba-2", changed(policy={"backbone": "gru"})
     yield "evidence first", "first stage imitates labelled evidence instead", warm
 
