@@ -63,7 +63,11 @@ def _short(found: dict[str, Any]) -> list[str]:
         f"| real film, hits: policies (mean), mini, uniform | {', '.join(real('film', m, 'hit') for m in ('policy', 'mini', 'uniform'))} | |",
         f"| real clips, share of the frames: policies (mean), mini, uniform | {', '.join(real('clips', m, 'share of frames') for m in ('policy', 'mini', 'uniform'))} | .80 |",
         "",
-        "*policy 1* is what the package ships as `mini-policy`; the others are two more seeds of the same recipe.",
+        "*policy 1* is what the package ships as `mini-policy`; 2 and 3 are two more seeds of the same recipe. From a fresh clone `python -m benchmarks.quality` repeats the tables for policy 1 (worlds, needles, film; half an hour on two busy cores). For all of this page:",
+        "",
+        "    refocus-select train benchmarks/storyboards/policy.yaml seed=0 output=runs/policy-0      # and seed=2; 20 minutes each",
+        "    sh benchmarks/storyboards/fetch.sh MATERIALS                                             # for files, blur and clips",
+        "    python -m benchmarks.quality --policies mini-policy runs/policy-0/selector runs/policy-2/selector --materials MATERIALS",
         "",
         "Checks against bad science: readers answer no better than chance from the question alone or from frames without evidence ([readers](storyboards/readers/README.md)); the tables are of a reader that gave no reward; settings, seeds and the shipped policy were chosen on the validation split; the splits share no name, near-synonym, picture, background or wording (tests/train_selector/test_storyboards.py); three seeds; the policy gets no options to read.",
     ]
