@@ -16,10 +16,10 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
 import sys
 import time
 from dataclasses import asdict
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +28,7 @@ import torch
 from refocus_select import FrameSelector
 from refocus_select.evaluation.needle import draw_heat_maps, load_needles, recall_grid, run_needles, summarise
 from refocus_select.selectors.vector_policy import VectorPolicySelector
+from refocus_select.train_selector.checkpoints import write_text
 from refocus_select.train_selector.reference.reader import ReaderReference
 from refocus_select.train_selector.storyboards import Bank, Storyboards
 
@@ -60,10 +61,12 @@ class Run:
         self.scores = Scores(encoder)
         folders = sorted(path.parent for path in (HERE / "storyboards" / "readers").glob("*/config.json"))
         self.readers = sorted((ReaderReference.from_pretrained(f, encoder=encoder) for f in folders), key=_unseen_first)  # type: ignore[arg-type]
-        self.selectors: dict[str, FrameSelector] = {
-            name: FrameSelector.from_pretrained(name)
-            for name in ("uniform", "topk", "mmr", "aks", "bolt", "mdp3", "mini")
-        } | dict(self.policies)
+
+    @cached_property
+    def selectors(self) -> dict[str, FrameSelector]:
+        """Those who see a film, by name."""
+        names = ("uniform", "topk", "mmr", "aks", "bolt", "mdp3", "mini")
+        return {name: FrameSelector.from_pretrained(name) for name in names} | dict(self.policies)
 
     def tune(self) -> dict[str, Any]:
         return tune(self.bank, self.readers, self.scores, self.arguments.tuning_questions)
@@ -111,7 +114,7 @@ class Run:
 
     def blur(self) -> dict[str, Any]:
         chooser = next(iter(self.policies.values()))
-        return pixels.blur_test(self._few(12), self.bank, self.arguments.materials, chooser, 8)
+        return pixels.blur_test(self._few(12), self.arguments.materials, chooser, 8)
 
     def _few(self, seed: int) -> Storyboards:
         return Storyboards(
@@ -153,9 +156,7 @@ def main() -> int:
         if part != "tune":
             found["split"] = arguments.split
         results = _stored() | {part: found}
-        temporary = RESULTS / ".quality.json"
-        temporary.write_text(json.dumps(results, indent=None, separators=(",", ":")), encoding="utf-8")
-        os.replace(temporary, RESULTS / "quality.json")
+        write_text(RESULTS / "quality.json", json.dumps(results, separators=(",", ":")))
         print(f"{part}: {found['seconds']} s", flush=True)
     write_page(_stored(), HERE / "quality.md")
     return 0

@@ -12,9 +12,9 @@ import torch
 
 from refocus_select import FrameSelector
 from refocus_select.encoding import VideoEncoding
-from refocus_select.evaluation.statistics import bootstrap_interval, paired_difference
 
 from ..mini.evaluate import CLIPS, FILM
+from .figures import gap_of, mean_of
 
 HERE = Path(__file__).parents[1]
 MARKED = (HERE / "mini/questions.json", HERE / "storyboards/film_questions.json")
@@ -79,9 +79,7 @@ def _rows(found: dict[tuple[str, int], np.ndarray], measures: Sequence[str]) -> 
     for (name, size), values in found.items():
         row: dict[str, Any] = {"method": name, "K": size}
         for i, measure in enumerate(measures):
-            interval = bootstrap_interval(values[:, i])
-            row[measure] = [round(x, 4) for x in (interval.mean, interval.low, interval.high)]
-            gap = paired_difference(values[:, i], found["uniform", size][:, i])
-            row[f"{measure} over uniform"] = [round(x, 4) for x in (gap.mean, gap.low, gap.high)]
+            row[measure] = mean_of(values[:, i])
+            row[f"{measure} over uniform"] = gap_of(values[:, i], found["uniform", size][:, i])
         rows.append(row)
     return rows

@@ -5,10 +5,11 @@
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
+
+from refocus_select.train_selector.checkpoints import write_text
 
 from .storyboards import UNSEEN, WORLDS
 
@@ -33,9 +34,7 @@ def write_page(found: dict[str, Any], path: Path) -> None:
     for name, write in sections.items():
         if name in found:
             lines += ["", *write(found[name])]
-    temporary = path.with_name(f".{path.name}")
-    temporary.write_text("\n".join(lines) + "\n", encoding="utf-8")
-    os.replace(temporary, path)
+    write_text(path, "\n".join(lines) + "\n")
 
 
 def _short(found: dict[str, Any]) -> list[str]:
@@ -69,7 +68,7 @@ def _short(found: dict[str, Any]) -> list[str]:
         "    sh benchmarks/storyboards/fetch.sh MATERIALS                                             # for files, blur and clips",
         "    python -m benchmarks.quality --policies mini-policy runs/policy-0/selector runs/policy-2/selector --materials MATERIALS",
         "",
-        "Checks against bad science: readers answer no better than chance from the question alone or from frames without evidence ([readers](storyboards/readers/README.md)); the tables are of a reader that gave no reward; settings, seeds and the shipped policy were chosen on the validation split; the splits share no name, near-synonym, picture, background or wording (tests/train_selector/test_storyboards.py); three seeds; the policy gets no options to read.",
+        "Checks against bad science: readers answer no better than chance from the question alone or from frames without evidence ([readers](storyboards/readers/README.md)); the tables are of a reader that gave no reward; settings, seeds and the shipped policy were chosen on the validation split; the splits share no name, near-synonym, picture, background or wording (tests/train_selector/test_storyboards.py); three seeds (run g, an earlier recipe, was once measured on the test split before this recipe was made); the policy gets no options to read.",
     ]
 
 
@@ -216,7 +215,7 @@ def _film(part: dict[str, Any]) -> list[str]:
     lines = [
         "## A real film",
         "",
-        f"Big Buck Bunny, {part['questions']} questions with moments that were marked by eye before any selector was run on them",
+        f"Big Buck Bunny, {part['questions']} questions with moments that were marked by eye, 59 of them by somebody who ran no selector",
         "(mini/questions.json, whose dev half guided choices of *mini*; storyboards/film_questions.json). *hit*: a chosen frame",
         "shows what the question asks for. The difference to uniform sampling in brackets.",
         "",

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import dataclasses
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -12,19 +13,18 @@ import torch
 from PIL import Image, ImageFilter
 
 from refocus_select.encoding import VideoEncoding
-from refocus_select.evaluation.statistics import bootstrap_interval
 from refocus_select.questions import Question
 from refocus_select.selectors.vector_policy import VectorPolicySelector
 from refocus_select.train_selector.clips import EncodedClip, VideoClip
 from refocus_select.train_selector.reference import Request
 from refocus_select.train_selector.reference.reader import ReaderReference
-from refocus_select.train_selector.storyboards import Bank, Storyboards
-from refocus_select.video import CandidateRule
+from refocus_select.train_selector.storyboards import Storyboards
 
+from ..storyboards.check_pixels import EVERY_FRAME
 from ..storyboards.render import frames, render
 from .contenders import Picker
+from .figures import mean_of
 
-EVERY_FRAME = CandidateRule(fps=4.0, max_frames=4096)
 BLURS = (0.0, 0.02, 0.05, 0.1, 0.2)
 """Radius of the Gaussian, as a share of the picture's side."""
 
@@ -56,8 +56,8 @@ def end_to_end(
         "K": num_frames,
         "rows": {
             name: {
-                "features": _interval([pair[0] for pair in pairs]),
-                "pixels": _interval([pair[1] for pair in pairs]),
+                "features": mean_of([pair[0] for pair in pairs]),
+                "pixels": mean_of([pair[1] for pair in pairs]),
                 "same picks": round(float(np.mean(same[name])), 4),
             }
             for name, pairs in right.items()
@@ -65,9 +65,7 @@ def end_to_end(
     }
 
 
-def blur_test(
-    boards: Storyboards, bank: Bank, root: Path, chooser: VectorPolicySelector, num_frames: int
-) -> dict[str, Any]:
+def blur_test(boards: Storyboards, root: Path, chooser: VectorPolicySelector, num_frames: int) -> dict[str, Any]:
     """How often each scene of the evidence is among the picks when the frames of the evidence are blurred.
 
     A policy that looks leaves frames that show nothing any more; one that has learned habits goes on picking them.
@@ -76,7 +74,7 @@ def blur_test(
     encoder = chooser.encoder
     for index in range(len(boards)):
         question, layout = boards.item(index)
-        pictures = [Image.fromarray(picture) for picture in frames(bank, layout, root)]
+        pictures = [Image.fromarray(picture) for picture in frames(boards.bank, layout, root)]
         times = layout.timestamps
         spans = [np.flatnonzero((times >= a) & (times <= b)) for a, b in question.evidence]
         shown = np.unique(np.concatenate(spans))
@@ -93,25 +91,12 @@ def blur_test(
     return {
         "questions": len(boards),
         "K": num_frames,
-        "evidence scenes picked": {str(blur): _interval(values) for blur, values in found.items()},
+        "evidence scenes picked": {str(blur): mean_of(values) for blur, values in found.items()},
     }
 
 
 def _picks(
     chooser: VectorPolicySelector, like: VideoEncoding, vectors: torch.Tensor, question: Question, num_frames: int
 ) -> np.ndarray:
-    encoding = VideoEncoding(
-        tensors={"embeddings": vectors},
-        indices=like.indices,
-        timestamps=like.timestamps,
-        video=like.video,
-        video_fingerprint=like.video_fingerprint,
-        selector=like.selector,
-        selector_fingerprint=like.selector_fingerprint,
-    )
+    encoding = dataclasses.replace(like, tensors={"embeddings": vectors})
     return np.searchsorted(like.indices, chooser.select(encoding, question.question, num_frames=num_frames).indices)
-
-
-def _interval(values: Sequence[float]) -> list[float]:
-    interval = bootstrap_interval(np.array(values))
-    return [round(x, 4) for x in (interval.mean, interval.low, interval.high)]

@@ -11,12 +11,12 @@ from typing import Any
 import numpy as np
 import torch
 
-from refocus_select.evaluation.statistics import bootstrap_interval, paired_difference
 from refocus_select.train_selector.reference import Request
 from refocus_select.train_selector.reference.reader import ReaderReference
 from refocus_select.train_selector.storyboards import Bank, Storyboards
 
 from .contenders import GRIDS, Picker, Scores, algorithm, settings
+from .figures import gap_of, mean_of
 
 UNSEEN = "recurrent"
 """The reader that never gave a reward; every figure of the page is its, unless said otherwise."""
@@ -138,10 +138,9 @@ def summary(outcomes: Outcomes, policies: Sequence[str]) -> dict[str, Any]:
             best = max(free, key=lambda name: at[name].mean())
             gain = at["oracle"].mean() - at["uniform"].mean()
             for name in names:
-                interval = bootstrap_interval(at[name])
                 row: dict[str, Any] = {
                     "reader": reader, "K": size, "method": name,
-                    "accuracy": [round(x, 4) for x in (interval.mean, interval.low, interval.high)],
+                    "accuracy": mean_of(at[name]),
                     "evidence": round(float(hits[name, size].mean()), 4),
                 }  # fmt: skip
                 if (size, reader) == (8, UNSEEN):
@@ -151,11 +150,10 @@ def summary(outcomes: Outcomes, policies: Sequence[str]) -> dict[str, Any]:
                     }
                 if name in trained:
                     share = (at[name].mean() - at["uniform"].mean()) / gain if gain else 0.0
-                    gap = paired_difference(at[name], at[best])
                     row |= {
                         "share_of_oracle": round(float(share), 4),
                         "best": best,
-                        "over_best": [round(x, 4) for x in (gap.mean, gap.low, gap.high)],
+                        "over_best": gap_of(at[name], at[best]),
                     }
                 rows.append(row)
     kinds, counts = np.unique(outcomes.kinds, return_counts=True)

@@ -13,7 +13,6 @@ from __future__ import annotations
 import argparse
 import copy
 import json
-import os
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -22,10 +21,10 @@ import numpy as np
 import torch
 
 from refocus_select import FrameSelector
-from refocus_select.evaluation.statistics import bootstrap_interval, paired_difference
 from refocus_select.models.mini import MiniEncoder
 from refocus_select.selectors.vector_policy import VectorPolicySelector
 from refocus_select.train_selector import TrainConfig, train_selector
+from refocus_select.train_selector.checkpoints import write_text
 from refocus_select.train_selector.logbook import read_log
 from refocus_select.train_selector.reference.reader import ReaderReference
 from refocus_select.train_selector.storyboards import Bank, Storyboards
@@ -33,6 +32,7 @@ from refocus_select.weights import resolve
 
 from ..quality.contenders import Scores as Similarity
 from ..quality.contenders import blind, oracle, policy
+from ..quality.figures import gap_of, mean_of
 from ..quality.storyboards import UNSEEN, compare
 
 HERE = Path(__file__).parent
@@ -136,11 +136,9 @@ def measure(folders: dict[str, Path]) -> dict[str, Any]:
         row: dict[str, Any] = {"name": name}
         for size in SIZES:
             mine = outcomes.right[name, size, UNSEEN]
-            interval = bootstrap_interval(mine)
-            row[f"K={size}"] = [round(x, 4) for x in (interval.mean, interval.low, interval.high)]
+            row[f"K={size}"] = mean_of(mine)
             if "recipe" in pickers:
-                gap = paired_difference(mine, outcomes.right["recipe", size, UNSEEN])
-                row[f"K={size} over recipe"] = [round(x, 4) for x in (gap.mean, gap.low, gap.high)]
+                row[f"K={size} over recipe"] = gap_of(mine, outcomes.right["recipe", size, UNSEEN])
             row[f"K={size} rewarding reader"] = round(float(outcomes.right[name, size, "transformer"].mean()), 4)
         rows.append(row)
     return {"questions": QUESTIONS, "rows": rows}
@@ -214,9 +212,7 @@ def main() -> None:
     found = measure(folders)
     draw(folders, HERE / "runs/ablations.png")
     for file, text in (("json", json.dumps(found, indent=1)), ("md", page(found, notes, arguments.steps))):
-        temporary = HERE / f"runs/.ablations.{file}"
-        temporary.write_text(text, encoding="utf-8")
-        os.replace(temporary, HERE / f"runs/ablations.{file}")
+        write_text(HERE / f"runs/ablations.{file}", text)
 
 
 if __name__ == "__main__":

@@ -17,19 +17,17 @@ import time
 from collections import OrderedDict
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import suppress
-from dataclasses import asdict, dataclass, fields, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from filelock import FileLock, Timeout
-
 from ..encoding import VideoEncoding
-from ..errors import EncodingError, InputError, MissingDependencyError, RefocusError, VideoDecodeError
+from ..errors import EncodingError, InputError, RefocusError, VideoDecodeError
 from ..questions import Problem
 from ..video.sources import fingerprint_of
 from .answer import SAMPLING, BatchSettings
+from .index_files import Entry, check_facts, held, need_pyarrow, read_facts, read_table, sha256_of, write_table
 from .local import in_parallel
-from .parts import write_atomically
 
 if TYPE_CHECKING:
     from ..selection import Selection
@@ -42,32 +40,8 @@ SUFFIXES = frozenset(
     {".3gp", ".asf", ".avi", ".flv", ".gif", ".m2ts", ".m4v", ".mkv", ".mov", ".mp4", ".mpeg", ".mpg", ".mts", ".mxf"}
     | {".ogv", ".ts", ".vob", ".webm", ".wmv"}
 )
-_FORMAT, _VERSION = "refocus-select/index", 1
 _SAVE_EVERY = 30.0  # seconds between tables while an index is built
 _OPEN_ENCODINGS = 64
-
-
-@dataclass(frozen=True)
-class Entry:
-    """A video of an index.
-
-    Attributes:
-        video: absolute path.
-        identity: of the file: size, time of change, and a hash of its ends.
-        encoding: name of the file with its encoding.
-        sha256: of that file.
-        bytes: of that file.
-        candidates: number of frames F.
-        duration: seconds.
-    """
-
-    video: str
-    identity: str
-    encoding: str
-    sha256: str
-    bytes: int
-    candidates: int
-    duration: float
 
 
 @dataclass(frozen=True)
@@ -138,8 +112,8 @@ class Index:
             EncodingError: if it is damaged, or `selector` is another.
         """
         self.folder = Path(folder)
-        self._facts = _read_facts(self.folder)
-        self.entries = _read_table(self.folder)
+        self._facts = read_facts(self.folder)
+        self.entries = read_table(self.folder)
         self.last_update = Update(total=len(self.entries))
         self._selector = selector
         self._arguments = {**self._facts["arguments"], **arguments}
@@ -182,7 +156,7 @@ class Index:
         """
         from ..selectors import FrameSelector
 
-        _pyarrow()
+        need_pyarrow()
         if sampling.keys() - (SAMPLING - {"start", "end"}):
             raise InputError(f"an index has no argument {', '.join(sorted(sampling.keys() - SAMPLING))}")
         files = _files([videos] if isinstance(videos, str | os.PathLike) else videos)
@@ -193,15 +167,13 @@ class Index:
         BatchSettings(sampling=sampling).check(loaded)
         folder = Path(out)
         facts = {
-            "format": _FORMAT,
-            "version": _VERSION,
             "selector": loaded.name if isinstance(selector, FrameSelector) else os.fspath(selector),
             "arguments": {name: str(value) for name, value in arguments.items() if name != "device"},
             "fingerprint": loaded.fingerprint,
             "sampling": dict(sorted(sampling.items())),
         }
-        with _held(folder):
-            _check_facts(folder, facts)
+        with held(folder):
+            check_facts(folder, facts)
             builder = _Builder(folder, loaded, sampling, backend)
             update = builder.run(files, workers, progress)
         index = cls(folder, selector=loaded)
@@ -317,7 +289,7 @@ class Index:
     def _load(self, entry: Entry) -> VideoEncoding:
         path = self.folder / "encodings" / entry.encoding
         encoding = VideoEncoding.load(path)
-        if _sha256(path) != entry.sha256 or encoding.selector_fingerprint != self._facts["fingerprint"]:
+        if sha256_of(path) != entry.sha256 or encoding.selector_fingerprint != self._facts["fingerprint"]:
             raise EncodingError(f"{path} is damaged; remove it and index {entry.video} again")
         return encoding
 
@@ -348,7 +320,7 @@ class _Builder:
 
     def __init__(self, folder: Path, selector: FrameSelector, sampling: dict[str, Any], backend: str | None) -> None:
         self._folder, self._selector, self._sampling, self._backend = folder, selector, sampling, backend
-        self._before = _read_table(folder)
+        self._before = read_table(folder)
         self._same_content = {entry.identity: entry for entry in self._before.values()}
 
     def run(self, files: list[str], workers: int | None, progress: bool | None) -> Update:
@@ -374,9 +346,9 @@ class _Builder:
                 added += before is None and entry.identity not in left
                 entries[video] = entry
                 if time.monotonic() - last_saved > _SAVE_EVERY:
-                    _write_table(self._folder, entries)
+                    write_table(self._folder, entries)
                     last_saved = time.monotonic()
-        _write_table(self._folder, entries)
+        write_table(self._folder, entries)
         self._remove_unused(entries)
         elsewhere = {entry.identity for entry in entries.values()}
         removed = sum(entry.identity not in elsewhere for entry in gone.values())
@@ -420,7 +392,7 @@ class _Builder:
             video=video,
             identity=identity,
             encoding=path.name,
-            sha256=_sha256(path),
+            sha256=sha256_of(path),
             bytes=path.stat().st_size,
             candidates=len(encoding),
             duration=float(encoding.video["duration"]),
@@ -465,97 +437,3 @@ def _files(paths: Iterable[str | os.PathLike[str]]) -> list[str]:
     if not found:
         raise InputError(f"no videos in {', '.join(map(str, paths))}")
     return list(found)
-
-
-class _held:
-    """An index, for one process that writes."""
-
-    def __init__(self, folder: Path) -> None:
-        self._folder = folder
-        self._lock = FileLock(folder / ".lock")
-
-    def __enter__(self) -> None:
-        try:
-            self._folder.mkdir(parents=True, exist_ok=True)
-            self._lock.acquire(timeout=0)
-        except Timeout:
-            raise InputError(f"another process builds {self._folder}; wait for it") from None
-        except OSError as error:
-            raise InputError(f"cannot write to {self._folder}: {error.strerror or error}") from error
-
-    def __exit__(self, *_: object) -> None:
-        self._lock.release()
-
-
-# -- files ----------------------------------------------------------------------------------------
-
-
-def _read_facts(folder: Path) -> dict[str, Any]:
-    path = folder / "index.json"
-    if not path.is_file():
-        raise InputError(f"no index at {folder}; make one with `refocus-select index VIDEO … --out {folder}`")
-    try:
-        facts: dict[str, Any] = json.loads(path.read_text("utf-8"))
-    except (OSError, ValueError) as error:
-        raise EncodingError(f"{path} is damaged ({error}); build the index again in another folder") from error
-    if facts.get("format") != _FORMAT or facts.get("version") != _VERSION:
-        raise EncodingError(f"{path} describes no index of this version; build it again in another folder")
-    return facts
-
-
-def _check_facts(folder: Path, facts: dict[str, Any]) -> None:
-    path = folder / "index.json"
-    if not path.exists():
-        if any(item.name != ".lock" for item in folder.iterdir()):
-            raise InputError(f"{folder} holds other files; choose an empty folder, or a new one")
-        write_atomically(path, lambda file: file.write((json.dumps(facts, indent=2) + "\n").encode()))
-        return
-    before = _read_facts(folder)
-    different = [name for name in ("fingerprint", "sampling") if before[name] != json.loads(json.dumps(facts[name]))]
-    if different:
-        raise InputError(
-            f"{folder} was made with another selector or sampling ({before['selector']}, {before['sampling']}); use "
-            "those, or another folder"
-        )
-
-
-def _read_table(folder: Path) -> dict[str, Entry]:
-    pyarrow = _pyarrow()
-    import pyarrow.parquet as parquet
-
-    path = folder / "videos.parquet"
-    if not path.is_file():
-        return {}
-    try:
-        names = [field.name for field in fields(Entry)]
-        rows = parquet.read_table(path, columns=names).to_pylist()
-    except (OSError, pyarrow.ArrowException) as error:
-        raise EncodingError(f"{path} is damaged ({error}); remove it and index again: encodings are kept") from error
-    return {row["video"]: Entry(**row) for row in rows}
-
-
-def _write_table(folder: Path, entries: Mapping[str, Entry]) -> None:
-    pyarrow = _pyarrow()
-    import pyarrow.parquet as parquet
-
-    kinds = {"str": pyarrow.string(), "int": pyarrow.int64(), "float": pyarrow.float64()}
-    columns = pyarrow.schema([(field.name, kinds[str(field.type)]) for field in fields(Entry)])
-    rows = [asdict(entries[video]) for video in sorted(entries)]
-    table = pyarrow.Table.from_pylist(rows, columns)
-    write_atomically(folder / "videos.parquet", lambda file: parquet.write_table(table, file, compression="zstd"))
-
-
-def _sha256(path: Path) -> str:
-    with path.open("rb") as file:
-        digest = hashlib.sha256()
-        while piece := file.read(1 << 20):
-            digest.update(piece)
-    return digest.hexdigest()
-
-
-def _pyarrow() -> Any:
-    try:
-        import pyarrow
-    except ImportError as error:
-        raise MissingDependencyError("an index needs pyarrow: pip install 'refocus-select[data]'") from error
-    return pyarrow

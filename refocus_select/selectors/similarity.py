@@ -120,7 +120,7 @@ def choose(similarity: np.ndarray, closeness: np.ndarray, timestamps: np.ndarray
     """
     scores = steadied(similarity, timestamps)
     scores -= scores.mean()
-    best = np.sort(similarity)[-min(8, 1 + len(similarity) // 16) :].mean()
+    best = np.sort(similarity)[-peak_size(len(similarity)) :].mean()
     if best < FLAT_PEAK or best - similarity.mean() < FLAT_RISE:
         warning = "nothing in the video stands out for this question; the frames are spread evenly"
         return Choice(uniform(timestamps, num_frames), scores, strategy="spread", warnings=(warning,))
@@ -134,6 +134,11 @@ def choose(similarity: np.ndarray, closeness: np.ndarray, timestamps: np.ndarray
         free[pick] = False
         nearest = np.maximum(nearest, closeness[pick])
     return Choice(np.array(picks, dtype=np.int64), scores)
+
+
+def peak_size(candidates: int) -> int:
+    """How many of the best frames tell whether something is to be seen: one, one more for each 16, at most eight."""
+    return min(8, 1 + candidates // 16)
 
 
 def steadied(similarity: np.ndarray, timestamps: np.ndarray) -> np.ndarray:

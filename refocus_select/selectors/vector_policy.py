@@ -20,6 +20,7 @@ from .algorithms import uniform
 from .base import Choice
 from .card import model_card
 from .protocol import marginal_log_probs
+from .similarity import peak_size
 from .training_free import DualEncoder, VectorReader
 
 MAX_QUESTIONS = 64  # answered in one batch
@@ -139,13 +140,13 @@ def recognised(features: torch.Tensor, questions: torch.Tensor, least: float) ->
     Args:
         features: of the frames, [B, F, h].
         questions: in parts, [B, 1 + M, h], zero for things that are not there.
-        least: similarity that the best frames must reach for one of the things, in the mean over one of them and one
-            more for each 16 candidates, at most eight; 0 recognises everything.
+        least: similarity that the best frames (`peak_size` of them, in the mean) must reach for one of the things; 0
+            recognises everything.
     """
     if not least:
         return [True] * len(questions)
     named = questions[:, 1:].abs().sum(-1) > 0  # [B, M]
-    count = min(8, 1 + features.shape[1] // 16)
+    count = peak_size(features.shape[1])
     peaks = torch.stack(
         [match(features, part).topk(count, -1).values.mean(-1) for part in questions[:, 1:].unbind(1)], -1
     )
