@@ -14,7 +14,7 @@ import torch
 from refocus_select.encoding import VideoEncoding
 from refocus_select.models.vectors import likeness, question_parts
 from refocus_select.questions import Question
-from refocus_select.selectors.algorithms import SCORED, random, uniform
+from refocus_select.selectors.algorithms import SCORED, farthest_first, random, uniform
 from refocus_select.selectors.similarity import choose
 from refocus_select.selectors.training_free import DualEncoder
 from refocus_select.selectors.vector_policy import VectorPolicySelector
@@ -99,17 +99,6 @@ def mini(scores: Scores) -> Picker:
     return pick
 
 
-def k_centre(embeddings: np.ndarray, num_frames: int) -> np.ndarray:
-    """Farthest-first traversal over unit vectors, from the frame that is least like the mean, [K]."""
-    unit = embeddings / np.linalg.norm(embeddings, axis=1, keepdims=True)
-    picks = [int((unit @ unit.mean(0)).argmin())]
-    nearest = unit @ unit[picks[0]]
-    while len(picks) < num_frames:
-        picks.append(int(nearest.argmin()))
-        nearest = np.maximum(nearest, unit @ unit[picks[-1]])
-    return np.sort(np.array(picks))
-
-
 def policy(chooser: VectorPolicySelector) -> Picker:
     """A trained policy: its best frame at every step."""
 
@@ -129,7 +118,7 @@ def blind(scores: Scores) -> dict[str, Picker]:
     return {
         "uniform": lambda question, encoding, k: uniform(encoding.timestamps, k),
         "random": drawn,
-        "k-centre": lambda question, encoding, k: k_centre(encoding.tensors["embeddings"].numpy(), k),
+        "k-centre": lambda question, encoding, k: np.sort(farthest_first(encoding.tensors["embeddings"], k)),
         "mini": mini(scores),
     }
 

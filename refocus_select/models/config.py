@@ -169,6 +169,8 @@ class RefocusConfig:
         bidirectional: a second stack reads the frames from the end, for keys and values.
         spread_below: when the best frames' similarity with each thing that the question names stays below this, the
             frames are spread over the video and a warning says so; 0 never does. For networks with `question_mentions`.
+        cover_after: the network chooses so many frames at most; further ones are those least like all that were chosen
+            (`farthest_first`). 0: it chooses all. For networks that read vectors.
         answer_options: whether the policy was trained to see the answer options.
         max_fps, max_num_frames, candidate_method: the candidate rule of this policy.
     """
@@ -205,6 +207,7 @@ class RefocusConfig:
     question_fusion: str = "after"
     bidirectional: bool = False
     spread_below: float = 0.0
+    cover_after: int = 0
     answer_options: bool = True
     max_fps: float = 4.0
     max_num_frames: int = 512
@@ -221,13 +224,15 @@ class RefocusConfig:
         _one_of("question_fusion", self.question_fusion, ("after", "before"))
         vector_only = (
             self.backbone == "gru", self.frame_cues, self.question_fusion == "before", self.bidirectional,
-            self.feature_encoder,
+            self.feature_encoder, self.cover_after,
         )  # fmt: skip
         if any(vector_only) and (self.frame_encoder != "none" or not self.question_hidden_size):
             raise SelectorLoadError(
-                "backbone 'gru', feature_encoder, frame_cues, question_fusion 'before' and bidirectional are for "
-                "networks that read vectors: they need frame_encoder 'none' and a question_hidden_size"
+                "backbone 'gru', feature_encoder, frame_cues, question_fusion 'before', bidirectional and cover_after "
+                "are for networks that read vectors: they need frame_encoder 'none' and a question_hidden_size"
             )
+        if self.cover_after < 0:
+            raise SelectorLoadError(f"cover_after must not be negative: {self.cover_after}")
         if self.spread_below and not self.question_mentions:
             raise SelectorLoadError("spread_below needs question_mentions: it looks at the things that questions name")
         head_norm("score_head_norm", self.score_head_norm)

@@ -16,7 +16,7 @@ from ..models.checkpoint import fingerprint, save_model
 from ..models.refocus import RefocusModel
 from ..models.vectors import match, question_parts, read_vectors
 from ..video import CandidateRule
-from .algorithms import uniform
+from .algorithms import farthest_first, uniform
 from .base import Choice
 from .card import model_card
 from .protocol import marginal_log_probs
@@ -33,7 +33,8 @@ class VectorPolicySelector(VectorReader):
 
     An encoding holds the encoder's vectors only: one encoding of a video serves this and every algorithm with the same
     encoder. Only the question is read, never the answer options. When none of the things that a question names is to be
-    seen (`spread_below` of the configuration), the frames are spread evenly over the video and a warning says so.
+    seen (`spread_below` of the configuration), the frames are spread evenly over the video and a warning says so. Where
+    more frames are wanted than the policy chooses well (`cover_after`), the rest covers what else the video shows.
 
     Choice arguments of `select`:
         sample: draw from the policy instead of taking its best frame at every step (default False).
@@ -114,7 +115,7 @@ class VectorPolicySelector(VectorReader):
                 reading.keys,
                 reading.values,
                 reading.state,
-                steps=min(num_frames, len(encoding)),
+                steps=min(num_frames, len(encoding), self.model.config.cover_after or num_frames),
                 sample=sample,
                 temperature=temperature,
                 generator=generator,
@@ -127,7 +128,7 @@ class VectorPolicySelector(VectorReader):
             ):
                 scores = marginal_log_probs(log_probs.numpy())
                 if seen:
-                    choices.append(Choice(picks.numpy(), scores))
+                    choices.append(Choice(farthest_first(encoding.tensors["embeddings"], num_frames, picks), scores))
                 else:
                     even = uniform(encoding.timestamps, num_frames)
                     choices.append(Choice(even, scores, strategy="spread", warnings=(UNRECOGNISED,)))

@@ -60,6 +60,9 @@ class PolicyConfig:
     bidirectional: bool = setting(False, "read the frames from both ends")
     frame_cues: bool = setting(True, "tell the network time, change and similarity", "S")
     similarity_residual: bool = setting(True, "add a learned multiple of the similarity to the logits", "S")
+    wording_noise: float = setting(
+        0.0, "random part of a question's sentence while learning, in lengths of its vector at most"
+    )
     reinitialise: Literal["paper", "heads", "none"] = setting(
         "none", "of `init`: the last block and the heads as the authors do before RL, the heads only, or nothing", "C"
     )

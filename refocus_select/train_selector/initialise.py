@@ -46,7 +46,7 @@ def _load(config: PolicyConfig, data: DataConfig, device: torch.device) -> Polic
     # The exported selector draws candidates as it was trained to see them.
     model.config = replace(model.config, max_fps=data.fps, max_num_frames=data.max_frames, candidate_method=data.method)
     if isinstance(selector, VectorPolicySelector):
-        return VectorPolicy(model, VectorReader(selector.encoder))
+        return VectorPolicy(model, VectorReader(selector.encoder), wording_noise=config.wording_noise)
     return PicturePolicy(
         selector,
         options=data.options_to_policy,
@@ -84,7 +84,7 @@ def _new(config: PolicyConfig, data: DataConfig, device: torch.device) -> Policy
         )
     )
     reinitialise(model, "heads")
-    return VectorPolicy(model.to(device), VectorReader(encoder))
+    return VectorPolicy(model.to(device), VectorReader(encoder), wording_noise=config.wording_noise)
 
 
 @torch.no_grad()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Hashable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -91,6 +91,10 @@ class Policy(nn.Module, ABC):
     def read(self, batch: Sequence[PolicyInputs]) -> Reading:
         """Read a batch, with gradient if it is enabled."""
 
+    def disturbed(self, inputs: PolicyInputs, generator: torch.Generator) -> PolicyInputs:
+        """Inputs as they are learned from, if that differs from how they are read later."""
+        return inputs
+
     @abstractmethod
     def selector(self, name: str) -> FrameSelector:
         """The network behind the interface of a selector, sharing its weights."""
@@ -157,9 +161,26 @@ class Policy(nn.Module, ABC):
 class VectorPolicy(Policy):
     """Reads the vectors of a dual encoder; questions about videos of equal length share a batch."""
 
-    def __init__(self, model: RefocusModel, reader: VectorReader) -> None:
+    def __init__(self, model: RefocusModel, reader: VectorReader, *, wording_noise: float = 0.0) -> None:
+        """Wrap a network.
+
+        Args:
+            model: with `frame_encoder` "none".
+            reader: whose vectors it reads.
+            wording_noise: while learning, the vector of a question's sentence gets a random part of up to so many times
+                its own length. What is learned from a few dozen wordings then depends on what they share, and other
+                wordings are read by the things that they name.
+
+        Raises:
+            InputError: if there is noise for a network that reads questions as one vector.
+        """
         super().__init__()
-        self.model = model
+        if wording_noise and not model.config.question_mentions:
+            raise InputError(
+                "policy.wording_noise is for policies that read what a question names apart from its "
+                "sentence: set policy.question_mentions above 0"
+            )
+        self.model, self.wording_noise = model, wording_noise
         self.reader: VectorReader = reader
         self._memo = Memo(reader.encoder)
 
@@ -168,6 +189,14 @@ class VectorPolicy(Policy):
         times = torch.from_numpy(np.asarray(clip.timestamps, dtype=np.float32))
         asked = question_parts(self._memo, [question.question], self.model.config.question_mentions)[0]
         return PolicyInputs(vectors, times, asked)
+
+    def disturbed(self, inputs: PolicyInputs, generator: torch.Generator) -> PolicyInputs:
+        if not self.wording_noise:
+            return inputs
+        sentence, *named = inputs.question.unbind(0)
+        random = torch.randn(sentence.shape, generator=generator)
+        size = self.wording_noise * torch.rand((), generator=generator) * sentence.norm() / random.norm()
+        return replace(inputs, question=torch.stack([sentence + size * random, *named]))
 
     def group(self, inputs: PolicyInputs) -> Hashable:
         return len(inputs.frames)

@@ -12,7 +12,7 @@ import time
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -265,7 +265,8 @@ class Trainer:
                 if isinstance(item, Broken):
                     self._skip(item.id, item.reason)
                 else:
-                    items.append(item)
+                    generator = torch.Generator().manual_seed(seeded(self.config.seed, 6, self.progress.step, place))
+                    items.append(replace(item, inputs=self.policy.disturbed(item.inputs, generator)))
         if not any(self.team.gather(len(items))):
             raise TrainingError(
                 f"step {self.progress.step}: not one video of the batch can be read, e.g. of question "

@@ -21,12 +21,13 @@ from refocus_select.train_selector.checkpoints import numbered
 from refocus_select.train_selector.config import StageConfig, TrainConfig
 from refocus_select.train_selector.curriculum import advance, check_collapse, entropy_bonus, learning_rate
 from refocus_select.train_selector.data import Batches, QuestionSet
+from refocus_select.train_selector.policy import VectorPolicy
 from refocus_select.train_selector.reward import Judge
 from refocus_select.train_selector.run import gather_ingredients
 from refocus_select.train_selector.team import Team
 from refocus_select.train_selector.trainer import Trainer
 
-from .planted import World
+from .planted import WIDTH, Vectors, World
 from .small_run import Both, log, rows_of, small_config, small_policy, small_run, weights
 
 SHORT = "stages=[{num_frames: [2], steps: 5, rollouts: 4}]"
@@ -380,3 +381,34 @@ def test_progress_can_be_stored() -> None:
     assert QuestionSet(World(3, 1), World(3, 1), "w").fingerprint.startswith("world-3")
     assert TrainConfig().total_steps == 900
     assert Judge([Blind()], "correct").fingerprint == "blind+correct"
+
+
+def test_wordings_are_disturbed_while_learning_only(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    things = Vectors.encode_text
+    monkeypatch.setattr(
+        Vectors,
+        "encode_text",
+        lambda self, texts: torch.cat(
+            [things(self, [text]) if text[-1].isdigit() else torch.full((1, WIDTH), 0.3) for text in texts]
+        ),
+    )
+    policy, world = small_policy(question_mentions=1), World(40, 1)
+    item = policy.inputs(world[0], world(world[0].video))
+    assert policy.disturbed(item, torch.Generator()) is item
+    policy.wording_noise = 0.5
+    first, again, other = (policy.disturbed(item, torch.Generator().manual_seed(seed)) for seed in (1, 1, 2))
+    assert torch.equal(first.question[0], again.question[0])
+    assert not torch.equal(first.question[0], other.question[0])
+    for inputs in (first, other):
+        assert torch.equal(inputs.question[1:], item.question[1:])
+        assert torch.equal(inputs.frames, item.frames)
+        assert 0 < (inputs.question[0] - item.question[0]).norm() <= 0.5 * item.question[0].norm()
+
+    for noise in (0.0, 1.0):
+        learner = small_policy(question_mentions=1)
+        learner.wording_noise = noise
+        small_run(tmp_path / str(noise), SHORT, policy=learner)
+    quiet, noisy = (rows_of(tmp_path / str(noise), "train") for noise in (0.0, 1.0))
+    assert [row["gradient_norm"] for row in quiet] != [row["gradient_norm"] for row in noisy]
+    with pytest.raises(InputError, match="wording_noise is for policies that read what a question names"):
+        VectorPolicy(small_policy().model, policy.reader, wording_noise=1.0)

@@ -16,7 +16,7 @@ from refocus_select.models.mini import DIMENSIONS, MiniEncoder
 from refocus_select.models.refocus import RefocusModel
 from refocus_select.models.vectors import read_vectors
 from refocus_select.selectors import FrameSelector
-from refocus_select.selectors.algorithms import uniform
+from refocus_select.selectors.algorithms import farthest_first, uniform
 from refocus_select.selectors.policy import PolicySelector
 from refocus_select.selectors.vector_policy import VectorPolicySelector, recognised
 
@@ -211,6 +211,31 @@ def test_what_is_not_recognised_is_spread_over_the_video(film: Path) -> None:
     assert chosen[0].indices.tolist() == encoding.indices[uniform(encoding.timestamps, 3)].tolist()
     assert any("what this question names" in warning for warning in chosen[0].warnings)
     assert chosen[1].indices.tolist() == usual[1].indices.tolist()
+
+
+def test_what_the_policy_does_not_choose_covers_the_rest(film: Path) -> None:
+    encoder = MiniEncoder.from_pretrained(weights.resolve("mini"), device="cpu")
+    plain = VectorPolicySelector(network(3, width=DIMENSIONS), encoder, name="plain")
+    short = VectorPolicySelector(network(3, width=DIMENSIONS, cover_after=3), encoder, name="short")
+    encoding = plain.encode(str(film))
+    question = "When does the bow appear?"
+
+    def places(selector: VectorPolicySelector, count: int) -> list[int]:
+        chosen = selector.select(encoding, question, num_frames=count)
+        return np.searchsorted(encoding.indices, chosen.indices).tolist()
+
+    for count in (1, 2, 3):
+        assert places(short, count) == places(plain, count)
+    embeddings = encoding.tensors["embeddings"]
+    assert len(embeddings) > 8
+    for count in (4, 8):
+        assert places(short, count) == sorted(farthest_first(embeddings, count, places(plain, 3)).tolist())
+        assert places(short, count) != places(plain, count)
+    assert places(short, 10**4) == list(range(len(embeddings)))
+    with pytest.raises(SelectorLoadError, match="cover_after are for networks that read vectors"):
+        RefocusConfig(d_model=8, n_layer=1, vocab_size=4, cover_after=8)
+    with pytest.raises(SelectorLoadError, match="must not be negative"):
+        network(cover_after=-1)
 
 
 def test_recognition_asks_for_one_of_the_named_things() -> None:

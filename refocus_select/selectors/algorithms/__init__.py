@@ -14,6 +14,7 @@ from .adaq import adaq
 from .aks import aks
 from .bolt import bolt
 from .contract import complete_picks
+from .coverage import farthest_first
 from .focus import focus
 from .gift import gift
 from .markey import markey
@@ -45,6 +46,7 @@ __all__ = [
     "aks",
     "bolt",
     "complete_picks",
+    "farthest_first",
     "focus",
     "gift",
     "markey",
