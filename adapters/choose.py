@@ -42,7 +42,7 @@ def load(selector: Any) -> Any:
     if not callable(getattr(selector, "select", None)):
         raise InputError(
             f"selector must be a FrameSelector or the name of one, not {type(selector).__name__}; "
-            'try selector="mini" or FrameSelector.from_pretrained(...)'
+            'try selector="mini-policy" or FrameSelector.from_pretrained(...)'
         )
     return selector
 

@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING, Any
 
 from refocus_select.errors import InputError
 from refocus_select.selection import Selection
+from refocus_select.weights import DEFAULT_SELECTOR
 
 from .choose import load
 
@@ -55,7 +56,7 @@ def llava_video_inputs(
     video: Any,
     question: str,
     image_processor: Any,
-    selector: Any = "mini",
+    selector: Any = DEFAULT_SELECTOR,
     *,
     num_frames: int = 64,
     prompt: str | None = None,

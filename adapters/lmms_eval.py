@@ -3,7 +3,7 @@
 The entry point `lmms_eval.models` makes the model name known; nothing has to be patched:
 
     lmms-eval --model refocus_select --tasks videomme --batch_size 1 \\
-        --model_args pretrained=Qwen/Qwen2.5-VL-7B-Instruct,selector=mini,num_frames=32
+        --model_args pretrained=Qwen/Qwen2.5-VL-7B-Instruct,selector=mini-policy,num_frames=32
 
 and the baseline is the same command with `selector=uniform`.
 """
@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from refocus_select.errors import InputError
+from refocus_select.weights import DEFAULT_SELECTOR
 
 from .processor import last_selections, with_frame_selection
 from .questions import multiple_choice
@@ -36,7 +37,7 @@ class VideoModel:
 
     Args:
         pretrained: Hub id or folder of the model.
-        selector: "uniform", "mini", a Hub id, or a folder.
+        selector: "uniform", "mini-policy", a Hub id, or a folder.
         num_frames: how many frames K per video.
         timestamps: see `with_frame_selection`.
         temporal_merge: see `with_frame_selection`.
@@ -54,7 +55,7 @@ class VideoModel:
         self,
         pretrained: str,
         *,
-        selector: str = "mini",
+        selector: str = DEFAULT_SELECTOR,
         num_frames: int | str = 32,
         timestamps: str = "auto",
         temporal_merge: str = "auto",

@@ -8,6 +8,7 @@ from typing import Any
 
 from refocus_select.errors import InputError
 from refocus_select.selection import Selection
+from refocus_select.weights import DEFAULT_SELECTOR
 
 from .choose import Request, choose, load
 from .handling import Clip, Handling, equal_length, processor_kwargs, stamp
@@ -44,7 +45,7 @@ class _Place:
 
 def select_messages(
     messages: Sequence[Any],
-    selector: Any = "mini",
+    selector: Any = DEFAULT_SELECTOR,
     *,
     num_frames: int = 8,
     query: Query = "last_user",

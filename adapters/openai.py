@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from refocus_select.errors import InputError
+from refocus_select.weights import DEFAULT_SELECTOR
 
 from .handling import stamp
 from .media import is_video_block
@@ -19,7 +20,7 @@ from .questions import Query
 
 def image_messages(
     messages: Sequence[Mapping[str, Any]],
-    selector: Any = "mini",
+    selector: Any = DEFAULT_SELECTOR,
     *,
     num_frames: int = 8,
     query: Query = "last_user",
@@ -75,7 +76,7 @@ def image_messages(
 
 def video_request(
     messages: Sequence[Mapping[str, Any]],
-    selector: Any = "mini",
+    selector: Any = DEFAULT_SELECTOR,
     *,
     num_frames: int = 8,
     model: Any = None,

@@ -11,6 +11,7 @@ import numpy as np
 
 from refocus_select.errors import InputError
 from refocus_select.selection import Selection
+from refocus_select.weights import DEFAULT_SELECTOR
 
 from .calls import call_processor, keys_of, render_chat
 from .choose import load
@@ -26,7 +27,7 @@ _NOT_CHAT = {"PeAudioVideoProcessor", "PeVideoProcessor", "Sam2VideoProcessor", 
 
 def with_frame_selection(
     processor: P,
-    selector: Any = "mini",
+    selector: Any = DEFAULT_SELECTOR,
     *,
     num_frames: int = 8,
     timestamps: str = "auto",

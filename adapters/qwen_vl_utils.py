@@ -24,6 +24,7 @@ from typing import Any
 
 from refocus_select.errors import MissingDependencyError
 from refocus_select.selection import Selection
+from refocus_select.weights import DEFAULT_SELECTOR
 
 from .messages import is_batch, select_messages
 from .questions import Query
@@ -56,7 +57,7 @@ class VisionInfo:
 
 def select_vision_info(
     conversations: Sequence[Any],
-    selector: Any = "mini",
+    selector: Any = DEFAULT_SELECTOR,
     *,
     num_frames: int = 8,
     model: Any = "qwen3_vl",
@@ -111,7 +112,7 @@ def select_vision_info(
 
 def process_vision_info(
     conversations: Sequence[Any],
-    selector: Any = "mini",
+    selector: Any = DEFAULT_SELECTOR,
     *,
     num_frames: int = 8,
     return_video_kwargs: bool = False,

@@ -16,6 +16,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+from refocus_select.weights import DEFAULT_SELECTOR
+
 from .handling import stamp
 from .media import is_video_block
 from .messages import select_messages
@@ -29,7 +31,7 @@ __all__ = ["chat_messages", "engine_inputs"]
 def engine_inputs(
     messages: Sequence[Any],
     processor: Any,
-    selector: Any = "mini",
+    selector: Any = DEFAULT_SELECTOR,
     *,
     num_frames: int = 8,
     query: Query = "last_user",

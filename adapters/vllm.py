@@ -11,6 +11,7 @@ from functools import lru_cache
 from typing import Any
 
 from refocus_select.errors import InputError
+from refocus_select.weights import DEFAULT_SELECTOR
 
 from .messages import select_messages
 from .questions import Query
@@ -21,7 +22,7 @@ LOADER = "refocus_select"
 def generate_inputs(
     messages: Sequence[Any],
     processor: Any,
-    selector: Any = "mini",
+    selector: Any = DEFAULT_SELECTOR,
     *,
     num_frames: int = 8,
     query: Query = "last_user",
@@ -86,7 +87,7 @@ def register() -> None:
         extra_body = {"media_io_kwargs": {"video": video}}
 
     (the server needs `--trust-request-mm-kwargs`). The selector is named by the environment variable `REFOCUS_SELECTOR`
-    of the server, "mini" by default. Without a `query` frames are spread over the video.
+    of the server, "mini-policy" by default. Without a `query` frames are spread over the video.
     """
     from vllm.multimodal.video import VIDEO_LOADER_REGISTRY, VideoLoader
 
@@ -127,7 +128,7 @@ def load_video(
     if count < 1:
         raise InputError(f"num_frames must be at least 1, or -1 for 32, not {num_frames}")
     handling = Handling.of(model)
-    chooser = _selector(os.environ.get("REFOCUS_SELECTOR", "mini") if query else "uniform")
+    chooser = _selector(os.environ.get("REFOCUS_SELECTOR", DEFAULT_SELECTOR) if query else "uniform")
     selection = chooser.select(data, query or "the whole video", num_frames=handling.frames_to_choose(count))
     (clip,) = handling.clips(selection)
     return clip.frames, {**clip.metadata, "do_sample_frames": False}

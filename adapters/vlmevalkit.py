@@ -2,7 +2,7 @@
 
 VLMEvalKit has no plugin interface, so the model is put into its table before its own `run.py` starts:
 
-    python -m refocus_select.adapters.vlmevalkit --pretrained Qwen/Qwen2.5-VL-7B-Instruct --selector mini \\
+    python -m refocus_select.adapters.vlmevalkit --pretrained Qwen/Qwen2.5-VL-7B-Instruct --selector mini-policy \\
         --num-frames 32 -- /path/to/VLMEvalKit/run.py --data Video-MME_64frame --work-dir out
 
 Everything behind `--` is the script and its own arguments; `--model` is filled in.
@@ -18,6 +18,7 @@ from functools import partial
 from typing import Any
 
 from refocus_select.errors import InputError, MissingDependencyError
+from refocus_select.weights import DEFAULT_SELECTOR
 
 from .lmms_eval import VideoModel
 
@@ -101,7 +102,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     script, *rest = arguments[split + 1 :]
     parser = argparse.ArgumentParser(prog="python -m refocus_select.adapters.vlmevalkit", description=__doc__)
     parser.add_argument("--pretrained", required=True, help="Hub id or folder of the model")
-    parser.add_argument("--selector", default="mini", help='"uniform", "mini", a Hub id, or a folder')
+    parser.add_argument("--selector", default=DEFAULT_SELECTOR, help='"uniform", "mini-policy", a Hub id, or a folder')
     parser.add_argument("--num-frames", type=int, default=32, help="frames per video")
     parser.add_argument("--name", default="refocus-select", help="the name of the model in VLMEvalKit's results")
     parser.add_argument("--device", default=None, help='e.g. "cuda", or "auto" for several GPUs')

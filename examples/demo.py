@@ -33,7 +33,7 @@ def main() -> None:
     parser.add_argument("--num-frames", type=int, default=8)
     arguments = parser.parse_args()
 
-    selector = FrameSelector.from_pretrained("mini")
+    selector = FrameSelector.from_pretrained()
     began = time.perf_counter()
     encoding = selector.encode(FILM)
     read = time.perf_counter() - began

@@ -7,7 +7,7 @@ model=${1:-Qwen/Qwen2.5-VL-7B-Instruct}
 frames=${2:-32}
 tasks=${3:-videomme}
 
-for selector in mini uniform; do
+for selector in mini-policy uniform; do
     python -m lmms_eval --model refocus_select --tasks "$tasks" --batch_size 1 \
         --model_args "pretrained=$model,selector=$selector,num_frames=$frames,record=out/$selector.jsonl" \
         --log_samples --output_path "out/$selector"

@@ -11,6 +11,7 @@ import os
 import urllib.request
 
 from refocus_select.adapters.openai import image_messages
+from refocus_select.weights import DEFAULT_SELECTOR
 
 
 def main() -> None:
@@ -19,7 +20,7 @@ def main() -> None:
     parser.add_argument("question")
     parser.add_argument("--url", default="http://localhost:8000/v1")
     parser.add_argument("--model", required=True)
-    parser.add_argument("--selector", default="mini")
+    parser.add_argument("--selector", default=DEFAULT_SELECTOR)
     parser.add_argument("--num-frames", type=int, default=16)
     args = parser.parse_args()
 

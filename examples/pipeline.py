@@ -8,6 +8,7 @@ import argparse
 from transformers import AutoProcessor, pipeline
 
 from refocus_select.adapters import last_selection, with_frame_selection
+from refocus_select.weights import DEFAULT_SELECTOR
 
 
 def main() -> None:
@@ -15,7 +16,7 @@ def main() -> None:
     parser.add_argument("video")
     parser.add_argument("question")
     parser.add_argument("--model", default="Qwen/Qwen3-VL-8B-Instruct")
-    parser.add_argument("--selector", default="mini")
+    parser.add_argument("--selector", default=DEFAULT_SELECTOR)
     parser.add_argument("--num-frames", type=int, default=32)
     parser.add_argument("--max-new-tokens", type=int, default=128)
     args = parser.parse_args()

@@ -9,6 +9,7 @@ import torch
 from transformers import AutoModelForImageTextToText, AutoProcessor
 
 from refocus_select.adapters import disable_selection, last_selection, with_frame_selection
+from refocus_select.weights import DEFAULT_SELECTOR
 
 
 def main() -> None:
@@ -16,7 +17,7 @@ def main() -> None:
     parser.add_argument("video")
     parser.add_argument("question")
     parser.add_argument("--model", default="Qwen/Qwen2.5-VL-7B-Instruct")
-    parser.add_argument("--selector", default="mini", help='"uniform" is the baseline')
+    parser.add_argument("--selector", default=DEFAULT_SELECTOR, help='"uniform" is the baseline')
     parser.add_argument("--num-frames", type=int, default=32)
     parser.add_argument("--max-new-tokens", type=int, default=128)
     parser.add_argument("--stock", action="store_true", help="answer with the stock processor too")

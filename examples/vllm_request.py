@@ -12,6 +12,7 @@ import json
 import urllib.request
 
 from refocus_select.adapters.openai import video_request
+from refocus_select.weights import DEFAULT_SELECTOR
 
 
 def main() -> None:
@@ -21,7 +22,7 @@ def main() -> None:
     parser.add_argument("--url", default="http://localhost:8000/v1")
     parser.add_argument("--model", required=True, help="as the server calls it")
     parser.add_argument("--model-type", default="qwen3_vl", help="`model_type` in its config.json")
-    parser.add_argument("--selector", default="mini")
+    parser.add_argument("--selector", default=DEFAULT_SELECTOR)
     parser.add_argument("--num-frames", type=int, default=32)
     args = parser.parse_args()
 

@@ -8,6 +8,7 @@ from typing import Any, overload
 
 from .selection import Selection
 from .selectors import FrameSelector
+from .weights import DEFAULT_SELECTOR
 
 
 @overload
@@ -23,7 +24,7 @@ def select_frames(
     question: str | Sequence[str],
     num_frames: int = 8,
     *,
-    selector: str | FrameSelector = "mini",
+    selector: str | FrameSelector = DEFAULT_SELECTOR,
     device: str | None = None,
     **kwargs: Any,
 ) -> Selection | list[Selection]:

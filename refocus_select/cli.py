@@ -17,6 +17,7 @@ from .corpus.cli import add_batch
 from .errors import InputError, MissingDependencyError, RefocusError, SelectorLoadError, VideoError
 from .evaluation.cli import add_evaluate
 from .train_selector.cli import add_train
+from .weights import DEFAULT_SELECTOR
 
 if TYPE_CHECKING:
     from .selection import Selection
@@ -102,9 +103,9 @@ def _parser() -> argparse.ArgumentParser:
     select.add_argument("--sheet", type=Path, metavar="FILE", help="draw the chosen frames as one picture")
     select.add_argument(
         "--selector",
-        default="mini",
+        default=DEFAULT_SELECTOR,
         metavar="NAME",
-        help="'mini' (default), 'mini-policy', 'uniform', an algorithm, a folder, or a Hub id",
+        help="'mini-policy' (default), 'mini', 'uniform', an algorithm, a folder, or a Hub id",
     )
     select.add_argument("--encoder", metavar="NAME", help="dual encoder of an algorithm: a folder or a Hub id")
     select.add_argument("--cache", metavar="DIR", help="keep encodings there (default: REFOCUS_CACHE_DIR if set)")

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 from pathlib import Path
 
-EMBEDDED = ("mini", "mini-policy")
+EMBEDDED = ("mini-policy", "mini")
+
+DEFAULT_SELECTOR = "mini-policy"
+"""What chooses frames where the user names no selector."""
 
 
 def resolve(name: str) -> Path:

@@ -87,6 +87,16 @@ def algorithm(name: str, similarity: Scores, *, scores: str, **given: Any) -> Pi
     return pick
 
 
+def covering(picker: Picker, after: int) -> Picker:
+    """`after` frames of a picker, then those least like them, as `cover_after` does for policies."""
+
+    def pick(question: Question, encoding: VideoEncoding, num_frames: int) -> np.ndarray:
+        first = picker(question, encoding, min(num_frames, after))
+        return np.sort(farthest_first(encoding.tensors["embeddings"], num_frames, first))
+
+    return pick
+
+
 def mini(scores: Scores) -> Picker:
     """The similarity selector of `weights/mini` (steadied similarity, marginal relevance, spread when unsure)."""
 

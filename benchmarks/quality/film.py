@@ -12,6 +12,7 @@ import torch
 
 from refocus_select import FrameSelector
 from refocus_select.encoding import VideoEncoding
+from refocus_select.selectors.algorithms import farthest_first
 
 from ..mini.evaluate import CLIPS, FILM
 from .figures import gap_of, mean_of
@@ -23,19 +24,28 @@ OF_EACH_CLIP = 12  # candidates
 
 def film(selectors: dict[str, FrameSelector], sizes: Sequence[int]) -> dict[str, Any]:
     """How often a chosen frame shows what the question asks for, and which share of the frames does."""
-    asked = [entry for path in MARKED for entry in json.loads(path.read_text(encoding="utf-8"))["film"]]
+    asked = [entry | {"new": path == MARKED[1]}
+             for path in MARKED for entry in json.loads(path.read_text(encoding="utf-8"))["film"]]  # fmt: skip
     found: dict[tuple[str, int], np.ndarray] = {}
+    new = np.array([entry["new"] for entry in asked])
+
+    def shown(times: np.ndarray, entry: dict[str, Any]) -> list[float]:
+        inside = [any(start <= t <= end for start, end in entry["moments"]) for t in times]
+        moments = [any(start <= t <= end for t in times) for start, end in entry["moments"]]
+        return [float(any(inside)), float(np.mean(inside)), float(np.mean(moments))]
+
     for name, selector in selectors.items():
         encoding = selector.encode(FILM, progress=False)
         for size in sizes:
-            rows = []
-            for entry in asked:
-                times = selector.select(encoding, entry["question"], num_frames=size).timestamps
-                inside = [any(start <= t <= end for start, end in entry["moments"]) for t in times]
-                moments = [any(start <= t <= end for t in times) for start, end in entry["moments"]]
-                rows.append([float(any(inside)), float(np.mean(inside)), float(np.mean(moments))])
-            found[name, size] = np.array(rows)
-    return {"questions": len(asked), "rows": _rows(found, ("hit", "share of frames", "share of moments"))}
+            asked_it = (selector.select(encoding, entry["question"], num_frames=size) for entry in asked)
+            found[name, size] = np.array([shown(s.timestamps, entry) for s, entry in zip(asked_it, asked, strict=True)])
+            if name == "mini":
+                blind = encoding.timestamps[farthest_first(encoding.tensors["embeddings"], size)]
+                found["k-centre", size] = np.array([shown(blind, entry) for entry in asked])
+    rows = _rows(found, ("hit", "share of frames", "share of moments"))
+    for row in rows:
+        row["hit of the new"] = mean_of(found[row["method"], row["K"]][new, 0])
+    return {"questions": len(asked), "new": int(new.sum()), "rows": rows}
 
 
 def clips(selectors: dict[str, FrameSelector], root: Path, num_frames: int = 8) -> dict[str, Any]:
@@ -71,6 +81,9 @@ def clips(selectors: dict[str, FrameSelector], root: Path, num_frames: int = 8) 
             right = [names[i] == entry["clip"] for i in picks]
             shares.append([float(any(right)), float(np.mean(right))])
         found[name, num_frames] = np.array(shares)
+    blind = farthest_first(vectors, num_frames)
+    rights = np.array([[names[i] == entry["clip"] for i in blind] for entry in asked], dtype=float)
+    found["k-centre", num_frames] = np.stack([rights.max(1), rights.mean(1)], 1)
     return {"questions": len(asked), "rows": _rows(found, ("hit", "share of frames"))}
 
 

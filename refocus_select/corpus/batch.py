@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from .. import __version__
 from ..cache import EncodingCache, find_cache
 from ..errors import InputError
+from ..weights import DEFAULT_SELECTOR
 from .answer import SAMPLING, BatchSettings, no_result
 from .parts import PartWriter, Progress, Workspace
 from .results import check_target
@@ -52,7 +53,7 @@ def select_batch(
     questions: Source,
     out: str | os.PathLike[str],
     *,
-    selector: str | FrameSelector = "mini",
+    selector: str | FrameSelector = DEFAULT_SELECTOR,
     num_frames: int = 8,
     frames: str | os.PathLike[str] | None = None,
     scores: bool = False,

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import InputError
+from ..weights import DEFAULT_SELECTOR
 
 _BATCH = """\
 examples:
@@ -32,7 +33,6 @@ examples:
 def add_batch(commands: Any) -> None:
     """Add `batch`, `convert`, `index` and `search` to the subcommands of the command line."""
     common = argparse.ArgumentParser(add_help=False)
-    common.add_argument("--selector", default="mini", metavar="NAME", help="see `refocus-select select`")
     common.add_argument("--encoder", metavar="NAME", help="dual encoder of an algorithm: a folder or a Hub id")
     common.add_argument("--device", help="where the selector runs, e.g. cuda (default: chosen by the selector)")
     common.add_argument("--fps", type=float, help="candidate frames per second at most")
@@ -59,6 +59,7 @@ def _add_batch(commands: Any, common: argparse.ArgumentParser) -> None:
     )
     batch.add_argument("questions", metavar="QUESTIONS", help=".jsonl, .json, .csv, .parquet, or a saved dataset")
     batch.add_argument("--out", type=Path, required=True, metavar="RESULTS", help=".jsonl or .parquet")
+    batch.add_argument("--selector", default=DEFAULT_SELECTOR, metavar="NAME", help="see `refocus-select select`")
     batch.add_argument("-n", "--num-frames", type=int, default=8, metavar="K", help="frames to choose (default: 8)")
     batch.add_argument("--frames", type=Path, metavar="DIR", help="write the chosen frames there, at full size")
     batch.add_argument("--scores", action="store_true", help="keep the scores of all candidates")
@@ -99,6 +100,7 @@ def _add_index(commands: Any, common: argparse.ArgumentParser) -> None:
     )
     index.add_argument("videos", nargs="*", metavar="VIDEO", help="files, and folders that are searched for videos")
     index.add_argument("--out", type=Path, required=True, metavar="INDEX", help="the index, a folder")
+    index.add_argument("--selector", default="mini", metavar="NAME", help="one that compares vectors, if you search")
     index.add_argument("--check", action="store_true", help="read everything in the index and say what is damaged")
     index.set_defaults(run=_index)
 

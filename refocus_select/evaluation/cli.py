@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import InputError
+from ..weights import DEFAULT_SELECTOR
 from .question_cli import add_question_commands
 
 _EXAMPLE = """\
@@ -30,7 +31,9 @@ def add_evaluate(commands: Any) -> None:
     )
     needle.add_argument("video", metavar="VIDEO", help="the haystack")
     needle.add_argument("--needles", required=True, metavar="DIR", help="a folder with needles.json")
-    needle.add_argument("--selectors", nargs="+", default=["uniform", "mini"], metavar="NAME", help="who is compared")
+    needle.add_argument(
+        "--selectors", nargs="+", default=["uniform", DEFAULT_SELECTOR], metavar="NAME", help="who is compared"
+    )
     needle.add_argument("--encoder", metavar="NAME", help="dual encoder of the algorithms: a folder or a Hub id")
     needle.add_argument("--device", help="where the selectors run, e.g. cuda")
     needle.add_argument("-n", "--num-frames", type=int, default=32, metavar="K", help="frames to choose (default: 32)")

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..errors import InputError
+from ..weights import DEFAULT_SELECTOR
 
 if TYPE_CHECKING:
     from ..questions import Problem, Question
@@ -125,7 +126,9 @@ def _add_questions(parser: argparse.ArgumentParser) -> None:
     data.add_argument("--split", metavar="NAME", help="which part (default: the benchmark's usual one)")
     data.add_argument("--limit", type=int, metavar="N", help="the first N questions only")
     selectors = parser.add_argument_group("selectors")
-    selectors.add_argument("--selectors", nargs="+", default=["uniform", "mini"], metavar="NAME", help="compared")
+    selectors.add_argument(
+        "--selectors", nargs="+", default=["uniform", DEFAULT_SELECTOR], metavar="NAME", help="compared"
+    )
     selectors.add_argument("--selections", nargs="+", default=[], metavar="FILE", help="what others selected "
                            "(.jsonl, .json, or a database of the authors' release); FILE=NAME names it")  # fmt: skip
     selectors.add_argument("--encoder", metavar="NAME", help="dual encoder of the algorithms: a folder or a Hub id")

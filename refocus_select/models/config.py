@@ -170,7 +170,7 @@ class RefocusConfig:
         spread_below: when the best frames' similarity with each thing that the question names stays below this, the
             frames are spread over the video and a warning says so; 0 never does. For networks with `question_mentions`.
         cover_after: the network chooses so many frames at most; further ones are those least like all that were chosen
-            (`farthest_first`). 0: it chooses all. For networks that read vectors.
+            and like the question (`farthest_first`). 0: it chooses all. For networks that read vectors.
         answer_options: whether the policy was trained to see the answer options.
         max_fps, max_num_frames, candidate_method: the candidate rule of this policy.
     """

@@ -17,6 +17,7 @@ from ..encoding import VideoEncoding
 from ..errors import EncodingError, InputError, VideoDecodeError
 from ..selection import Selection
 from ..video import CandidatePlan, CandidateRule, Frames, Video, VideoMetadata, open_video, sample_candidates
+from ..weights import DEFAULT_SELECTOR
 from .algorithms.contract import check_num_frames, complete_picks
 
 if TYPE_CHECKING:
@@ -45,7 +46,7 @@ class Choice:
 class FrameSelector(ABC):
     """Chooses the frames of a video that answer a question.
 
-        selector = FrameSelector.from_pretrained("mini")
+        selector = FrameSelector.from_pretrained("mini-policy")
         encoding = selector.encode("match.mp4")              # once per video
         selector.select(encoding, "Who scores first?", num_frames=8)
 
@@ -70,8 +71,8 @@ class FrameSelector(ABC):
     choice_arguments: ClassVar[frozenset[str]] = frozenset()
 
     @classmethod
-    def from_pretrained(cls, name_or_path: str | os.PathLike[str] = "mini", **kwargs: Any) -> FrameSelector:
-        """Load a selector by name ("mini", "mini-policy", "aks", …), from a local folder, or from the Hugging Face Hub.
+    def from_pretrained(cls, name_or_path: str | os.PathLike[str] = DEFAULT_SELECTOR, **kwargs: Any) -> FrameSelector:
+        """Load a selector by name ("mini-policy", "mini", "aks", …), from a local folder, or from the Hugging Face Hub.
 
         Args:
             name_or_path: a built-in name, a folder, or a Hub id such as "interlive/ReFoCUS-1.3B".

@@ -109,6 +109,6 @@ def test_the_lmms_eval_command(tmp_path: Path) -> None:
     subprocess.run(["sh", str(EXAMPLES / "lmms_eval.sh"), "a/model", "16"], check=True, env=environment, cwd=tmp_path)
     calls = (tmp_path / "calls").read_text().splitlines()
     assert len(calls) == 2
-    assert calls[1] == calls[0].replace("mini", "uniform")
+    assert calls[1] == calls[0].replace("mini-policy", "uniform")
     assert "--model refocus_select --tasks videomme" in calls[0]
-    assert "pretrained=a/model,selector=mini,num_frames=16,record=out/mini.jsonl" in calls[0]
+    assert "pretrained=a/model,selector=mini-policy,num_frames=16,record=out/mini-policy.jsonl" in calls[0]

@@ -55,10 +55,10 @@ def test_it_answers_more_than_every_frame_rule_from_its_own_vectors(policy: Vect
     assert right["policy"] > right["another question"] + 0.1  # it reads the question
 
 
-def test_it_selects_from_a_file(policy: VectorPolicySelector, tmp_path: Path) -> None:
+def test_it_is_what_selects_from_a_file_by_default(policy: VectorPolicySelector, tmp_path: Path) -> None:
     film = encode(tmp_path / "film.mp4", 100)
-    chosen = select_frames(str(film), "What comes right after the dog?", num_frames=3, selector=policy)
-    again = select_frames(str(film), "What comes right after the dog?", num_frames=3, selector=policy)
+    chosen = select_frames(str(film), "What comes right after the dog?", num_frames=3)
+    again = policy.select(str(film), "What comes right after the dog?", num_frames=3)
     assert len(set(chosen.indices.tolist())) == 3
     assert (np.diff(chosen.timestamps) > 0).all()
     assert chosen.indices.tolist() == again.indices.tolist()

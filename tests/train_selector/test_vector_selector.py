@@ -14,11 +14,12 @@ from refocus_select.errors import InputError, SelectorLoadError
 from refocus_select.models.config import RefocusConfig, SSMConfig
 from refocus_select.models.mini import DIMENSIONS, MiniEncoder
 from refocus_select.models.refocus import RefocusModel
-from refocus_select.models.vectors import read_vectors
+from refocus_select.models.vectors import likeness, question_parts, read_vectors
 from refocus_select.selectors import FrameSelector
 from refocus_select.selectors.algorithms import farthest_first, uniform
+from refocus_select.selectors.algorithms.contract import minmax
 from refocus_select.selectors.policy import PolicySelector
-from refocus_select.selectors.vector_policy import VectorPolicySelector, recognised
+from refocus_select.selectors.vector_policy import RELEVANCE, VectorPolicySelector, recognised
 
 from ..models.tiny import selector_folder
 from ..video.clips import encode
@@ -229,7 +230,9 @@ def test_what_the_policy_does_not_choose_covers_the_rest(film: Path) -> None:
     embeddings = encoding.tensors["embeddings"]
     assert len(embeddings) > 8
     for count in (4, 8):
-        assert places(short, count) == sorted(farthest_first(embeddings, count, places(plain, 3)).tolist())
+        asked = question_parts(encoder, [question], 0)
+        bonus = RELEVANCE * minmax(likeness(embeddings[None], asked)[0].double().numpy())
+        assert places(short, count) == sorted(farthest_first(embeddings, count, places(plain, 3), bonus).tolist())
         assert places(short, count) != places(plain, count)
     assert places(short, 10**4) == list(range(len(embeddings)))
     with pytest.raises(SelectorLoadError, match="cover_after are for networks that read vectors"):
@@ -251,5 +254,8 @@ def test_recognition_asks_for_one_of_the_named_things() -> None:
     assert recognised(features, questions, 1.5) == [True, False, False, True, True]
     assert recognised(features, questions, 0.5) == [True, True, False, True, True]
     assert recognised(features, questions, 0.0) == [True] * 5
+    sentence = torch.stack([first, other, none])[None]  # what is named is not there, but the sentence matches
+    assert recognised(frames, sentence, 1.3) == [True]
+    assert recognised(frames, sentence, 1.4) == [False]  # less than 1.5 times the threshold
     with pytest.raises(SelectorLoadError, match="spread_below needs question_mentions"):
         network(spread_below=1.0)

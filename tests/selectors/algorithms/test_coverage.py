@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from refocus_select.errors import InputError
-from refocus_select.selectors.algorithms import farthest_first
+from refocus_select.selectors.algorithms import farthest_first, mmr
 
 
 def angles(*degrees: float) -> np.ndarray:
@@ -33,6 +33,20 @@ def test_every_pick_is_the_farthest() -> None:
         nearest = (unit @ unit[picks[:place]].T).max(1)
         left = [i for i in range(40) if i not in picks[:place]]
         assert nearest[picks[place]] == pytest.approx(min(nearest[i] for i in left))
+
+
+def test_a_bonus_makes_it_marginal_relevance() -> None:
+    rows = np.random.default_rng(2).standard_normal((30, 5))
+    unit = rows / np.linalg.norm(rows, axis=1, keepdims=True)
+    scores = np.random.default_rng(3).random(30)
+    scores = (scores - scores.min()) / np.ptp(scores)
+    first = int(scores.argmax())
+    for balance in (0.1, 0.5):
+        # MMR's cosines are mapped to [0, 1], which halves them
+        picks = farthest_first(rows, 9, [first], 2 * balance / (1 - balance) * scores)
+        assert sorted(picks.tolist()) == mmr(
+            scores, 9, timestamps=np.arange(30.0), embeddings=unit, balance=balance
+        ).tolist()  # fmt: skip
 
 
 def test_nothing_lies_farther_than_twice_the_best_radius() -> None:
