@@ -84,15 +84,19 @@ class EncodingCache:
         path = self._path(key)
         if not path.is_file():
             return None
-        try:
-            encoding = VideoEncoding.load(path)
-        except EncodingError as error:
-            if path.is_file():  # otherwise another process has just evicted it
-                logger.warning("a damaged entry of the cache is removed: %s", error)
-                _remove(path)
-            return None
-        _touch(path)
-        return encoding
+        for last in (False, True):
+            try:
+                encoding = VideoEncoding.load(path)
+            except EncodingError as error:
+                if not path.is_file():  # another process has just evicted it
+                    return None
+                if last:  # the first time, it may have been evicted and written again meanwhile
+                    logger.warning("a damaged entry of the cache is removed: %s", error)
+                    _remove(path)
+            else:
+                _touch(path)
+                return encoding
+        return None
 
     def put(self, key: str, encoding: VideoEncoding) -> None:
         """Store an encoding, and make room for it. A full disk or a folder without permission is logged, not raised."""

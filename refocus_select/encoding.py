@@ -103,7 +103,7 @@ class VideoEncoding:
             with safe_open(str(source), framework="pt") as file:
                 header = file.metadata() or {}
                 body = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-        except (SafetensorError, OSError) as error:
+        except (SafetensorError, OSError, RuntimeError) as error:  # RuntimeError: torch, of a file removed meanwhile
             raise EncodingError(f"{source} is damaged or no safetensors file ({error}); encode again") from error
         if header.get("format") != _FORMAT or header.get("version") != _VERSION:
             raise EncodingError(f"{source} is not a video encoding of this version; encode the video again")

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import safetensors
 import torch
 
 from refocus_select import VideoEncoding, open_video
@@ -190,6 +191,30 @@ def test_a_damaged_entry_is_replaced(tmp_path, damage, caplog):
     assert selector.reads == 2
     assert "damaged entry" in caplog.text
     assert len(EncodingCache(tmp_path).entries()) == 1
+
+
+@pytest.mark.parametrize("again", [False, True])
+def test_an_entry_may_be_evicted_while_it_is_opened(tmp_path, again, caplog, monkeypatch):
+    cache = EncodingCache(tmp_path)
+    cache.put(key(1), encoding(1))
+    (path,) = stored(tmp_path)
+    usual, calls = safetensors.safe_open, []
+
+    def safe_open(*args, **kwargs):
+        """safetensors finds it, then torch does not: another process was faster, and may have stored it again."""
+        calls.append(args)
+        if len(calls) > 1:
+            return usual(*args, **kwargs)
+        path.unlink()
+        if again:
+            cache.put(key(1), encoding(1))
+        raise RuntimeError(f"unable to open file <{path}> in read-only mode: No such file or directory (2)")
+
+    monkeypatch.setattr(safetensors, "safe_open", safe_open)
+    found = cache.get(key(1))
+    assert (found.video_fingerprint == "film-1") if again else (found is None)
+    assert "damaged" not in caplog.text
+    assert path.exists() == again
 
 
 def test_a_cache_that_cannot_be_written_costs_only_the_cache(tmp_path, caplog):
