@@ -69,7 +69,7 @@ def _short(found: dict[str, Any]) -> list[str]:
         "    sh benchmarks/storyboards/fetch.sh MATERIALS                                             # for files, blur and clips",
         "    python -m benchmarks.quality --policies mini-policy runs/policy-0/shipped runs/policy-2/shipped --materials MATERIALS",
         "",
-        "Checks against bad science: readers answer no better than chance from the question alone or from frames without evidence ([readers](storyboards/readers/README.md)); the tables are of a reader that gave no reward; settings, seeds and the shipped policy were chosen on the validation split; the splits share no name, near-synonym, picture, background or wording (tests/train_selector/test_storyboards.py); three seeds (two earlier recipes were measured on the test split before this one was made; it was chosen on the validation split, but for one number that a look at the film changed, which cost a point here); the policy gets no options to read.",
+        "Checks against bad science: readers answer no better than chance from the question alone or from frames without evidence ([readers](storyboards/readers/README.md)); the tables are of a reader that gave no reward; settings, seeds and the shipped policy were chosen on the validation split; the splits share no name, near-synonym, picture, background or wording (tests/train_selector/test_storyboards.py); three seeds (two earlier recipes were measured on the test split before this one was made; it was chosen on the validation split, but for one number that a look at the film changed, which cost two points at K = 16 here, and needles); the policy gets no options to read.",
     ]
 
 

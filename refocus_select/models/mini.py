@@ -18,8 +18,6 @@ import hashlib
 import json
 import os
 from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
-from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
@@ -32,10 +30,13 @@ from ..errors import InputError, SelectorLoadError
 from .efficientnet_lite import FEATURES, EfficientNetLite
 from .question import content_phrase
 from .text_encoder import WIDTH, TextEncoder, unpack_rows
+from .workers import workers
 
 FORMAT = "refocus-select/mini"
 FORMAT_VERSION = 1
 DIMENSIONS = WIDTH
+
+FEW = 8  # texts that are encoded on one core: all cores take longer to agree
 
 
 class MiniEncoder(nn.Module):
@@ -110,7 +111,8 @@ class MiniEncoder(nn.Module):
 
         Args:
             frames: uint8 RGB `[N, H, W, 3]`.
-            batch: how many frames go through the network at once; on a CPU, one batch per core.
+            batch: how many frames go through the network at once; on a CPU, one batch per core, a fifth faster than
+                all cores on one batch, since the network's layers are small.
 
         Returns:
             float32 `[N, D]` on the CPU.
@@ -122,15 +124,20 @@ class MiniEncoder(nn.Module):
         if pixels.dtype != torch.uint8 or pixels.ndim != 4 or pixels.shape[3] != 3:
             raise InputError(f"frames must be uint8 [N, H, W, 3], not {pixels.dtype} {list(pixels.shape)}")
         batches = pixels.split(batch) if len(pixels) else []
-        spread = _workers().map if self.device.type == "cpu" and len(batches) > 1 else map
+        spread = workers().map if self.device.type == "cpu" and len(batches) > 1 else map
         return torch.cat([torch.zeros(0, DIMENSIONS), *spread(self._frame_vectors, batches)])
 
-    @torch.inference_mode()
     def encode_text(self, texts: Sequence[str]) -> Tensor:
         """Text vectors, float32 `[len(texts), D]` on the CPU; their dot product with a frame's is in deviations.
 
         Each is the mean of the text as it is and of the words in it that name something (`content_phrase`).
         """
+        if self.device.type == "cpu" and len(texts) <= FEW:
+            return workers().submit(self._text_vectors, texts).result()
+        return self._text_vectors(texts)
+
+    @torch.inference_mode()
+    def _text_vectors(self, texts: Sequence[str]) -> Tensor:
         both = self.text.encode([*texts, *map(content_phrase, texts)])
         return (F.normalize(both[: len(texts)] + both[len(texts) :], dim=-1) - self.text_mean).cpu()
 
@@ -159,17 +166,6 @@ def _unpack(packed: dict[str, Tensor]) -> dict[str, Tensor]:
     state = {name: t.float() for name, t in packed.items() if not name.startswith("text.")}
     text = unpack_rows({name.removeprefix("text."): t for name, t in packed.items() if name.startswith("text.")})
     return state | {f"text.{name}": t for name, t in text.items()}
-
-
-@cache
-def _workers() -> ThreadPoolExecutor:
-    """One thread per core, each computing on that core alone: a batch per core takes a fifth less time than all cores
-    on one batch, since the network's layers are small."""
-    return ThreadPoolExecutor(torch.get_num_threads(), "mini", initializer=partial(torch.set_num_threads, 1))
-
-
-if hasattr(os, "register_at_fork"):  # a forked process has no threads: it makes its own
-    os.register_at_fork(after_in_child=_workers.cache_clear)
 
 
 def _default_device() -> torch.device:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -15,6 +16,7 @@ from ..errors import InputError, SelectorLoadError
 from ..models.checkpoint import fingerprint, save_model
 from ..models.refocus import RefocusModel
 from ..models.vectors import likeness, match, question_parts, read_vectors
+from ..models.workers import workers
 from ..video import CandidateRule
 from .algorithms import farthest_first, uniform
 from .algorithms.contract import minmax
@@ -95,7 +97,6 @@ class VectorPolicySelector(VectorReader):
         if not card.exists():
             card.write_text(model_card(self.model, self.name), encoding="utf-8")
 
-    @torch.no_grad()
     def _choose(
         self,
         encoding: VideoEncoding,
@@ -110,40 +111,58 @@ class VectorPolicySelector(VectorReader):
     ) -> list[Choice]:
         if not temperature > 0:
             raise InputError(f"temperature must be above 0, not {temperature}; use sample=False for greedy selection")
+        embeddings = encoding.tensors["embeddings"]
+        steps = min(num_frames, len(encoding), self.model.config.cover_after or num_frames)
         choices = []
         size = 1 if sample else MAX_QUESTIONS  # a sample depends on the question and the seed alone
         for start in range(0, len(questions), size):
-            part = questions[start : start + size]
-            features = encoding.tensors["embeddings"].to(self.model.device).expand(len(part), -1, -1)
-            asked = question_parts(self.encoder, part, self.model.config.question_mentions).to(self.model.device)
-            times = torch.from_numpy(np.asarray(encoding.timestamps)).to(self.model.device).expand(len(part), -1)
-            reading = read_vectors(self.model, features, asked, times)
-            generator = None if seed is None else torch.Generator(self.model.device).manual_seed(seed)
-            decoded = self.model.decode(
-                reading.keys,
-                reading.values,
-                reading.state,
-                steps=min(num_frames, len(encoding), self.model.config.cover_after or num_frames),
-                sample=sample,
-                temperature=temperature,
-                generator=generator,
-                similarity=reading.similarity,
-                rank=False,
-            )
-            found = recognised(features, asked, self.model.config.spread_below)
-            relevance = likeness(features, asked).double().cpu().numpy()
-            for picks, log_probs, seen, relevant in zip(
-                decoded.picks[:, 0].cpu(), decoded.log_probs[:, 0].cpu(), found, relevance, strict=True
-            ):
+            asked = question_parts(self.encoder, questions[start : start + size], self.model.config.question_mentions)
+            decide = partial(self._decide, encoding, asked, steps, sample=sample, temperature=temperature, seed=seed)
+            decided = workers().submit(decide).result() if self.model.device.type == "cpu" else decide()
+            for picks, log_probs, seen, relevance in zip(*decided, strict=True):
                 scores = marginal_log_probs(log_probs.numpy())
                 if seen:
-                    bonus = RELEVANCE * minmax(relevant)
-                    picked = farthest_first(encoding.tensors["embeddings"], num_frames, picks, bonus)
+                    picked = farthest_first(embeddings, num_frames, picks, RELEVANCE * minmax(relevance.numpy()))
                     choices.append(Choice(picked, scores))
                 else:
                     even = uniform(encoding.timestamps, num_frames)
                     choices.append(Choice(even, scores, strategy="spread", warnings=(UNRECOGNISED,)))
         return choices
+
+    @torch.no_grad()
+    def _decide(
+        self,
+        encoding: VideoEncoding,
+        asked: torch.Tensor,
+        steps: int,
+        *,
+        sample: bool,
+        temperature: float,
+        seed: int | None,
+    ) -> tuple[torch.Tensor, torch.Tensor, list[bool], torch.Tensor]:
+        """What the network picks for questions in parts [B, 1 + M, h], all on the CPU.
+
+        Picks [B, steps], their log probabilities [B, steps, F], whether the question was recognised, relevance [B, F].
+        """
+        device = self.model.device
+        asked = asked.to(device)
+        features = encoding.tensors["embeddings"].to(device).expand(len(asked), -1, -1)
+        times = torch.from_numpy(np.asarray(encoding.timestamps)).to(device).expand(len(asked), -1)
+        reading = read_vectors(self.model, features, asked, times)
+        decoded = self.model.decode(
+            reading.keys,
+            reading.values,
+            reading.state,
+            steps=steps,
+            sample=sample,
+            temperature=temperature,
+            generator=None if seed is None else torch.Generator(device).manual_seed(seed),
+            similarity=reading.similarity,
+            rank=False,
+        )
+        found = recognised(features, asked, self.model.config.spread_below)
+        relevance = likeness(features, asked).double().cpu()
+        return decoded.picks[:, 0].cpu(), decoded.log_probs[:, 0].cpu(), found, relevance
 
 
 def recognised(features: torch.Tensor, questions: torch.Tensor, least: float) -> list[bool]:
