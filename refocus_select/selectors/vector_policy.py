@@ -31,8 +31,8 @@ MAX_QUESTIONS = 64  # answered in one batch
 SENTENCE = 1.5  # see `recognised`
 
 RELEVANCE = 1.0
-"""Bonus of the most relevant frame, in cosine, where coverage chooses: on composed videos as good as none, on real
-pictures better (benchmarks/storyboards/runs/README.md)."""
+"""Bonus of the most relevant frame, in cosine, where coverage chooses: better than none on real pictures, a little
+worse on composed videos (benchmarks/storyboards/runs/README.md)."""
 
 UNRECOGNISED = "nothing in the video looks like what this question names; the frames are spread evenly"
 
