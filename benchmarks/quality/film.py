@@ -37,8 +37,8 @@ def film(selectors: dict[str, FrameSelector], sizes: Sequence[int]) -> dict[str,
     for name, selector in selectors.items():
         encoding = selector.encode(FILM, progress=False)
         for size in sizes:
-            asked_it = (selector.select(encoding, entry["question"], num_frames=size) for entry in asked)
-            found[name, size] = np.array([shown(s.timestamps, entry) for s, entry in zip(asked_it, asked, strict=True)])
+            chosen = [selector.select(encoding, entry["question"], num_frames=size).timestamps for entry in asked]
+            found[name, size] = np.array([shown(times, entry) for times, entry in zip(chosen, asked, strict=True)])
             if name == "mini":
                 blind = encoding.timestamps[farthest_first(encoding.tensors["embeddings"], size)]
                 found["k-centre", size] = np.array([shown(blind, entry) for entry in asked])

@@ -64,7 +64,7 @@ def _short(found: dict[str, Any]) -> list[str]:
         "",
         "*policy 1* is what the package ships as `mini-policy`; 2 and 3 are two more seeds of the same recipe. From a fresh clone `python -m benchmarks.quality` repeats the tables for policy 1 (worlds, needles, film; half an hour on two busy cores). For all of this page:",
         "",
-        "    refocus-select train benchmarks/storyboards/policy.yaml seed=0 output=runs/policy-0      # and seed=2; 25 minutes each",
+        "    refocus-select train benchmarks/storyboards/policy.yaml seed=0 output=runs/policy-0      # and seed=2; half an hour each",
         "    python -m benchmarks.storyboards.ship runs/policy-0/selector --output runs/policy-0/shipped",
         "    sh benchmarks/storyboards/fetch.sh MATERIALS                                             # for files, blur and clips",
         "    python -m benchmarks.quality --policies mini-policy runs/policy-0/shipped runs/policy-2/shipped --materials MATERIALS",

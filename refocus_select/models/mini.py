@@ -36,7 +36,7 @@ FORMAT = "refocus-select/mini"
 FORMAT_VERSION = 1
 DIMENSIONS = WIDTH
 
-FEW = 8  # texts that are encoded on one core: all cores take longer to agree
+FEW = 8  # texts that are encoded on one core: all cores are a little faster, but stall what is computed on one next
 
 
 class MiniEncoder(nn.Module):
@@ -111,8 +111,8 @@ class MiniEncoder(nn.Module):
 
         Args:
             frames: uint8 RGB `[N, H, W, 3]`.
-            batch: how many frames go through the network at once; on a CPU, one batch per core, a fifth faster than
-                all cores on one batch, since the network's layers are small.
+            batch: how many frames go through the network at once; on a CPU, one batch per core, which takes a
+                fifth less time than all cores on one batch, since the network's layers are small.
 
         Returns:
             float32 `[N, D]` on the CPU.

@@ -43,8 +43,8 @@ class VectorPolicySelector(VectorReader):
     An encoding holds the encoder's vectors only: one encoding of a video serves this and every algorithm with the same
     encoder. Only the question is read, never the answer options. When none of the things that a question names is to be
     seen (`spread_below` of the configuration), the frames are spread evenly over the video and a warning says so. Where
-    more frames are wanted than the policy chooses well (`cover_after`), the rest covers what else the
-    video shows, relevant frames first.
+    more frames are wanted than the policy chooses well (`cover_after`), the rest covers what else the video shows, with
+    a bonus for relevance.
 
     Choice arguments of `select`:
         sample: draw from the policy instead of taking its best frame at every step (default False).
