@@ -40,9 +40,9 @@ from torch import Tensor
 from refocus_select.encoding import VideoEncoding
 from refocus_select.errors import InputError
 from refocus_select.questions import Question
+from refocus_select.reference import Request, TransformersReference
+from refocus_select.reference.clips import Clip
 from refocus_select.selectors import FrameSelector
-from refocus_select.train_selector.clips import Clip
-from refocus_select.train_selector.reference import Request, TransformersReference
 
 RESULTS = Path(__file__).parent / "results"
 TOLERANCE = 1e-3

@@ -27,9 +27,9 @@ import torch
 
 from refocus_select import FrameSelector
 from refocus_select.evaluation.needle import draw_heat_maps, load_needles, recall_grid, run_needles, summarise
+from refocus_select.reference.reader import ReaderReference
 from refocus_select.selectors.vector_policy import VectorPolicySelector
 from refocus_select.train_selector.checkpoints import write_text
-from refocus_select.train_selector.reference.reader import ReaderReference
 from refocus_select.train_selector.storyboards import Bank, Storyboards
 
 from . import film as real

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from refocus_select.evaluation.statistics import bootstrap_interval, paired_difference
+from refocus_select.statistics import bootstrap_interval, paired_difference
 
 
 def mean_of(values: Sequence[float] | np.ndarray) -> list[float]:

@@ -14,10 +14,10 @@ from PIL import Image, ImageFilter
 
 from refocus_select.encoding import VideoEncoding
 from refocus_select.questions import Question
+from refocus_select.reference import Request
+from refocus_select.reference.clips import EncodedClip, VideoClip
+from refocus_select.reference.reader import ReaderReference
 from refocus_select.selectors.vector_policy import VectorPolicySelector
-from refocus_select.train_selector.clips import EncodedClip, VideoClip
-from refocus_select.train_selector.reference import Request
-from refocus_select.train_selector.reference.reader import ReaderReference
 from refocus_select.train_selector.storyboards import Storyboards
 
 from ..storyboards.check_pixels import EVERY_FRAME

@@ -15,9 +15,9 @@ import numpy as np
 import torch
 
 from refocus_select.models.mini import MiniEncoder
-from refocus_select.train_selector.clips import VideoClip
-from refocus_select.train_selector.reference import Request
-from refocus_select.train_selector.reference.reader import ReaderReference
+from refocus_select.reference import Request
+from refocus_select.reference.clips import VideoClip
+from refocus_select.reference.reader import ReaderReference
 from refocus_select.train_selector.storyboards import Bank, Storyboards
 from refocus_select.video import CandidateRule
 from refocus_select.weights import resolve

@@ -24,10 +24,10 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from refocus_select.models.mini import MiniEncoder
-from refocus_select.train_selector.reference import Request
-from refocus_select.train_selector.reference.reader import ReaderReference
-from refocus_select.train_selector.reference.reader_net import ReaderConfig, make_net
-from refocus_select.train_selector.reference.wording import take_apart
+from refocus_select.reference import Request
+from refocus_select.reference.reader import ReaderReference
+from refocus_select.reference.reader_net import ReaderConfig, make_net
+from refocus_select.reference.wording import take_apart
 from refocus_select.train_selector.storyboards import Bank, Storyboards
 from refocus_select.weights import resolve
 

@@ -190,7 +190,7 @@ def _runner(
 
 
 def _shard(shard: tuple[int, int] | None) -> tuple[int, int]:
-    from ..evaluation.run import Shard
+    from ..shards import Shard
 
     chosen = Shard(*shard) if shard is not None else Shard.from_environment()
     return chosen.index, chosen.count

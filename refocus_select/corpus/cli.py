@@ -124,7 +124,7 @@ def _add_search(commands: Any) -> None:
 
 
 def _batch(arguments: argparse.Namespace) -> int:
-    from ..evaluation.run import Shard
+    from ..shards import Shard
     from .batch import select_batch, summary
 
     shard = Shard.from_text(arguments.shard) if arguments.shard else None

@@ -18,8 +18,8 @@ from ..selection import Selection
 from .answers import parse_choice, prompt_of
 
 if TYPE_CHECKING:
-    from ..train_selector.reference.base import ReferenceModel
-    from .clips import ChosenClip
+    from ..reference.base import ReferenceModel
+    from ..reference.clips import ChosenClip
 
 SCORINGS = ("generate", "logits")
 
@@ -209,7 +209,7 @@ class ReferenceAnswerer:
 
     def prepare(self, selections: Sequence[Selection]) -> None:
         """Gather the frames that anybody chose of a video, so that the model sees each of them once."""
-        from .clips import ChosenClip
+        from ..reference.clips import ChosenClip
 
         names = {selection.video_fingerprint for selection in selections}
         self._clips = {name: ChosenClip([s for s in selections if s.video_fingerprint == name]) for name in names}
@@ -218,8 +218,8 @@ class ReferenceAnswerer:
         """See `Answerer`."""
         import torch
 
-        from ..train_selector.reference.base import Request
-        from .clips import ChosenClip
+        from ..reference.base import Request
+        from ..reference.clips import ChosenClip
 
         clip = self._clips.get(selection.video_fingerprint)
         if clip is None or not np.isin(selection.indices, clip.indices).all():
@@ -234,7 +234,7 @@ def load_answerer(spec: str, **settings: Any) -> Answerer:
     """Load an answerer.
 
     Args:
-        spec: "reference:NAME" for a reference model of the trainer (see `train_selector.reference.load_reference`),
+        spec: "reference:NAME" for a reference model of the trainer (see `reference.load_reference`),
             "module:attribute" for your own (an object with `answer`, or something to call without arguments that gives
             one), or else the folder or Hub id of a video model.
         **settings: of `VideoModelAnswerer`, or of `load_reference`.
@@ -243,7 +243,7 @@ def load_answerer(spec: str, **settings: Any) -> Answerer:
         InputError: if there is no such thing, or it cannot answer.
     """
     if spec.startswith("reference:"):
-        from ..train_selector.reference import load_reference
+        from ..reference import load_reference
 
         known = {name: value for name, value in settings.items() if name in ("device", "dtype") and value is not None}
         return ReferenceAnswerer(load_reference(spec.removeprefix("reference:"), **known))

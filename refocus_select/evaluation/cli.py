@@ -50,8 +50,8 @@ def _needle(arguments: argparse.Namespace) -> int:
 
     from . import needle as n
     from .choosers import load_selector, settings_of
-    from .pages import build_report
     from .question_cli import record_run
+    from .report import build_report
     from .run import check_setup
 
     if arguments.depths < 1:

@@ -12,8 +12,8 @@ import numpy as np
 
 from ..errors import RefocusError
 from ..pictures import clock
+from ..statistics import Interval
 from ..video import open_video
-from .statistics import Interval
 from .tables import Line
 
 _BASELINE = "#868e96"

@@ -225,7 +225,7 @@ def _export(arguments: argparse.Namespace) -> int:
 
 
 def _report(arguments: argparse.Namespace) -> int:
-    from .pages import build_report
+    from .report import build_report
 
     written = build_report(arguments.results, baseline=arguments.baseline, seed=arguments.seed)
     print(written.table)
@@ -247,8 +247,8 @@ def _evaluate(
     work: Callable[[Any, Any], Iterable[Any]],
 ) -> int:
     """Run a shard, keep every result, and write the report when all shards are through."""
-    from .pages import build_report
     from .records import RecordWriter, write_json
+    from .report import build_report
     from .run import check_setup, read_parts
 
     shard, folder = _shard(arguments), arguments.out
@@ -350,7 +350,7 @@ def _choosers(arguments: argparse.Namespace, asked: QuestionSet, device: str | N
 
 
 def _shard(arguments: argparse.Namespace) -> Any:
-    from .run import Shard
+    from ..shards import Shard
 
     return Shard.from_text(arguments.shard) if arguments.shard else Shard.from_environment()
 
@@ -372,8 +372,8 @@ def _sampling(arguments: argparse.Namespace) -> dict[str, Any]:
 
 def record_run(path: Path) -> None:
     """Keep the command and the versions of everything that takes part, a line per run."""
+    from .pages import versions
     from .records import RecordWriter
-    from .report import versions
 
     now = datetime.now(timezone.utc).isoformat(timespec="seconds")
     command = shlex.join(["refocus-select", *sys.argv[1:]])

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from itertools import combinations
 from typing import Any, Protocol
 
-from .statistics import Difference, Interval, bootstrap_interval, paired_difference
+from ..statistics import Difference, Interval, bootstrap_interval, paired_difference
 
 
 class Result(Protocol):

@@ -14,9 +14,9 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from .clips import Clip, EncodedClip, VideoClip, VideoFiles
+    from ..reference import ReferenceModel, Request
+    from ..reference.clips import Clip, EncodedClip, VideoClip, VideoFiles
     from .config import TrainConfig
-    from .reference import ReferenceModel, Request
     from .run import TrainResult, train_selector
 
 __all__ = [
@@ -25,15 +25,16 @@ __all__ = [
 ]  # fmt: skip
 
 _HOME = {
-    "Clip": "clips", "EncodedClip": "clips", "VideoClip": "clips", "VideoFiles": "clips", "TrainConfig": "config",
-    "ReferenceModel": "reference", "Request": "reference", "TrainResult": "run", "train_selector": "run",
+    "Clip": "..reference.clips", "EncodedClip": "..reference.clips", "VideoClip": "..reference.clips",
+    "VideoFiles": "..reference.clips", "ReferenceModel": "..reference", "Request": "..reference",
+    "TrainConfig": ".config", "TrainResult": ".run", "train_selector": ".run",
 }  # fmt: skip
 
 
 def __getattr__(name: str) -> Any:
     if name not in _HOME:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(import_module(f".{_HOME[name]}", __name__), name)
+    return getattr(import_module(_HOME[name], __name__), name)
 
 
 def __dir__() -> list[str]:

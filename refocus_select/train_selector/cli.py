@@ -88,9 +88,9 @@ def _train(arguments: argparse.Namespace) -> int:
 
 
 def _filter(arguments: argparse.Namespace) -> int:
+    from ..reference import load_reference
     from .data import load_questions
     from .filter import KEPT, filter_questions
-    from .reference import load_reference
     from .reward import Judge
 
     config = _load(arguments)

@@ -12,12 +12,12 @@ from torch import Tensor
 
 from ..errors import EncodingError, VideoError
 from ..questions import Question
+from ..reference import Request
+from ..reference.clips import Clip
 from ..selectors.algorithms import topk, uniform
 from ..selectors.training_free import VectorReader, load_encoder
-from .clips import Clip
 from .data import QuestionSet
 from .policy import Policy, PolicyInputs
-from .reference import Request
 from .reward import Judge, Judgement
 from .team import Team
 

@@ -19,8 +19,8 @@ import numpy as np
 from ..cache import EncodingCache, parse_size
 from ..errors import InputError, RefocusError
 from ..questions import Problem, Question, check_choices, problem_table, read_questions
+from ..reference.clips import ClipSource, VideoFiles
 from ..video import CandidateRule
-from .clips import ClipSource, VideoFiles
 from .config import DataConfig
 
 logger = logging.getLogger(__name__)

@@ -21,10 +21,10 @@ import torch
 
 from ..errors import InputError, VideoDecodeError
 from ..questions import Question, as_row
+from ..reference import Request
 from .checkpoints import write_text
 from .compare import BROKEN
 from .data import QuestionSet, rows
-from .reference import Request
 from .reward import Judge
 
 logger = logging.getLogger(__name__)

@@ -18,12 +18,12 @@ from ..models.preprocess import prepare_frames, resize_frames
 from ..models.refocus import RefocusModel
 from ..models.vectors import Reading, TextEncoder, question_parts, read_vectors
 from ..questions import Question
+from ..reference.clips import Clip
 from ..selectors import FrameSelector
 from ..selectors.policy import PolicySelector
 from ..selectors.training_free import VectorReader
 from ..selectors.vector_policy import VectorPolicySelector
 from ..video import CandidateRule, Frames
-from .clips import Clip
 from .objective import entropies
 
 

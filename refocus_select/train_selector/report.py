@@ -13,8 +13,8 @@ import torch
 import yaml
 
 from .. import __version__
-from ..evaluation.statistics import Interval, bootstrap_interval, paired_difference
 from ..selectors.card import model_card
+from ..statistics import Interval, bootstrap_interval, paired_difference
 from .checkpoints import write_text
 from .compare import Comparison, Outcome
 from .logbook import draw_curves, read_log

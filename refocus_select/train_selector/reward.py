@@ -9,8 +9,8 @@ import torch
 from torch import Tensor
 
 from ..errors import InputError
+from ..reference import ReferenceModel, Request
 from .config import Reward
-from .reference import ReferenceModel, Request
 
 
 @dataclass(frozen=True)

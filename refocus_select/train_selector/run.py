@@ -15,13 +15,13 @@ import yaml
 
 from ..errors import InputError
 from ..questions import Question
+from ..reference import ReferenceModel
+from ..reference.clips import ClipSource
 from .checkpoints import write_text
-from .clips import ClipSource
 from .config import TrainConfig
 from .data import QuestionSet, check_questions, evenly, load_questions, refuse_problems, source_of_files
 from .initialise import make_policy
 from .policy import Policy
-from .reference import ReferenceModel
 from .reward import Judge
 from .team import Team
 
@@ -171,7 +171,7 @@ def _references(config: TrainConfig, given: ReferenceModel | Sequence[ReferenceM
         return list(given)
     if not config.reference.model:
         raise InputError("no reference model: set reference.model, or give reference= to train_selector")
-    from .reference import load_reference
+    from ..reference import load_reference
 
     names = [config.reference.model, *config.reference.also]
     return [load_reference(name, **config.reference.arguments) for name in names]

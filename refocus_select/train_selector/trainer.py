@@ -22,6 +22,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from ..errors import InputError, TrainingError
+from ..reference import Request
 from .checkpoints import at_step, clean, load_checkpoint, numbered, save_checkpoint, write_text
 from .compare import Broken, Comparison, Item, cosines, grouped, judge_readable, load_item, matcher_of
 from .config import StageConfig, TrainConfig
@@ -32,7 +33,6 @@ from .initialise import parameter_groups
 from .logbook import Logbook
 from .objective import advantages, pick_advantages, surrogate
 from .policy import Policy, PolicyInputs, Rollouts
-from .reference import Request
 from .reward import Judge, Judgement
 from .team import Team
 

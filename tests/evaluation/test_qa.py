@@ -25,10 +25,11 @@ from refocus_select.evaluation.answerers import (
 from refocus_select.evaluation.choosers import Encodings, SelectorChooser
 from refocus_select.evaluation.qa import Prediction, answer_questions
 from refocus_select.evaluation.records import RecordWriter, read_records
-from refocus_select.evaluation.run import Shard, read_parts
+from refocus_select.evaluation.run import read_parts
 from refocus_select.questions import Question
+from refocus_select.reference.base import ReferenceModel
 from refocus_select.selectors import FrameSelector, UniformSelector
-from refocus_select.train_selector.reference.base import ReferenceModel
+from refocus_select.shards import Shard
 from tests.brightness import BrightnessSelector
 from tests.video.clips import read_all
 

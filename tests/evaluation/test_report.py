@@ -16,9 +16,7 @@ from refocus_select.cli import main
 from refocus_select.errors import InputError
 from refocus_select.evaluation import figures
 from refocus_select.evaluation.evidence import EvidenceScore
-from refocus_select.evaluation.pages import build_report
-from refocus_select.evaluation.qa import Prediction
-from refocus_select.evaluation.report import (
+from refocus_select.evaluation.pages import (
     Code,
     Figure,
     Heading,
@@ -29,6 +27,8 @@ from refocus_select.evaluation.report import (
     versions,
     write_report,
 )
+from refocus_select.evaluation.qa import Prediction
+from refocus_select.evaluation.report import build_report
 from refocus_select.evaluation.tables import all_pairs, by_group, difference, overall
 
 from .videos import write_videos

@@ -11,10 +11,10 @@ import torch
 
 from refocus_select import FrameSelector, select_frames, weights
 from refocus_select.errors import SelectorLoadError
+from refocus_select.reference import Request
+from refocus_select.reference.reader import ReaderReference
 from refocus_select.selectors.algorithms import SCORED, uniform
 from refocus_select.selectors.vector_policy import VectorPolicySelector
-from refocus_select.train_selector.reference import Request
-from refocus_select.train_selector.reference.reader import ReaderReference
 from refocus_select.train_selector.storyboards import Bank, Storyboards
 
 from ..video.clips import encode

@@ -12,9 +12,9 @@ from torch import Tensor
 
 from refocus_select.errors import InputError
 from refocus_select.questions import Question
+from refocus_select.reference import ReferenceModel, Request
 from refocus_select.train_selector.objective import advantages, entropies, surrogate
 from refocus_select.train_selector.policy import PolicyInputs, VectorPolicy
-from refocus_select.train_selector.reference import ReferenceModel, Request
 from refocus_select.train_selector.reward import Judge, margins, rewards
 
 from .planted import World

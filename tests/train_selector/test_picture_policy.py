@@ -12,10 +12,10 @@ import torch
 from torch import Tensor
 
 from refocus_select.cache import EncodingCache
+from refocus_select.reference.clips import VideoFiles
 from refocus_select.selectors import FrameSelector
 from refocus_select.selectors.policy import PolicySelector
 from refocus_select.train_selector import ReferenceModel, Request, TrainConfig, TrainResult, train_selector
-from refocus_select.train_selector.clips import VideoFiles
 from refocus_select.train_selector.config import DataConfig, PolicyConfig
 from refocus_select.train_selector.initialise import make_policy, parameter_groups, reinitialise
 from refocus_select.train_selector.objective import surrogate

@@ -14,8 +14,8 @@ import torch
 
 from refocus_select.errors import EncodingError, InputError
 from refocus_select.questions import Question, check_choices
+from refocus_select.reference.clips import REFERENCE_VIEW
 from refocus_select.selectors.training_free import AlgorithmSelector
-from refocus_select.train_selector.clips import REFERENCE_VIEW
 from refocus_select.train_selector.storyboards import NOTHING, Bank, Layout, Storyboards
 from refocus_select.train_selector.storyboards.bank import write_bank
 from refocus_select.train_selector.storyboards.phrasings import COUNTS, MOMENTS, PHRASINGS, article, plural

@@ -16,7 +16,7 @@ import torch
 from ...encoding import VideoEncoding
 from ...errors import InputError
 from ...questions import Question
-from ..clips import REFERENCE_VIEW, EncodedClip
+from ...reference.clips import REFERENCE_VIEW, EncodedClip
 from .bank import SPLITS, Bank
 from .layout import Layout, fill, place
 from .phrasings import NOT_ASKED, PHRASINGS

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from refocus_select.errors import InputError
-from refocus_select.evaluation.statistics import bootstrap_interval, paired_difference
+from refocus_select.statistics import bootstrap_interval, paired_difference
 
 
 def binomial_quantile(probability: float, n: int, p: float) -> int:
@@ -79,7 +79,7 @@ def test_equal_seeds_give_equal_intervals_and_chunks_do_not_matter(monkeypatch):
     before = bootstrap_interval(values)
     assert bootstrap_interval(values) == before
     assert bootstrap_interval(values, seed=1) != before
-    monkeypatch.setattr("refocus_select.evaluation.statistics._CHUNK", 777)
+    monkeypatch.setattr("refocus_select.statistics._CHUNK", 777)
     assert bootstrap_interval(values) == before
 
 

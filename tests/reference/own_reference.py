@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from refocus_select.train_selector.reference import ReferenceModel, Request
+from refocus_select.reference import ReferenceModel, Request
 
 
 class Late(ReferenceModel):

@@ -7,8 +7,8 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any
 
-from ...errors import InputError, SelectorLoadError
-from ...hub import CONFIG_FILE, HubOptions, hub_file, read_json
+from ..errors import InputError, SelectorLoadError
+from ..hub import CONFIG_FILE, HubOptions, hub_file, read_json
 from .base import ReferenceModel
 
 READER_TYPE = "refocus-select-reader"

@@ -11,7 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ...errors import InputError
+from ..errors import InputError
 from .wording import MENTIONS
 
 COUNTS = 6

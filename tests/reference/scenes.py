@@ -7,8 +7,8 @@ import numpy as np
 from refocus_select.encoding import VideoEncoding
 from refocus_select.errors import InputError
 from refocus_select.questions import Question
+from refocus_select.reference.clips import Clip
 from refocus_select.selectors import FrameSelector
-from refocus_select.train_selector.clips import Clip
 
 QUESTION = Question("q1", "scene", "Which colour is the ball?", ("red", "green", "blue", "white"), 1)
 OTHER = Question("q2", "scene", "Who enters the room last?", ("a child", "a dog", "nobody"), 0)

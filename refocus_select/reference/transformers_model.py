@@ -15,10 +15,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ...errors import InputError, SelectorLoadError
-from ...hub import HubOptions, find_checkpoint
-from ..clips import Clip
+from ..errors import InputError, SelectorLoadError
+from ..hub import HubOptions, find_checkpoint
 from .base import ReferenceModel, Request
+from .clips import Clip
 from .identity import fingerprint
 from .layouts import LAYOUTS, Features, Layout
 from .prompt import PROMPT_VERSION, Prompter, View

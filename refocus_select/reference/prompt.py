@@ -12,12 +12,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ...adapters.handling import Handling, processor_kwargs, sentence
-from ...adapters.prompts import write_times
-from ...errors import InputError
-from ...questions import Question, multiple_choice
-from ...selection import Selection
-from ..clips import Clip
+from ..adapters.handling import Handling, processor_kwargs, sentence
+from ..adapters.prompts import write_times
+from ..errors import InputError
+from ..questions import Question, multiple_choice
+from ..selection import Selection
+from .clips import Clip
 
 PROMPT_VERSION = 1  # raise it when the words around frames and question change
 

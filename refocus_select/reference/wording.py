@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from functools import lru_cache
 
-from ...models.wording import MENTIONS, Wording, take_apart
+from ..models.wording import MENTIONS, Wording, take_apart
 
 __all__ = ["MENTIONS", "Wording", "number_in", "parts_of", "take_apart"]
 

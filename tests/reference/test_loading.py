@@ -12,8 +12,8 @@ from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 from transformers import PreTrainedTokenizerFast
 
 from refocus_select.errors import InputError, SelectorLoadError
-from refocus_select.train_selector.reference import Request, TransformersReference, load_reference
-from refocus_select.train_selector.reference.prompt import Prompter
+from refocus_select.reference import Request, TransformersReference, load_reference
+from refocus_select.reference.prompt import Prompter
 
 from . import own_reference
 from .chat_models import build
@@ -155,7 +155,7 @@ def test_what_is_no_reference_model(spec: str, kwargs: dict[str, Any], message: 
 
 
 def test_readers_are_known_by_their_configuration(tmp_path: Path) -> None:
-    from refocus_select.train_selector.reference import loading
+    from refocus_select.reference import loading
 
     (tmp_path / "config.json").write_text(json.dumps({"model_type": loading.READER_TYPE}))
     assert loading._model_type(str(tmp_path), {}) == loading.READER_TYPE
@@ -234,8 +234,8 @@ HUB = """
 import json, sys
 import torch
 from refocus_select.errors import SelectorLoadError
-from refocus_select.train_selector.reference import Request, load_reference
-from tests.train_selector.scenes import QUESTION, Scene
+from refocus_select.reference import Request, load_reference
+from tests.reference.scenes import QUESTION, Scene
 reference = load_reference("owner/internvl", device="cpu", revision="main")
 again = load_reference("owner/internvl", device="cpu", local_files_only=True)
 (logits,) = reference.option_logits([Request(QUESTION, Scene(), torch.tensor([[0, 3, 5], [1, 2, 11]]))])

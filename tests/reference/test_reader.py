@@ -12,13 +12,13 @@ import torch.nn.functional as F
 from benchmarks.storyboards.subsets import KINDS, subset
 from refocus_select.errors import EncodingError, InputError, SelectorLoadError
 from refocus_select.questions import Question
-from refocus_select.train_selector.reference import Request
-from refocus_select.train_selector.reference.reader import ReaderReference
-from refocus_select.train_selector.reference.reader_net import COUNTS, Counter, ReaderConfig, make_net
-from refocus_select.train_selector.reference.wording import number_in, parts_of, take_apart
+from refocus_select.reference import Request
+from refocus_select.reference.reader import ReaderReference
+from refocus_select.reference.reader_net import COUNTS, Counter, ReaderConfig, make_net
+from refocus_select.reference.wording import number_in, parts_of, take_apart
 from refocus_select.train_selector.storyboards import NOTHING, Storyboards
 
-from .tiny_world import DIMENSIONS, WordEncoder, tiny_bank
+from ..train_selector.tiny_world import DIMENSIONS, WordEncoder, tiny_bank
 
 MAKES = ("transformer", "relation", "recurrent")
 

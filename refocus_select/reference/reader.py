@@ -12,12 +12,12 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ...errors import InputError, SelectorLoadError
-from ...models.mini import MiniEncoder
-from ...questions import Question
-from ...selectors.training_free import AlgorithmSelector
-from ..clips import REFERENCE_VIEW
+from ..errors import InputError, SelectorLoadError
+from ..models.mini import MiniEncoder
+from ..questions import Question
+from ..selectors.training_free import AlgorithmSelector
 from .base import ReferenceModel, Request
+from .clips import REFERENCE_VIEW
 from .reader_net import Batch, ReaderConfig, ReaderNet, make_net
 from .wording import MENTIONS, number_in, parts_of, take_apart
 
@@ -211,7 +211,7 @@ def _fingerprint(net: ReaderNet, encoder: MiniEncoder) -> str:
 
 
 def _embedded_encoder() -> MiniEncoder:
-    from ...weights import resolve
+    from ..weights import resolve
 
     return MiniEncoder.from_pretrained(resolve("mini"))
 

@@ -13,9 +13,9 @@ from torch import Tensor
 from refocus_select.adapters import with_frame_selection
 from refocus_select.errors import InputError
 from refocus_select.questions import Question
-from refocus_select.train_selector.clips import Clip, VideoClip
-from refocus_select.train_selector.reference import Request, TransformersReference
-from refocus_select.train_selector.reference.layouts import LAYOUTS
+from refocus_select.reference import Request, TransformersReference
+from refocus_select.reference.clips import Clip, VideoClip
+from refocus_select.reference.layouts import LAYOUTS
 from tests.adapters import tiny
 from tests.adapters.film import NamedFrames, write_film
 

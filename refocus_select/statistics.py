@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import ArrayLike
 
-from ..errors import InputError
+from .errors import InputError
 
 RESAMPLES = 10_000
 _CHUNK = 4_000_000  # draws held at once

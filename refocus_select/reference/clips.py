@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import hashlib
 import threading
 from abc import ABC, abstractmethod
 from collections import OrderedDict
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Protocol
 
@@ -13,8 +15,9 @@ import numpy as np
 from ..cache import EncodingCache
 from ..encoding import VideoEncoding
 from ..errors import EncodingError, InputError, VideoDecodeError
+from ..selection import Selection
 from ..selectors import FrameSelector
-from ..video import CandidateRule, Video, open_video, sample_candidates
+from ..video import CandidatePlan, CandidateRule, Video, open_video, sample_candidates
 
 REFERENCE_VIEW = "reference_embeddings"
 """Tensor of an encoding that readers look at instead of "embeddings", if they see more than selectors do."""
@@ -154,6 +157,37 @@ class EncodedClip(Clip):
                 f"({self._encoding.selector_fingerprint[:12]}), not by {reader.name!r} ({reader.fingerprint[:12]})"
             )
         return self._encoding
+
+
+class ChosenClip(Clip):
+    """The union of several selections of one video, in order of time.
+
+    Attributes:
+        indices: frame numbers in the video, int64 [F].
+    """
+
+    def __init__(self, selections: Sequence[Selection]) -> None:
+        self._first = selections[0]
+        self.indices, places = np.unique(np.concatenate([s.indices for s in selections]), return_index=True)
+        self.timestamps = np.concatenate([s.timestamps for s in selections])[places]
+        self.duration = self._first.duration
+        digest = hashlib.sha256(self.indices.tobytes()).hexdigest()[:16]
+        self.key = f"{self._first.video_fingerprint}-{digest}"
+
+    def pictures(self, positions: np.ndarray, *, size: tuple[int, int] | None = None) -> np.ndarray:
+        """See `Clip`."""
+        return self._first.decode(self.indices[np.asarray(positions)], size=size)
+
+    def encoding(self, reader: FrameSelector) -> VideoEncoding:
+        """See `Clip`. Only the chosen frames are encoded, not the candidates that they were chosen from."""
+        plan = CandidatePlan(self.indices, self.timestamps)
+        source = str(self._first.video["source"])
+        with open_video(source) as video:
+            size = reader._decode_size(video.metadata)
+            encoding = reader._read(video, plan, size=size, exact=True, workers=None, progress=False)
+        if len(encoding) != len(self):
+            raise VideoDecodeError(f"{source}: {len(self) - len(encoding)} chosen frames are damaged; leave it out")
+        return encoding
 
 
 class VideoFiles:

@@ -8,8 +8,8 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
-from ...questions import Question
-from ..clips import Clip
+from ..questions import Question
+from .clips import Clip
 
 
 @dataclass(frozen=True)
