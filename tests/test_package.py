@@ -21,6 +21,31 @@ def test_import_loads_no_heavy_package():
     assert done.returncode == 0, f"import refocus_select loads {done.stderr}"
 
 
+def test_a_selection_imports_no_compiler_and_no_plots():
+    code = f"""
+import sys, torch
+before = set(sys.modules)
+from refocus_select import select_frames
+selection = select_frames({str(ROOT / "examples/film/big_buck_bunny.mp4")!r}, "When is the meadow?", 4, end=10)
+assert len(selection.frames) == 4
+slow = ("torch._dynamo", "torch._inductor", "torch.distributed", "sympy", "matplotlib", "transformers")
+sys.exit(", ".join(sorted(name for name in set(sys.modules) - before if name.startswith(slow))[:10]) or 0)
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert done.returncode == 0, f"selecting frames imports {done.stderr}"
+
+
+def test_video_facts_need_no_torch():
+    code = (
+        "import sys; from refocus_select.cli import main; "
+        f"code = main(['info', {str(ROOT / 'examples/film/big_buck_bunny.mp4')!r}]); "
+        "sys.exit(code or 'torch' in sys.modules)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert "480" in done.stdout
+
+
 def test_public_names_exist_and_unknown_ones_do_not():
     for name in refocus_select.__all__:
         assert getattr(refocus_select, name) is not None

@@ -17,6 +17,7 @@ from ..errors import SelectorLoadError
 from ..hub import CONFIG_FILE, VISION_CONFIG_FILE, WEIGHTS_FILE, CheckpointFiles, read_json
 from .config import MODEL_TYPE, RefocusConfig, VisionConfig
 from .refocus import RefocusModel
+from .skeleton import unfilled
 
 _TOWER = "mm_model.vision_tower.vision_tower.vision_model."
 _RENAMED = {_TOWER: "vision.", "mm_model.mm_projector.": "projector."}
@@ -51,7 +52,7 @@ def load_model(
     if not own:
         tensors = {_renamed(name): t for name, t in tensors.items() if name not in _UNUSED}
     config = RefocusConfig.from_dict(raw) if own else _author_config(raw, files, tensors)
-    with torch.device("meta"):  # shapes only; no time or memory for random initial weights
+    with unfilled():
         model = RefocusModel(config)
     _check_keys(model, tensors, files.name, own=own)
     stored = tensors["backbone.embedding.weight"].dtype

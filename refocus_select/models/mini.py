@@ -29,6 +29,7 @@ from torch import Tensor, nn
 from ..errors import InputError, SelectorLoadError
 from .efficientnet_lite import FEATURES, EfficientNetLite
 from .question import content_phrase
+from .skeleton import unfilled
 from .text_encoder import WIDTH, TextEncoder, unpack_rows
 from .workers import workers
 
@@ -86,7 +87,7 @@ class MiniEncoder(nn.Module):
         try:
             packed = load_file(folder / "image.safetensors") | load_file(folder / "text.safetensors")
             # Built without memory first, so that no time goes into random initial weights.
-            with torch.device("meta"):
+            with unfilled():
                 encoder = cls(config, folder / "vocab.txt")
             encoder.load_state_dict(_unpack(packed), assign=True)
         except (SafetensorError, RuntimeError, KeyError) as error:
