@@ -7,15 +7,16 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from .batch import BatchResult, select_batch
-    from .index import Hit, Index
+    from .index import Index
     from .results import convert_results, load_results, read_results
+    from .search import Hit
 
 __all__ = ["BatchResult", "Hit", "Index", "convert_results", "load_results", "read_results", "select_batch"]
 
 _HOMES = {
     "BatchResult": "batch",
     "select_batch": "batch",
-    "Hit": "index",
+    "Hit": "search",
     "Index": "index",
     "convert_results": "results",
     "load_results": "results",

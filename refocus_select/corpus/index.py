@@ -15,9 +15,9 @@ import os
 import threading
 import time
 from collections import OrderedDict
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Mapping
 from contextlib import suppress
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -28,11 +28,11 @@ from ..video.sources import fingerprint_of
 from .answer import SAMPLING, BatchSettings
 from .index_files import Entry, check_facts, held, need_pyarrow, read_facts, read_table, sha256_of, write_table
 from .local import in_parallel
+from .search import Hit, Search, choose_engine, open_search
 
 if TYPE_CHECKING:
     from ..selection import Selection
     from ..selectors import FrameSelector
-    from .search import Search
 
 logger = logging.getLogger(__name__)
 
@@ -42,27 +42,6 @@ SUFFIXES = frozenset(
 )
 _SAVE_EVERY = 30.0  # seconds between tables while an index is built
 _OPEN_ENCODINGS = 64
-
-
-@dataclass(frozen=True)
-class Hit:
-    """A moment that a search has found.
-
-    Attributes:
-        video: path.
-        timestamp: seconds from the first frame.
-        index: frame number.
-        score: similarity to the question; larger is better, comparable within one index.
-    """
-
-    video: str
-    timestamp: float
-    index: int
-    score: float
-
-    def to_dict(self) -> dict[str, Any]:
-        """As plain values."""
-        return asdict(self)
 
 
 @dataclass(frozen=True)
@@ -245,8 +224,6 @@ class Index:
             InputError: if the selector compares no vectors, or an argument is not usable.
             MissingDependencyError: for "faiss" without the package.
         """
-        from .search import choose_engine, open_search
-
         if not isinstance(question, str) or not question.strip():
             raise InputError("the question is empty; ask something")
         if k < 1 or min_gap < 0:
@@ -258,7 +235,7 @@ class Index:
         name = choose_engine(engine, sum(entry.candidates for entry in self.entries.values()))
         with self._lock:
             if name not in self._search:
-                self._search[name] = open_search(name, self)
+                self._search[name] = open_search(name, list(self.entries.values()), self._load, self.folder)
         vector = encoder.encode_text([question.strip()]).float().numpy()[0]
         return self._search[name].best(vector, k, min_gap)
 
@@ -276,15 +253,6 @@ class Index:
             except OSError as error:
                 problems.append(Problem(entry.video, f"is not there any more ({error.strerror}); index again"))
         return problems
-
-    def loaded(self) -> Iterator[tuple[Entry, VideoEncoding]]:
-        """All videos with their encodings, one after another."""
-        for entry in self.entries.values():
-            yield entry, self._load(entry)
-
-    def table_digest(self) -> str:
-        """Identity of the content."""
-        return hashlib.sha256(json.dumps([asdict(e) for e in self.entries.values()]).encode()).hexdigest()
 
     def _load(self, entry: Entry) -> VideoEncoding:
         path = self.folder / "encodings" / entry.encoding

@@ -4,17 +4,20 @@ from __future__ import annotations
 
 import hashlib
 import importlib.util
+import json
 import logging
 from abc import ABC, abstractmethod
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 
+from ..encoding import VideoEncoding
 from ..errors import InputError, MissingDependencyError
+from .index_files import Entry
 from .parts import write_atomically
-
-if TYPE_CHECKING:
-    from .index import Hit, Index
 
 logger = logging.getLogger(__name__)
 
@@ -23,21 +26,46 @@ _BLOCK = 65_536  # frames compared at once
 _TRAINING = 64  # vectors per cell that faiss learns its cells from
 
 
+@dataclass(frozen=True)
+class Hit:
+    """A moment that a search has found.
+
+    Attributes:
+        video: path.
+        timestamp: seconds from the first frame.
+        index: frame number.
+        score: similarity to the question; larger is better, comparable within one index.
+    """
+
+    video: str
+    timestamp: float
+    index: int
+    score: float
+
+    def to_dict(self) -> dict[str, Any]:
+        """As plain values."""
+        return asdict(self)
+
+
 class Search(ABC):
     """The frames of an index by number: frame f is candidate f - starts[v] of video v."""
 
-    def __init__(self, index: Index) -> None:
-        self._videos = index.videos
-        counts = [entry.candidates for entry in index.entries.values()]
+    def __init__(self, entries: Sequence[Entry], load: Callable[[Entry], VideoEncoding]) -> None:
+        """Read all vectors.
+
+        Args:
+            entries: the videos.
+            load: the encoding of one of them.
+        """
+        self._entries, self._load = list(entries), load
+        counts = [entry.candidates for entry in entries]
         self._starts = np.concatenate([[0], np.cumsum(counts)]).astype(np.int64)  # [V + 1]
         self._times = np.empty(self._starts[-1])
         self._indices = np.empty(self._starts[-1], dtype=np.int64)
-        self._read(index)
+        self._read()
 
     def best(self, vector: np.ndarray, k: int, min_gap: float) -> list[Hit]:
         """At most k moments, the best first."""
-        from .index import Hit
-
         total = len(self._times)
         asked = min(total, k if min_gap == 0 else 16 * k)
         while True:
@@ -48,7 +76,7 @@ class Search(ABC):
             asked = min(total, 4 * asked)
         videos = np.searchsorted(self._starts, frames[kept], side="right") - 1
         return [
-            Hit(self._videos[v], float(self._times[f]), int(self._indices[f]), float(s))
+            Hit(self._entries[v].video, float(self._times[f]), int(self._indices[f]), float(s))
             for v, f, s in zip(videos.tolist(), frames[kept].tolist(), scores[kept].tolist(), strict=True)
         ]
 
@@ -67,8 +95,11 @@ class Search(ABC):
                 break
         return kept
 
-    def _read(self, index: Index) -> None:
-        for number, (_, encoding) in enumerate(index.loaded()):
+    def _encodings(self) -> Iterator[VideoEncoding]:
+        return map(self._load, self._entries)
+
+    def _read(self) -> None:
+        for number, encoding in enumerate(self._encodings()):
             part = slice(self._starts[number], self._starts[number + 1])
             self._times[part], self._indices[part] = encoding.timestamps, encoding.indices
             self._add(part, encoding.tensors["embeddings"].float().numpy())
@@ -106,17 +137,24 @@ class FaissSearch(Search):
     """Compares with the frames in the cells near the question (an inverted file; Johnson et al., "Billion-scale
     similarity search with GPUs", 2017). Its file is kept beside the index until that changes."""
 
-    def __init__(self, index: Index) -> None:
+    def __init__(self, entries: Sequence[Entry], load: Callable[[Entry], VideoEncoding], folder: Path) -> None:
+        """Read the stored file, or learn and store it.
+
+        Args:
+            entries: the videos.
+            load: the encoding of one of them.
+            folder: of the index.
+        """
         self._faiss = _faiss()
-        self._path = index.folder / "search.faiss"
-        self._digest_path = index.folder / "search.sha256"
-        self._source = index
-        self._stored = self._load()
-        super().__init__(index)
+        self._path = folder / "search.faiss"
+        self._digest_path = folder / "search.sha256"
+        self._table_digest = hashlib.sha256(json.dumps([asdict(entry) for entry in entries]).encode()).hexdigest()
+        self._stored = self._read_stored()
+        super().__init__(entries, load)
         if self._stored is None:
             self._save()
 
-    def _load(self) -> Any:
+    def _read_stored(self) -> Any:
         if not self._path.is_file() or not self._digest_path.is_file():
             return None
         content = np.fromfile(self._path, dtype=np.uint8)
@@ -125,7 +163,7 @@ class FaissSearch(Search):
         return self._faiss.deserialize_index(content)
 
     def _identity(self, content: np.ndarray) -> str:
-        digest = hashlib.sha256(self._source.table_digest().encode())
+        digest = hashlib.sha256(self._table_digest.encode())
         digest.update(content.tobytes())
         return digest.hexdigest()
 
@@ -134,21 +172,21 @@ class FaissSearch(Search):
         write_atomically(self._digest_path, lambda file: file.write(self._identity(content).encode()))
         write_atomically(self._path, lambda file: file.write(content.tobytes()))
 
-    def _read(self, index: Index) -> None:
-        self._index = self._stored if self._stored is not None else self._trained(index)
-        super()._read(index)
+    def _read(self) -> None:
+        self._index = self._stored if self._stored is not None else self._trained()
+        super()._read()
         self._index.nprobe = max(8, self._index.nlist // 8)
 
     def _add(self, part: slice, vectors: np.ndarray) -> None:
         if self._stored is None:
             self._index.add(np.ascontiguousarray(vectors, dtype=np.float32))
 
-    def _trained(self, index: Index) -> Any:
+    def _trained(self) -> Any:
         """An empty inverted file whose cells were learned from an even sample of the collection."""
         total = int(self._starts[-1])
         cells = int(np.clip(4 * np.sqrt(total), 1, max(1, total // 39)))  # faiss wants 39 vectors per cell at least
         step = max(1, total // (_TRAINING * cells))
-        sample = np.concatenate([e.tensors["embeddings"].float().numpy()[::step] for _, e in index.loaded()])
+        sample = np.concatenate([e.tensors["embeddings"].float().numpy()[::step] for e in self._encodings()])
         faiss = self._faiss
         coarse = faiss.IndexFlatIP(sample.shape[1])
         made = faiss.IndexIVFScalarQuantizer(
@@ -184,9 +222,9 @@ def choose_engine(engine: str, frames: int) -> str:
     return "faiss"
 
 
-def open_search(engine: str, index: Index) -> Search:
-    """The search of an index."""
-    return FaissSearch(index) if engine == "faiss" else ExactSearch(index)
+def open_search(engine: str, entries: Sequence[Entry], load: Callable[[Entry], VideoEncoding], folder: Path) -> Search:
+    """The search of the index in a folder; see `choose_engine`."""
+    return FaissSearch(entries, load, folder) if engine == "faiss" else ExactSearch(entries, load)
 
 
 def _faiss() -> Any:

@@ -1,4 +1,4 @@
-"""The commands under `refocus-select evaluate`: this file has `needle`, `question_cli` the others."""
+"""The options of `refocus-select evaluate needle`, `qa`, `evidence`, `export` and `report`."""
 
 from __future__ import annotations
 
@@ -6,27 +6,56 @@ import argparse
 from pathlib import Path
 from typing import Any
 
-from ..errors import InputError
 from ..weights import DEFAULT_SELECTOR
-from .question_cli import add_question_commands
+from . import commands as run
 
-_EXAMPLE = """\
+_NEEDLE = """\
 example:
   refocus-select evaluate needle film.mp4 --needles examples/needles --selectors uniform topk mdp3 mini --out results/
 
 Writes trials.jsonl (every single choice; an evaluation that was broken off goes on from there), summary.json,
 needle.png, and a report (report.md, report.html) into the folder, and prints the table."""
 
+_QA = """\
+examples:
+  refocus-select evaluate qa videomme data/Video-MME --model Qwen/Qwen2.5-VL-7B-Instruct --out results/videomme \\
+      --selectors uniform aks mini --encoder google/siglip2-base-patch16-224 --frames 8 16 32
+  torchrun --nproc-per-node 8 -m refocus_select evaluate qa …            the same, a part of the videos on each GPU
+  refocus-select evaluate qa questions mine.jsonl --model my_model:answerer --selectors uniform mini --out results/mine
+
+Every prediction is kept in the folder: a run that was broken off goes on from there, and more selectors or numbers of
+frames may join later. Writes report.md, report.html and summary.json, and prints the table."""
+
+_EVIDENCE = """\
+example:
+  refocus-select evaluate evidence nextgqa data/NExT-GQA --selectors uniform aks mini --frames 4 8 16 --out results/gqa
+
+Recall is the share of evidence spans that hold a chosen frame, precision the share of chosen frames in a span, coverage
+the share of the evidence's time that is near a chosen frame. No model answers anything."""
+
+_EXPORT = """\
+examples:
+  refocus-select evaluate export results/videomme --selector mini -n 32 --out mini-32.jsonl
+  refocus-select evaluate export results/videomme --selector mini -n 32 --out mini.db --like work/frameidx/…/cand0
+
+The second writes a frame index database for scripts/evaluate.sh of the authors' release; its keys are taken from one
+that their scripts/prepare.sh made for the same benchmark."""
+
 
 def add_evaluate(commands: Any) -> None:
     """Add `evaluate` to the subcommands of the command line."""
     evaluate = commands.add_parser("evaluate", help="measure selectors side by side")
     kinds = evaluate.add_subparsers(title="evaluations", metavar="KIND", required=True)
+    for add in (_add_needle, _add_qa, _add_evidence, _add_export, _add_report):
+        add(kinds)
+
+
+def _add_needle(kinds: Any) -> None:
     needle = kinds.add_parser(
         "needle",
         help="find a picture that was hidden in a video",
         description="Hide pictures at several depths among the candidate frames of a video, and count who finds them.",
-        epilog=_EXAMPLE,
+        epilog=_NEEDLE,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     needle.add_argument("video", metavar="VIDEO", help="the haystack")
@@ -41,61 +70,107 @@ def add_evaluate(commands: Any) -> None:
     needle.add_argument("--depths", type=int, default=10, metavar="D", help="evenly spaced depths (default: 10)")
     needle.add_argument("--out", type=Path, metavar="DIR", help="keep all trials, the summary and the heat maps there")
     needle.add_argument("-v", "--verbose", action="store_true", help="say more on standard error")
-    needle.set_defaults(run=_needle)
-    add_question_commands(kinds)
+    needle.set_defaults(run=run.needle)
 
 
-def _needle(arguments: argparse.Namespace) -> int:
-    import numpy as np
-
-    from . import needle as n
-    from .choosers import load_selector, settings_of
-    from .question_cli import record_run
-    from .report import build_report
-    from .run import check_setup
-
-    if arguments.depths < 1:
-        raise InputError(f"--depths must be at least 1, not {arguments.depths}")
-    needles = n.load_needles(arguments.needles)
-    selectors = [
-        load_selector(name, encoder=arguments.encoder, device=arguments.device)
-        for name in dict.fromkeys(arguments.selectors)
-    ]
-    options: dict[str, Any] = {
-        "lengths": tuple(arguments.lengths or n.LENGTHS),
-        "depths": tuple(round(float(depth), 4) for depth in np.linspace(0, 1, arguments.depths)),
-        "num_frames": arguments.num_frames,
-    }
-    if arguments.out is None:
-        trials = list(n.run_needles(arguments.video, needles, selectors, **options))
-        print(n.table(n.summarise(trials)))
-        return 0
-    record_run(arguments.out / "runs.jsonl")
-    facts = {
-        "kind": "needle",
-        "video": _identity(arguments.video),
-        "needles": {needle.name: needle.question for needle in needles},
-        "selectors": {s.name: {"fingerprint": s.fingerprint, "settings": settings_of(s)} for s in selectors},
-        "frames": [arguments.num_frames],
-    }
-    record = arguments.out / "trials.jsonl"
-    check_setup(arguments.out / "setup.json", facts)
-    trials = n.read_trials(record)
-    with record.open("a", encoding="utf-8") as file:
-        for trial in n.run_needles(
-            arguments.video, needles, selectors, done={trial.key for trial in trials}, **options
-        ):
-            n.write_trial(trial, file)
-            trials.append(trial)
-    trials = [trial for trial in trials if trial.num_frames == arguments.num_frames]
-    print(n.table(n.summarise(trials)))
-    print(f"written: {n.draw_heat_maps(trials, arguments.out / 'needle.png')}")
-    print(f"written: {build_report(arguments.out).html}")
-    return 0
+def _add_qa(kinds: Any) -> None:
+    qa = kinds.add_parser(
+        "qa",
+        help="answer multiple-choice questions from the frames of each selector",
+        description="Put every selector in front of the same video model, at the same numbers of frames.",
+        epilog=_QA,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    _add_questions(qa)
+    model = qa.add_argument_group("the model")
+    model.add_argument(
+        "--model",
+        required=True,
+        metavar="NAME",
+        help="folder or Hub id of a video model, module:attribute of your own answerer, or reference:NAME",
+    )
+    model.add_argument("--scoring", choices=("generate", "logits"), default="generate", help="default: generate")
+    model.add_argument("--max-new-tokens", type=int, default=16, metavar="N", help="of an answer (default: 16)")
+    model.add_argument("--preamble", default="", metavar="TEXT", help="words in front of the question")
+    model.add_argument("--instruction", metavar="TEXT", help="words behind the options (default: ask for a letter)")
+    model.add_argument("--system-prompt", metavar="TEXT", help="the model's system prompt")
+    model.add_argument("--timestamps", default="auto", help="how the model is told times (default: auto)")
+    model.add_argument("--temporal-merge", default="auto", help="for models that merge frames (default: auto)")
+    model.add_argument("--dtype", help="of the model's weights (default: bfloat16 on a GPU, else float32)")
+    model.add_argument("--attn-implementation", metavar="NAME", help="e.g. flash_attention_2")
+    qa.set_defaults(run=run.qa)
 
 
-def _identity(video: str) -> str:
-    from ..video import open_video
+def _add_evidence(kinds: Any) -> None:
+    evidence = kinds.add_parser(
+        "evidence",
+        help="measure whether the frames lie where a question is answered",
+        description="Measure the frames of each selector against marked time spans.",
+        epilog=_EVIDENCE,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    _add_questions(evidence)
+    evidence.add_argument(
+        "--tolerance", type=float, metavar="SEC", help="how far a frame may miss a span (default: the benchmark's)"
+    )
+    evidence.add_argument("--reach", type=float, metavar="SEC", help="what a frame covers to each side (default: 1)")
+    evidence.set_defaults(run=run.evidence)
 
-    with open_video(video) as source:
-        return source.fingerprint
+
+def _add_export(kinds: Any) -> None:
+    export = kinds.add_parser(
+        "export",
+        help="write the frames that a selector chose",
+        description="Write the frames of one selector from the folder of an evaluation.",
+        epilog=_EXPORT,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    export.add_argument("results", type=Path, metavar="DIR", help="folder of an evaluation")
+    export.add_argument("--selector", required=True, metavar="NAME", help="whose frames")
+    export.add_argument("-n", "--num-frames", type=int, required=True, metavar="K", help="at which number of frames")
+    export.add_argument("--out", type=Path, required=True, metavar="FILE", help="lines of JSON, or a database")
+    export.add_argument("--like", type=Path, metavar="DB", help="write a database with the keys of this one")
+    export.set_defaults(run=run.export, verbose=False)
+
+
+def _add_report(kinds: Any) -> None:
+    report = kinds.add_parser(
+        "report",
+        help="write the report of an evaluation again",
+        description="Write report.md and report.html from whatever results are in the folder, and print the table.",
+    )
+    report.add_argument("results", type=Path, metavar="DIR", help="folder of an evaluation")
+    report.add_argument("--baseline", default="uniform", metavar="NAME", help="compared with (default: uniform)")
+    report.add_argument("--seed", type=int, default=0, help="of the bootstrap (default: 0)")
+    report.set_defaults(run=run.report, verbose=False)
+
+
+def _add_questions(parser: argparse.ArgumentParser) -> None:
+    """What question answering and evidence recall have in common."""
+    parser.add_argument("benchmark", metavar="BENCHMARK", help="videomme, longvideobench, mlvu, nextqa, egoschema, "
+                        "lvbench, lvhaystack, momentseeker, nextgqa, or questions (your own table)")  # fmt: skip
+    parser.add_argument("folder", metavar="PATH", help="where it was unpacked; for questions the file")
+    parser.add_argument("--out", type=Path, required=True, metavar="DIR", help="where all results are kept")
+    data = parser.add_argument_group("questions and videos")
+    data.add_argument("--annotations", metavar="FILE", help="the list of questions, if it has another name")
+    data.add_argument("--videos", metavar="DIR", help="folder of the videos (default: PATH and below)")
+    data.add_argument("--split", metavar="NAME", help="which part (default: the benchmark's usual one)")
+    data.add_argument("--limit", type=int, metavar="N", help="the first N questions only")
+    selectors = parser.add_argument_group("selectors")
+    selectors.add_argument(
+        "--selectors", nargs="+", default=["uniform", DEFAULT_SELECTOR], metavar="NAME", help="compared"
+    )
+    selectors.add_argument("--selections", nargs="+", default=[], metavar="FILE", help="what others selected "
+                           "(.jsonl, .json, or a database of the authors' release); FILE=NAME names it")  # fmt: skip
+    selectors.add_argument("--encoder", metavar="NAME", help="dual encoder of the algorithms: a folder or a Hub id")
+    selectors.add_argument("--frames", nargs="+", type=int, default=[32], metavar="K", help="numbers of frames")
+    selectors.add_argument("--fps", type=float, help="candidates per second at most (default: each selector's own)")
+    selectors.add_argument("--max-frames", type=int, metavar="F", help="candidates in all at most")
+    selectors.add_argument("--options-to-selector", action="store_true", help="give selectors the options too")
+    selectors.add_argument("--cache", metavar="DIR", help="keep encodings there (default: REFOCUS_CACHE_DIR if set)")
+    selectors.add_argument("--baseline", default="uniform", metavar="NAME", help="compared with (default: uniform)")
+    running = parser.add_argument_group("running")
+    running.add_argument("--device", help="where selectors and model run (default: a GPU for each process)")
+    running.add_argument("--shard", metavar="I/N", help="this part of the videos (default: RANK of WORLD_SIZE)")
+    running.add_argument("--seed", type=int, default=0, help="of the bootstrap (default: 0)")
+    running.add_argument("-v", "--verbose", action="store_true", help="say more on standard error")

@@ -15,7 +15,7 @@ from ..errors import InputError
 from ..statistics import Interval
 from . import figures
 from .evidence import MEASURES, EvidenceScore
-from .needle import Trial, draw_heat_maps, read_trials, summarise
+from .needle_trials import Trial, draw_heat_maps, read_trials, summarise
 from .pages import Code, Figure, Heading, Part, Table, Text, write_report
 from .qa import Prediction
 from .records import read_records, write_json

@@ -1,5 +1,7 @@
+"""`python -m refocus_select.train_selector CONFIG …`, also under `accelerate launch` and `torchrun`."""
+
 import sys
 
-from .cli import main
+from ..cli import main
 
-sys.exit(main())
+sys.exit(main(["train", *sys.argv[1:]]))

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -127,10 +126,3 @@ def _settings() -> int:
         shown = default if len(default) <= 40 else "…"
         print(f"{name:<34} {shown:<22} {meaning}{f'  [{source}]' if source else ''}")
     return 0
-
-
-def main() -> int:
-    """`python -m refocus_select.train_selector CONFIG …`, also under `accelerate launch` and `torchrun`."""
-    from ..cli import main as command_line
-
-    return command_line(["train", *sys.argv[1:]])

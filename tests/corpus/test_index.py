@@ -12,7 +12,9 @@ import torch
 
 from refocus_select import FrameSelector, cli
 from refocus_select.corpus import Index
-from refocus_select.corpus import search as search_module
+from refocus_select.corpus.index_files import Entry
+from refocus_select.corpus.search import open_search
+from refocus_select.encoding import VideoEncoding
 from refocus_select.errors import EncodingError, InputError
 from tests.corpus.clips import FILM, write_clips
 from tests.corpus.selectors import Counting
@@ -60,8 +62,8 @@ def test_search_finds_the_best_frames_of_all_videos(built, mini):
     vector = mini.encoder.encode_text([question]).numpy()[0]
     everything = sorted(
         (
-            (float(vector @ embedding), entry.video, float(time))
-            for entry, encoding in index.loaded()
+            (float(vector @ embedding), video, float(time))
+            for video, encoding in ((video, index.encoding(video)) for video in index.videos)
             for embedding, time in zip(encoding.tensors["embeddings"].float().numpy(), encoding.timestamps, strict=True)
         ),
         reverse=True,
@@ -90,30 +92,21 @@ def test_faiss_finds_the_same(built):
 
 
 def test_faiss_misses_little_in_a_large_collection(tmp_path):
-    """20,000 vectors around 200 centres, searched through a stand-in for an index."""
+    """20,000 vectors around 200 centres."""
     pytest.importorskip("faiss")
     random = np.random.default_rng(0)
     centres = random.normal(size=(200, 64)).astype(np.float32)
     vectors = (centres[random.integers(0, 200, 20_000)] + 0.7 * random.normal(size=(20_000, 64))).astype(np.float32)
-
-    class Collection:
-        def __init__(self, folder):
-            self.folder = folder
-            self.parts = np.split(vectors, 100)
-            self.entries = {str(i): type("E", (), {"candidates": len(p)}) for i, p in enumerate(self.parts)}
-            self.videos = list(self.entries)
-
-        def loaded(self):
-            for part in self.parts:
-                tensors = {"embeddings": torch.from_numpy(part)}
-                fields = {"tensors": tensors, "timestamps": np.arange(len(part)) / 2, "indices": np.arange(len(part))}
-                yield None, type("V", (), fields)
-
-        def table_digest(self):
-            return "digest"
+    encodings = {
+        str(number): VideoEncoding(
+            {"embeddings": torch.from_numpy(part)}, np.arange(200), np.arange(200) / 2, {}, "", "", ""
+        )
+        for number, part in enumerate(np.split(vectors, 100))
+    }
+    entries = [Entry(name, name, name, "", 0, len(encoding), 100.0) for name, encoding in encodings.items()]
 
     def found(engine, folder):
-        searched = search_module.open_search(engine, Collection(folder))
+        searched = open_search(engine, entries, lambda entry: encodings[entry.video], folder)
         asked = centres[:40] + 0.3 * np.random.default_rng(1).normal(size=(40, 64)).astype(np.float32)
         return [{(h.video, h.index) for h in searched.best(vector, 10, 0.0)} for vector in asked]
 

@@ -13,17 +13,14 @@ from PIL import Image
 from refocus_select import open_video
 from refocus_select.cli import main
 from refocus_select.errors import InputError
-from refocus_select.evaluation.needle import (
-    Needle,
+from refocus_select.evaluation.needle import Needle, load_needles, run_needles, text_card
+from refocus_select.evaluation.needle_trials import (
     Trial,
     draw_heat_maps,
-    load_needles,
     read_trials,
     recall_grid,
-    run_needles,
     summarise,
     table,
-    text_card,
     write_trial,
 )
 from refocus_select.selectors import UniformSelector

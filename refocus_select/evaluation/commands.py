@@ -1,4 +1,4 @@
-"""The commands `refocus-select evaluate qa`, `evidence`, `export` and `report`."""
+"""What `refocus-select evaluate needle`, `qa`, `evidence`, `export` and `report` do."""
 
 from __future__ import annotations
 
@@ -13,142 +13,63 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..errors import InputError
-from ..weights import DEFAULT_SELECTOR
 
 if TYPE_CHECKING:
     from ..questions import Problem, Question
     from .benchmarks import QuestionSet
     from .choosers import Chooser
 
-_QA = """\
-examples:
-  refocus-select evaluate qa videomme data/Video-MME --model Qwen/Qwen2.5-VL-7B-Instruct --out results/videomme \\
-      --selectors uniform aks mini --encoder google/siglip2-base-patch16-224 --frames 8 16 32
-  torchrun --nproc-per-node 8 -m refocus_select evaluate qa …            the same, a part of the videos on each GPU
-  refocus-select evaluate qa questions mine.jsonl --model my_model:answerer --selectors uniform mini --out results/mine
 
-Every prediction is kept in the folder: a run that was broken off goes on from there, and more selectors or numbers of
-frames may join later. Writes report.md, report.html and summary.json, and prints the table."""
+def needle(arguments: argparse.Namespace) -> int:
+    """Hide needles, ask selectors, print and report the recall."""
+    import numpy as np
 
-_EVIDENCE = """\
-example:
-  refocus-select evaluate evidence nextgqa data/NExT-GQA --selectors uniform aks mini --frames 4 8 16 --out results/gqa
+    from .choosers import load_selector, settings_of
+    from .needle import LENGTHS, load_needles, run_needles
+    from .needle_trials import draw_heat_maps, read_trials, summarise, table, write_trial
+    from .report import build_report
+    from .run import check_setup
 
-Recall is the share of evidence spans that hold a chosen frame, precision the share of chosen frames in a span, coverage
-the share of the evidence's time that is near a chosen frame. No model answers anything."""
-
-_EXPORT = """\
-examples:
-  refocus-select evaluate export results/videomme --selector mini -n 32 --out mini-32.jsonl
-  refocus-select evaluate export results/videomme --selector mini -n 32 --out mini.db --like work/frameidx/…/cand0
-
-The second writes a frame index database for scripts/evaluate.sh of the authors' release; its keys are taken from one
-that their scripts/prepare.sh made for the same benchmark."""
-
-
-def add_question_commands(kinds: Any) -> None:
-    """Add the commands to those of `evaluate`."""
-    formatter = argparse.RawDescriptionHelpFormatter
-    qa = kinds.add_parser(
-        "qa",
-        help="answer multiple-choice questions from the frames of each selector",
-        description="Put every selector in front of the same video model, at the same numbers of frames.",
-        epilog=_QA,
-        formatter_class=formatter,
-    )
-    _add_questions(qa)
-    model = qa.add_argument_group("the model")
-    model.add_argument(
-        "--model",
-        required=True,
-        metavar="NAME",
-        help="folder or Hub id of a video model, module:attribute of your own answerer, or reference:NAME",
-    )
-    model.add_argument("--scoring", choices=("generate", "logits"), default="generate", help="default: generate")
-    model.add_argument("--max-new-tokens", type=int, default=16, metavar="N", help="of an answer (default: 16)")
-    model.add_argument("--preamble", default="", metavar="TEXT", help="words in front of the question")
-    model.add_argument("--instruction", metavar="TEXT", help="words behind the options (default: ask for a letter)")
-    model.add_argument("--system-prompt", metavar="TEXT", help="the model's system prompt")
-    model.add_argument("--timestamps", default="auto", help="how the model is told times (default: auto)")
-    model.add_argument("--temporal-merge", default="auto", help="for models that merge frames (default: auto)")
-    model.add_argument("--dtype", help="of the model's weights (default: bfloat16 on a GPU, else float32)")
-    model.add_argument("--attn-implementation", metavar="NAME", help="e.g. flash_attention_2")
-    qa.set_defaults(run=_qa)
-
-    evidence = kinds.add_parser(
-        "evidence",
-        help="measure whether the frames lie where a question is answered",
-        description="Measure the frames of each selector against marked time spans.",
-        epilog=_EVIDENCE,
-        formatter_class=formatter,
-    )
-    _add_questions(evidence)
-    evidence.add_argument(
-        "--tolerance", type=float, metavar="SEC", help="how far a frame may miss a span (default: the benchmark's)"
-    )
-    evidence.add_argument("--reach", type=float, metavar="SEC", help="what a frame covers to each side (default: 1)")
-    evidence.set_defaults(run=_evidence)
-
-    export = kinds.add_parser(
-        "export",
-        help="write the frames that a selector chose",
-        description="Write the frames of one selector from the folder of an evaluation.",
-        epilog=_EXPORT,
-        formatter_class=formatter,
-    )
-    export.add_argument("results", type=Path, metavar="DIR", help="folder of an evaluation")
-    export.add_argument("--selector", required=True, metavar="NAME", help="whose frames")
-    export.add_argument("-n", "--num-frames", type=int, required=True, metavar="K", help="at which number of frames")
-    export.add_argument("--out", type=Path, required=True, metavar="FILE", help="lines of JSON, or a database")
-    export.add_argument("--like", type=Path, metavar="DB", help="write a database with the keys of this one")
-    export.set_defaults(run=_export, verbose=False)
-
-    report = kinds.add_parser(
-        "report",
-        help="write the report of an evaluation again",
-        description="Write report.md and report.html from whatever results are in the folder, and print the table.",
-    )
-    report.add_argument("results", type=Path, metavar="DIR", help="folder of an evaluation")
-    report.add_argument("--baseline", default="uniform", metavar="NAME", help="compared with (default: uniform)")
-    report.add_argument("--seed", type=int, default=0, help="of the bootstrap (default: 0)")
-    report.set_defaults(run=_report, verbose=False)
+    if arguments.depths < 1:
+        raise InputError(f"--depths must be at least 1, not {arguments.depths}")
+    needles = load_needles(arguments.needles)
+    selectors = [
+        load_selector(name, encoder=arguments.encoder, device=arguments.device)
+        for name in dict.fromkeys(arguments.selectors)
+    ]
+    options: dict[str, Any] = {
+        "lengths": tuple(arguments.lengths or LENGTHS),
+        "depths": tuple(round(float(depth), 4) for depth in np.linspace(0, 1, arguments.depths)),
+        "num_frames": arguments.num_frames,
+    }
+    if arguments.out is None:
+        trials = list(run_needles(arguments.video, needles, selectors, **options))
+        print(table(summarise(trials)))
+        return 0
+    _record_run(arguments.out / "runs.jsonl")
+    facts = {
+        "kind": "needle",
+        "video": _identity(arguments.video),
+        "needles": {needle.name: needle.question for needle in needles},
+        "selectors": {s.name: {"fingerprint": s.fingerprint, "settings": settings_of(s)} for s in selectors},
+        "frames": [arguments.num_frames],
+    }
+    record = arguments.out / "trials.jsonl"
+    check_setup(arguments.out / "setup.json", facts)
+    trials = read_trials(record)
+    with record.open("a", encoding="utf-8") as file:
+        for trial in run_needles(arguments.video, needles, selectors, done={trial.key for trial in trials}, **options):
+            write_trial(trial, file)
+            trials.append(trial)
+    trials = [trial for trial in trials if trial.num_frames == arguments.num_frames]
+    print(table(summarise(trials)))
+    print(f"written: {draw_heat_maps(trials, arguments.out / 'needle.png')}")
+    print(f"written: {build_report(arguments.out).html}")
+    return 0
 
 
-def _add_questions(parser: argparse.ArgumentParser) -> None:
-    """What question answering and evidence recall have in common."""
-    parser.add_argument("benchmark", metavar="BENCHMARK", help="videomme, longvideobench, mlvu, nextqa, egoschema, "
-                        "lvbench, lvhaystack, momentseeker, nextgqa, or questions (your own table)")  # fmt: skip
-    parser.add_argument("folder", metavar="PATH", help="where it was unpacked; for questions the file")
-    parser.add_argument("--out", type=Path, required=True, metavar="DIR", help="where all results are kept")
-    data = parser.add_argument_group("questions and videos")
-    data.add_argument("--annotations", metavar="FILE", help="the list of questions, if it has another name")
-    data.add_argument("--videos", metavar="DIR", help="folder of the videos (default: PATH and below)")
-    data.add_argument("--split", metavar="NAME", help="which part (default: the benchmark's usual one)")
-    data.add_argument("--limit", type=int, metavar="N", help="the first N questions only")
-    selectors = parser.add_argument_group("selectors")
-    selectors.add_argument(
-        "--selectors", nargs="+", default=["uniform", DEFAULT_SELECTOR], metavar="NAME", help="compared"
-    )
-    selectors.add_argument("--selections", nargs="+", default=[], metavar="FILE", help="what others selected "
-                           "(.jsonl, .json, or a database of the authors' release); FILE=NAME names it")  # fmt: skip
-    selectors.add_argument("--encoder", metavar="NAME", help="dual encoder of the algorithms: a folder or a Hub id")
-    selectors.add_argument("--frames", nargs="+", type=int, default=[32], metavar="K", help="numbers of frames")
-    selectors.add_argument("--fps", type=float, help="candidates per second at most (default: each selector's own)")
-    selectors.add_argument("--max-frames", type=int, metavar="F", help="candidates in all at most")
-    selectors.add_argument("--options-to-selector", action="store_true", help="give selectors the options too")
-    selectors.add_argument("--cache", metavar="DIR", help="keep encodings there (default: REFOCUS_CACHE_DIR if set)")
-    selectors.add_argument("--baseline", default="uniform", metavar="NAME", help="compared with (default: uniform)")
-    running = parser.add_argument_group("running")
-    running.add_argument("--device", help="where selectors and model run (default: a GPU for each process)")
-    running.add_argument("--shard", metavar="I/N", help="this part of the videos (default: RANK of WORLD_SIZE)")
-    running.add_argument("--seed", type=int, default=0, help="of the bootstrap (default: 0)")
-    running.add_argument("-v", "--verbose", action="store_true", help="say more on standard error")
-
-
-# -- the commands ---------------------------------------------------------------------------------
-
-
-def _qa(arguments: argparse.Namespace) -> int:
+def qa(arguments: argparse.Namespace) -> int:
+    """Let a video model answer from the frames of each selector."""
     from ..questions import check_choices
     from .answerers import load_answerer
     from .qa import Prediction, answer_questions
@@ -173,7 +94,8 @@ def _qa(arguments: argparse.Namespace) -> int:
     return _evaluate(arguments, "qa", "predictions", asked, problems, choosers, facts, work)
 
 
-def _evidence(arguments: argparse.Namespace) -> int:
+def evidence(arguments: argparse.Namespace) -> int:
+    """Measure the frames of each selector against marked time spans."""
     from ..questions import Problem
     from .evidence import REACH, EvidenceScore, score_evidence
 
@@ -195,7 +117,8 @@ def _evidence(arguments: argparse.Namespace) -> int:
     return _evaluate(arguments, "evidence", "scores", asked, problems, choosers, facts, work)
 
 
-def _export(arguments: argparse.Namespace) -> int:
+def export(arguments: argparse.Namespace) -> int:
+    """Write the frames that one selector chose."""
     import json
 
     from ..questions import Question
@@ -224,7 +147,8 @@ def _export(arguments: argparse.Namespace) -> int:
     return 0
 
 
-def _report(arguments: argparse.Namespace) -> int:
+def report(arguments: argparse.Namespace) -> int:
+    """Write the report of an evaluation again."""
     from .report import build_report
 
     written = build_report(arguments.results, baseline=arguments.baseline, seed=arguments.seed)
@@ -266,7 +190,7 @@ def _evaluate(
         },
     }
     check_setup(folder / "setup.json", facts)
-    record_run(shard.file(folder, "runs"))
+    _record_run(shard.file(folder, "runs"))
     finished = shard.file(folder, "finished").with_suffix(".json")
     finished.unlink(missing_ok=True)
     counted = {"missing": dict(asked.missing), "left_out": dict(asked.left_out)}
@@ -370,7 +294,7 @@ def _sampling(arguments: argparse.Namespace) -> dict[str, Any]:
     return {name: value for name, value in asked.items() if value is not None}
 
 
-def record_run(path: Path) -> None:
+def _record_run(path: Path) -> None:
     """Keep the command and the versions of everything that takes part, a line per run."""
     from .pages import versions
     from .records import RecordWriter
@@ -379,3 +303,10 @@ def record_run(path: Path) -> None:
     command = shlex.join(["refocus-select", *sys.argv[1:]])
     with RecordWriter(path) as runs:
         runs.write({"time": now, "command": command, "versions": versions()})
+
+
+def _identity(video: str) -> str:
+    from ..video import open_video
+
+    with open_video(video) as source:
+        return source.fingerprint
