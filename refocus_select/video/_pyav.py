@@ -15,6 +15,7 @@ from refocus_select.errors import VideoDecodeError
 from refocus_select.video._damage import LATE, Damage, Rescuer, rank_of
 from refocus_select.video._decoder import STEPS_BACK, Decoder, first_look
 from refocus_select.video.base import SpanReader, Video, VideoMetadata
+from refocus_select.video.container import PYAV
 from refocus_select.video.engine import Put, Span
 from refocus_select.video.index import forget, frame_index
 from refocus_select.video.plan import Group, Plan, find_anchors, group_targets, share, snap_to_keyframes
@@ -23,6 +24,8 @@ if TYPE_CHECKING:
     from av.packet import Packet
     from av.video.frame import VideoFrame
 
+# PyAV 17 and later start threads for each picture unless told otherwise; earlier ones never do.
+_ONE_THREAD: dict[str, int] = {"threads": 1} if PYAV >= 17 else {}
 _OVERRUN = 64  # packets read beyond the last wanted time before a missing packet is given up
 _DECODER_BYTES = 320 * 2**20  # for the reference pictures of all decoders together
 
@@ -198,9 +201,8 @@ class Reader:
         """A decoded picture as RGB `[H, W, 3]`, scaled and turned; a view of memory that belongs to the scaler."""
         quarter_turns = self.video.rotation // 90
         height, width = self.size if quarter_turns % 2 == 0 else self.size[::-1]
-        # One thread and one scaler for all pictures: PyAV's default starts threads for each.
         scaled = self.decoder.reformatter.reformat(
-            frame, width=width, height=height, format="rgb24", interpolation=Interpolation.BILINEAR, threads=1
+            frame, width=width, height=height, format="rgb24", interpolation=Interpolation.BILINEAR, **_ONE_THREAD
         )
         plane = scaled.planes[0]
         rows = np.frombuffer(memoryview(plane), dtype=np.uint8).reshape(-1, plane.line_size)[:height, : width * 3]

@@ -22,6 +22,9 @@ DEMUXERS = (
     "live_flv,ogg,asf,asf_o,gif,apng,nut,mxf,yuv4mpegpipe,rm,dv,vc1,vc1test,mjpeg,swf,nsv,wtv,gxf,mp3,aac,flac,wav,"
     "ac3,caf,aiff,amr,w64,vob,h263,h261,cavsvideo,dirac,lxf,mv,roq,smk,bink,film_cpk,4xm,ea,psxstr,thp,vivo,nuv,pva"
 )
+# PyAV 15 to 19 are supported. 19 dropped this argument and reads text that is not UTF-8 without it.
+PYAV = int(av.__version__.split(".")[0])
+_TEXT_OPTIONS: dict[str, Any] = {"metadata_errors": "replace"} if PYAV < 19 else {}
 _PLAYLIST_STARTS = (b"#EXTM3U", b"ffconcat", b"[playlist]", b"v=0", b"<?xml", b"<MPD", b"<smil", b"[InternetShortcut]")
 
 
@@ -42,7 +45,7 @@ def open_container(path: str, name: str) -> tuple[InputContainer, VideoStream]:
             path,
             mode="r",
             container_options={"protocol_whitelist": "file", "format_whitelist": DEMUXERS},
-            metadata_errors="replace",
+            **_TEXT_OPTIONS,
         )
     except av.error.FFmpegError as error:
         raise _explain(path, name, error) from error
@@ -95,9 +98,10 @@ def _choose_stream(container: InputContainer, name: str) -> VideoStream:
         raise UnsupportedVideoError(
             f"{name}: pictures of {width}x{height} exceed the limit of {MAX_PIXELS} pixels; scale the video down first"
         )
-    for stream in container.streams:
-        if stream is not chosen:
-            stream.discard = av.stream.Discard.all  # its packets need not even be read
+    if hasattr(av.stream, "Discard"):  # PyAV 17.1
+        for stream in container.streams:
+            if stream is not chosen:
+                stream.discard = av.stream.Discard.all  # its packets need not even be read
     return chosen
 
 

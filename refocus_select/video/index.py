@@ -311,6 +311,8 @@ def _from_table(container: InputContainer, stream: VideoStream, file_size: int) 
     The table holds decoding times only. If those are equally spaced, n distinct presentation times on the same grid
     between the first and the (n-1)th step are the whole grid. The ends are checked here, the rest while decoding.
     """
+    if not hasattr(stream, "index_entries"):  # before PyAV 17
+        return None
     entries = stream.index_entries
     count = stream.frames
     if "mp4" not in container.format.name or count < _TABLE_MINIMUM or len(entries) != count:

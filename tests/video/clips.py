@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import struct
 from collections.abc import Callable, Iterable
 from fractions import Fraction
 from pathlib import Path
@@ -72,24 +73,25 @@ def encode(
     container_options: dict[str, str] | None = None,
     pts: Callable[[int], int] | None = None,
     time_base: Fraction | None = None,
-    rotation: int = 0,
+    matrix: tuple[int, int, int, int] | None = None,
     audio: bool = False,
     keyframes: set[int] | None = None,
+    metadata: dict[str, str] | None = None,
 ) -> Path:
-    """Writes a video of `frames` numbered pictures; `pts(i)` in units of `time_base` makes the rate vary."""
+    """Writes a video of `frames` numbered pictures; `pts(i)` in units of `time_base` makes the rate vary;
+    `matrix` (mp4 and mov) says how players turn it, see `oriented`."""
     path = Path(path)
     with av.open(str(path), "w", format=container, container_options=container_options or {}) as output:
+        output.metadata.update(metadata or {})
         stream = output.add_stream(codec, rate=fps, options=dict(options or {}))
         stream.width, stream.height, stream.pix_fmt = width, height, pix_fmt
         base = time_base or 1 / Fraction(fps)
         stream.codec_context.time_base = base
         stream.thread_count = 1
-        if rotation:
-            stream.set_display_rotation(rotation)
         sound = output.add_stream("aac", rate=16000, layout="mono") if audio else None
         for number in range(frames):
             image = draw(number, width, height)
-            frame = av.VideoFrame.from_ndarray(image, format="rgb24").reformat(format=pix_fmt, threads=1)
+            frame = av.VideoFrame.from_ndarray(image, format="rgb24").reformat(format=pix_fmt)
             if keyframes is not None:
                 frame.pict_type = av.video.frame.PictureType.I if number in keyframes else 0
             frame.pts = pts(number) if pts else number
@@ -100,7 +102,16 @@ def encode(
         output.mux(stream.encode(None))
         if sound is not None:
             output.mux(sound.encode(None))
+    if matrix is not None:
+        path.write_bytes(oriented(path.read_bytes(), matrix))
     return path
+
+
+def oriented(mp4: bytes, matrix: tuple[int, int, int, int]) -> bytes:
+    """An mp4 with the first track's display matrix `a b c d`: a picture's point (x, y) is shown at (ax+cy, bx+dy)."""
+    a, b, c, d = (65536 * entry for entry in matrix)
+    place = mp4.index(b"tkhd") + 44
+    return mp4[:place] + struct.pack(">9i", a, b, 0, c, d, 0, 0, 0, 1 << 30) + mp4[place + 36 :]
 
 
 def _mux_sound(output, sound, number: int, samples: int) -> None:

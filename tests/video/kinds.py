@@ -94,9 +94,9 @@ KINDS: dict[str, dict[str, Any]] = {
     "ntsc.mp4": _kind(options=_options(g=20, bf=3), fps=Fraction(30000, 1001)),
     "ntsc.mkv": _kind(options=_options(g=20, bf=3), fps=Fraction(30000, 1001)),
     # geometry
-    "turned90.mp4": _kind(options=_options(g=20), rotation=90),
-    "turned180.mov": _kind(options=_options(g=20), rotation=180),
-    "turned270.mp4": _kind(options=_options(g=20), rotation=-90),
+    "turned90.mp4": _kind(options=_options(g=20), matrix=(0, -1, 1, 0)),
+    "turned180.mov": _kind(options=_options(g=20), matrix=(-1, 0, 0, -1)),
+    "turned270.mp4": _kind(options=_options(g=20), matrix=(0, 1, -1, 0)),
     "odd.mp4": _kind(options=_options(g=20), width=161, height=97, pix_fmt="yuv444p"),
     "odd.webm": _kind(
         codec="libvpx-vp9", options=_options(g=20, cpu_used=6, deadline="realtime"), width=161, height=97

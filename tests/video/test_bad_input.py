@@ -154,7 +154,7 @@ def test_sound_with_a_cover_picture(clip: Clip, tmp_path: Path) -> None:
         sound = output.add_stream_from_template(given.streams.audio[0])
         cover = output.add_stream("mjpeg", rate=1)
         cover.width, cover.height, cover.pix_fmt = 64, 48, "yuvj420p"
-        cover.disposition = av.stream.Disposition.attached_pic
+        cover.disposition = av.stream.Disposition.attached_pic.value
         picture = av.VideoFrame.from_ndarray(np.zeros((48, 64, 3), np.uint8)).reformat(format="yuvj420p")
         packets = [*cover.encode(picture), *cover.encode(None)]
         for packet in packets:
@@ -189,6 +189,16 @@ def test_one_frame_and_no_duration(clip: Clip, tmp_path: Path) -> None:
     same_time = encode(tmp_path / "still.mkv", 3, codec="ffv1", pts=lambda i: 0 if i == 0 else i)
     with open_video(same_time) as video:
         assert video.metadata.duration > 0
+
+
+def test_text_that_is_not_utf8(tmp_path: Path) -> None:
+    """A title in Latin-1, as old tools write it."""
+    path = encode(tmp_path / "title.mkv", 5, metadata={"title": "XXXXXX"})
+    data = path.read_bytes()
+    assert data.count(b"XXXXXX") == 1
+    path.write_bytes(data.replace(b"XXXXXX", "Ca\xf1\xf3n\xe9".encode("latin-1")))
+    with open_video(path) as video:
+        assert read_all(video.get_frames([0, 4]).data) == [0, 4]
 
 
 # -- damage --------------------------------------------------------------------------------------------------------
@@ -239,7 +249,8 @@ def test_damaged_files_give_what_is_left(clip: Clip, front_loaded: Path, tmp_pat
             for index, good, number, picture in zip(frames.indices, frames.valid, shown, frames.data, strict=True)
             if good and np.abs(picture.astype(int) - pictures[number]).mean() > 6
         ]
-        assert wrong == []
+        # AV1 has no checks within a picture: one that is damaged only at its end may decode without an error.
+        assert len(wrong) <= (name == "av1.webm"), wrong
         assert frames.valid.sum() >= len(video) // 3
         assert (frames.indices[~frames.valid] < np.flatnonzero(~frames.valid)).all(), "earlier pictures stand in"
         if not frames.valid.all():
