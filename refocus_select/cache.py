@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from .errors import EncodingError, InputError
+from .plain_text import parse_json
 
 if TYPE_CHECKING:
     from .encoding import VideoEncoding
@@ -59,7 +60,7 @@ class EncodingCache:
 
     A file is written under a temporary name and moved into place when complete, so that a process that is killed leaves
     no half entry. When the folder outgrows its limit the entries that were not used for longest go first. An entry that
-    cannot be read counts as missing and is removed.
+    is damaged counts as missing and is removed; one that this user may not read counts as missing and stays.
     """
 
     def __init__(self, folder: str | os.PathLike[str] | None = None, *, max_bytes: int | None = None) -> None:
@@ -89,6 +90,9 @@ class EncodingCache:
                 encoding = VideoEncoding.load(path)
             except EncodingError as error:
                 if not path.is_file():  # another process has just evicted it
+                    return None
+                if isinstance(error.__cause__, PermissionError):
+                    logger.warning("an entry of the cache may not be read: %s", error)
                     return None
                 if last:  # the first time, it may have been evicted and written again meanwhile
                     logger.warning("a damaged entry of the cache is removed: %s", error)
@@ -169,7 +173,7 @@ def encoding_key(
     video: Video, selector_fingerprint: str, plan: CandidatePlan, *, size: tuple[int, int] | None, exact: bool
 ) -> str:
     """What decides an encoding: the video, the selector, the candidate frames, and how they are decoded."""
-    facts = ["1", video.fingerprint, selector_fingerprint, size, exact, video.metadata.backend]
+    facts = ["2", video.fingerprint, selector_fingerprint, size, exact, video.metadata.backend]
     digest = hashlib.sha256(json.dumps(facts).encode())
     digest.update(plan.indices.tobytes())
     digest.update(plan.timestamps.tobytes())  # a caller may have given the times of the frames
@@ -244,6 +248,6 @@ def _facts(path: Path) -> tuple[str, str, int] | None:
         with safe_open(str(path), framework="np") as file:
             header = file.metadata() or {}
             count = file.get_slice("indices").get_shape()[0]
-        return str(json.loads(header["video"])["source"]), header["selector"], int(count)
-    except (SafetensorError, OSError, KeyError, ValueError):
+        return str(parse_json(header["video"])["source"]), header["selector"], int(count)
+    except (SafetensorError, OSError, KeyError, IndexError, TypeError, ValueError):
         return None

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
+import math
 import os
 import tempfile
 from collections.abc import Mapping
@@ -13,12 +15,16 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from .errors import EncodingError
+from .plain_text import parse_json, shown
 
 if TYPE_CHECKING:
     import torch
 
 _FORMAT = "refocus-select/video-encoding"
-_VERSION = "1"
+_VERSION = "2"
+_WITHOUT_CHECKSUM = "1"  # still read: its fields are checked, but a flipped bit in a number cannot be noticed
+_TEXTS = ("video", "video_fingerprint", "selector", "selector_fingerprint", "warnings")
+_NUMBERS = ("num_frames", "duration", "start_time", "average_fps", "width", "height", "rotation", "keyframe_interval")
 
 
 @dataclass(frozen=True)
@@ -52,7 +58,7 @@ class VideoEncoding:
         return len(self.indices)
 
     def save(self, path: str | os.PathLike[str]) -> Path:
-        """Write the encoding as one safetensors file, under a temporary name first.
+        """Write the encoding as one safetensors file with a checksum, under a temporary name first.
 
         Raises:
             EncodingError: if the file cannot be written.
@@ -73,6 +79,7 @@ class VideoEncoding:
         body = {f"tensors.{name}": tensor.detach().cpu().contiguous() for name, tensor in self.tensors.items()}
         body["indices"] = torch.from_numpy(np.ascontiguousarray(self.indices, dtype=np.int64))
         body["timestamps"] = torch.from_numpy(np.ascontiguousarray(self.timestamps, dtype=np.float64))
+        header["checksum"] = _checksum(header, body)
         try:
             target.parent.mkdir(parents=True, exist_ok=True)
             handle, temporary = tempfile.mkstemp(prefix=f".{target.name}.", dir=target.parent)
@@ -89,31 +96,99 @@ class VideoEncoding:
 
     @classmethod
     def load(cls, path: str | os.PathLike[str]) -> VideoEncoding:
-        """Read a file that `save` wrote.
+        """Read a file that `save` wrote. Files of format 1, which have no checksum, are read as well.
 
         Raises:
             EncodingError: if the file is missing, damaged, or not an encoding.
         """
-        from safetensors import SafetensorError, safe_open
-
         source = Path(path)
         if not source.is_file():
             raise EncodingError(f"no encoding at {source}; make one with selector.encode(video).save({str(source)!r})")
-        try:
-            with safe_open(str(source), framework="pt") as file:
-                header = file.metadata() or {}
-                body = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-        except (SafetensorError, OSError, RuntimeError) as error:  # RuntimeError: torch, of a file removed meanwhile
-            raise EncodingError(f"{source} is damaged or no safetensors file ({error}); encode again") from error
-        if header.get("format") != _FORMAT or header.get("version") != _VERSION:
+        header, body = _read(source)
+        if header.get("format") != _FORMAT or header.get("version") not in (_VERSION, _WITHOUT_CHECKSUM):
             raise EncodingError(f"{source} is not a video encoding of this version; encode the video again")
-        return cls(
-            tensors={name.removeprefix("tensors."): t for name, t in body.items() if name.startswith("tensors.")},
-            indices=body["indices"].numpy(),
-            timestamps=body["timestamps"].numpy(),
-            video=json.loads(header["video"]),
-            video_fingerprint=header["video_fingerprint"],
-            selector=header["selector"],
-            selector_fingerprint=header["selector_fingerprint"],
-            warnings=tuple(json.loads(header["warnings"])),
-        )
+        promised = header.pop("checksum", None)
+        if (promised is not None or header["version"] == _VERSION) and promised != _checksum(header, body):
+            raise EncodingError(f"{source} is damaged: its checksum is wrong; encode the video again")
+        try:
+            return cls(
+                tensors={name.removeprefix("tensors."): t for name, t in body.items() if name.startswith("tensors.")},
+                indices=_series(body, "indices", np.int64),
+                timestamps=_series(body, "timestamps", np.float64),
+                **_facts(header),
+            )._checked()
+        except ValueError as error:
+            raise EncodingError(f"{source} is damaged: {error}; encode the video again") from error
+
+    def _checked(self) -> VideoEncoding:
+        """The encoding itself, if its parts belong together.
+
+        Raises:
+            ValueError: saying what is wrong.
+        """
+        if not len(self.indices) or len(self.indices) != len(self.timestamps):
+            raise ValueError(f"{len(self.indices)} frame numbers and {len(self.timestamps)} times")
+        if self.indices[0] < 0 or (np.diff(self.indices) < 0).any():
+            raise ValueError("the frame numbers are negative or out of order")
+        if not np.isfinite(self.timestamps).all() or (np.diff(self.timestamps) < 0).any():
+            raise ValueError("the times are not finite or out of order")
+        return self
+
+
+def _read(source: Path) -> tuple[dict[str, str], dict[str, torch.Tensor]]:
+    """Header and tensors of a safetensors file."""
+    from safetensors import SafetensorError, safe_open
+
+    try:
+        with safe_open(str(source), framework="pt") as file:
+            return dict(file.metadata() or {}), {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+    # RuntimeError: torch, of a file removed meanwhile; the others: types that this torch does not have.
+    except (SafetensorError, OSError, RuntimeError, AttributeError, KeyError, TypeError, ValueError) as error:
+        raise EncodingError(f"{source} is damaged or no safetensors file ({error}); encode again") from error
+
+
+def _checksum(header: Mapping[str, str], body: Mapping[str, torch.Tensor]) -> str:
+    """sha256 over header and tensors, in the order of their names."""
+    import torch
+
+    digest = hashlib.sha256(json.dumps(dict(header), sort_keys=True).encode())
+    for name in sorted(body):
+        tensor = body[name]
+        digest.update(json.dumps([name, str(tensor.dtype), list(tensor.shape)]).encode())
+        digest.update(tensor.flatten().view(torch.uint8).numpy())
+    return digest.hexdigest()
+
+
+def _series(body: Mapping[str, torch.Tensor], name: str, kind: type[np.generic]) -> np.ndarray:
+    """One of the two series, [F]."""
+    if name not in body:
+        raise ValueError(f"it has no {name}")
+    found = body[name].numpy() if str(body[name].dtype) == f"torch.{np.dtype(kind)}" else None
+    if found is None or found.ndim != 1:
+        raise ValueError(f"{name} are {body[name].dtype} {list(body[name].shape)}, not {np.dtype(kind)} [F]")
+    return found
+
+
+def _facts(header: Mapping[str, str]) -> dict[str, Any]:
+    """The fields that the header holds."""
+    missing = [name for name in _TEXTS if not isinstance(header.get(name), str)]
+    if missing:
+        raise ValueError(f"its header has no {', '.join(missing)}")
+    video, warnings = parse_json(header["video"]), parse_json(header["warnings"])
+    if not isinstance(video, dict) or not isinstance(video.get("source"), str):
+        raise ValueError("its header does not describe a video")
+    for name in _NUMBERS:
+        value = video.get(name, 0)
+        if name == "keyframe_interval" and value is None:
+            continue
+        if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
+            raise ValueError(f"{name} of the video is {shown(value)}")
+    if not isinstance(warnings, list) or not all(isinstance(warning, str) for warning in warnings):
+        raise ValueError("its warnings are no texts")
+    return {
+        "video": video,
+        "video_fingerprint": header["video_fingerprint"],
+        "selector": header["selector"],
+        "selector_fingerprint": header["selector_fingerprint"],
+        "warnings": tuple(warnings),
+    }

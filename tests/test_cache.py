@@ -179,14 +179,16 @@ def test_sizes_are_read_as_people_write_them():
 # -- damage ---------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("damage", ["empty", "half", "foreign"])
+@pytest.mark.parametrize("damage", ["empty", "half", "foreign", "bit"])
 def test_a_damaged_entry_is_replaced(tmp_path, damage, caplog):
     selector = Counting()
     selector.encode(video(), cache=tmp_path)
     (path,) = stored(tmp_path)
     whole = path.read_bytes()
-    path.write_bytes({"empty": b"", "half": whole[: len(whole) // 2], "foreign": b"something else" * 20}[damage])
-    assert EncodingCache(tmp_path).entries() == []
+    flipped = whole[:-2] + bytes([whole[-2] ^ 4]) + whole[-1:]
+    half = whole[: len(whole) // 2]
+    path.write_bytes({"empty": b"", "half": half, "foreign": b"something else" * 20, "bit": flipped}[damage])
+    assert len(EncodingCache(tmp_path).entries()) == (damage == "bit")  # headers are all that a list reads
     assert len(selector.encode(video(), cache=tmp_path)) == 12
     assert selector.reads == 2
     assert "damaged entry" in caplog.text
@@ -215,6 +217,22 @@ def test_an_entry_may_be_evicted_while_it_is_opened(tmp_path, again, caplog, mon
     assert (found.video_fingerprint == "film-1") if again else (found is None)
     assert "damaged" not in caplog.text
     assert path.exists() == again
+
+
+def test_an_entry_that_may_not_be_read_stays(tmp_path, caplog, monkeypatch):
+    """As when another user shares the folder: it is no damage, and not ours to remove."""
+    cache = EncodingCache(tmp_path)
+    cache.put(key(1), encoding(1))
+
+    def safe_open(*args, **kwargs):
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr(safetensors, "safe_open", safe_open)
+    assert cache.get(key(1)) is None
+    assert len(stored(tmp_path)) == 1
+    assert "may not be read" in caplog.text
+    monkeypatch.undo()
+    assert cache.get(key(1)).video_fingerprint == "film-1"
 
 
 def test_a_cache_that_cannot_be_written_costs_only_the_cache(tmp_path, caplog):
