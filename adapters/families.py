@@ -1,6 +1,6 @@
 """What each video chat family of transformers understands of time, and what is done about it.
 
-`python -m refocus_select.adapters.families` prints the table as Markdown. The facts are those of transformers 5.23;
+`python -m refocus_select.adapters.families` prints the table as Markdown. The facts are those of transformers 5.24;
 a test walks the installed `VIDEO_PROCESSOR_MAPPING_NAMES` and fails when a model type is missing here.
 """
 
@@ -39,7 +39,7 @@ class Family:
         fixed_frames: the only number of frames that the model accepts.
         one_video: at most one video per call or prompt.
         metadata_object: metadata is handed over as one object instead of a list.
-        return_metadata: the processor writes times only if metadata is asked back.
+        return_metadata: metadata is asked back, since some processors write times (or work at all) only then.
         spacing_from_fps: the spacing is computed from the `fps` argument (the Omni models).
         takes_metadata: False for processors that take neither `video_metadata` nor `do_sample_frames`.
         note: what a user should know.
@@ -286,6 +286,7 @@ FAMILIES: tuple[Family, ...] = (
         text=True,
         merge=2,
     ),
+    Family("Hunyuan V4 VL", ("hy_v4_vl",), ("HYV4VLProcessor",), "none", "", text=True),
     Family("dots3 note", ("dots3_note",), ("Dots3NoteProcessor",), "none", "", text=True, merge=2),
     Family(
         "HyperCLOVA X Vision v2",
@@ -380,6 +381,7 @@ UNKNOWN = Family(
     "none",
     "",
     text=True,
+    return_metadata=True,
     note="times are added as text, and as metadata where the processor takes it",
 )
 

@@ -3,14 +3,13 @@
 A frame stands alone if its tokens depend on no other frame, so that they can be computed once and put together into
 any subset. Video models that merge neighbouring frames are given each frame `merge` times (see
 `refocus_select.adapters`), and their vision towers attend within one merged frame only; then that holds for them too.
-The facts are those of transformers 5.23.
+The facts are those of transformers 5.23 and 5.24.
 """
 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
-from types import SimpleNamespace
 from typing import Any, ClassVar
 
 import torch
@@ -50,13 +49,23 @@ class Layout(ABC):
         """
 
     @abstractmethod
-    def outputs(self, model: Any, subsets: Sequence[Sequence[Features]]) -> SimpleNamespace:
+    def outputs(self, model: Any, subsets: Sequence[Sequence[Features]]) -> Any:
         """Encoder outputs as `forward` expects them, for a batch of subsets of equally many frames."""
 
 
 def _rows(subsets: Sequence[Sequence[Features]], part: int = 0) -> Tensor:
     """One part of all frames after another, [frames * t, d]."""
     return torch.cat([frame[part] for subset in subsets for frame in subset])
+
+
+def _encoder_output(tokens: Any, **more: Any) -> Any:
+    """Visual tokens as a vision tower of transformers returns them: `forward` hands them on as one of its outputs."""
+    from transformers.modeling_outputs import BaseModelOutputWithPooling
+
+    output = BaseModelOutputWithPooling(pooler_output=tokens)
+    for name, value in more.items():
+        setattr(output, name, value)
+    return output
 
 
 class Grids(Layout):
@@ -75,13 +84,17 @@ class Grids(Layout):
         found = model.get_video_features(
             pixel_values_videos=pixels.flatten(0, 1), video_grid_thw=grid.to(pixels.device), return_dict=True
         )
-        parts = [found.pooler_output, *(getattr(found, "deepstack_features", None) or [])]
+        deeper = getattr(found, "deepstack_features", None) or []
+        layers = getattr(model.config.vision_config, "deepstack_visual_indexes", None) or []
+        if len(deeper) != len(layers):
+            raise ValueError(f"the vision tower gives tokens of {len(deeper)} earlier layers, not of {len(layers)}")
+        parts = [found.pooler_output, *deeper]
         each = [torch.cat(tuple(part)).unflatten(0, (len(pixels), -1)) for part in parts]  # [n, t, d]
         return list(zip(*each, strict=True))
 
-    def outputs(self, model: Any, subsets: Sequence[Sequence[Features]]) -> SimpleNamespace:
+    def outputs(self, model: Any, subsets: Sequence[Sequence[Features]]) -> Any:
         deeper = [(_rows(subsets, part),) for part in range(1, len(subsets[0][0]))]
-        return SimpleNamespace(pooler_output=(_rows(subsets),), deepstack_features=deeper)
+        return _encoder_output((_rows(subsets),), deepstack_features=deeper)
 
 
 class Images(Layout):
@@ -99,8 +112,8 @@ class Images(Layout):
         found = model.get_image_features(pixel_values=pixels, return_dict=True).pooler_output
         return [(tokens,) for tokens in found]
 
-    def outputs(self, model: Any, subsets: Sequence[Sequence[Features]]) -> SimpleNamespace:
-        return SimpleNamespace(pooler_output=torch.stack([f[0] for subset in subsets for f in subset]))
+    def outputs(self, model: Any, subsets: Sequence[Sequence[Features]]) -> Any:
+        return _encoder_output(torch.stack([f[0] for subset in subsets for f in subset]))
 
 
 class ImageList(Images):
@@ -108,8 +121,8 @@ class ImageList(Images):
 
     light = False
 
-    def outputs(self, model: Any, subsets: Sequence[Sequence[Features]]) -> SimpleNamespace:
-        return SimpleNamespace(pooler_output=[f[0] for subset in subsets for f in subset])
+    def outputs(self, model: Any, subsets: Sequence[Sequence[Features]]) -> Any:
+        return _encoder_output([f[0] for subset in subsets for f in subset])
 
 
 class OneVision(Layout):
@@ -125,10 +138,10 @@ class OneVision(Layout):
         found = model.model.get_video_features(pixel_values_videos=pixels[None], return_dict=True).pooler_output
         return [(tokens,) for tokens in found[0, :-1].unflatten(0, (len(pixels), -1))]
 
-    def outputs(self, model: Any, subsets: Sequence[Sequence[Features]]) -> SimpleNamespace:
+    def outputs(self, model: Any, subsets: Sequence[Sequence[Features]]) -> Any:
         videos = _rows(subsets).unflatten(0, (len(subsets), -1))  # [N, K * t, d]
         newline = model.model.image_newline.to(videos).expand(len(subsets), 1, -1)
-        return SimpleNamespace(pooler_output=torch.cat([videos, newline], dim=1))
+        return _encoder_output(torch.cat([videos, newline], dim=1))
 
 
 class NextVideo(Layout):
@@ -142,8 +155,8 @@ class NextVideo(Layout):
         found = model.model.get_video_features(pixel_values_videos=pixels[None], return_dict=True).pooler_output
         return [(tokens,) for tokens in found[0].unflatten(0, (len(pixels), -1))]
 
-    def outputs(self, model: Any, subsets: Sequence[Sequence[Features]]) -> SimpleNamespace:
-        return SimpleNamespace(pooler_output=_rows(subsets).unflatten(0, (len(subsets), -1)))  # [N, K * t, d]
+    def outputs(self, model: Any, subsets: Sequence[Sequence[Features]]) -> Any:
+        return _encoder_output(_rows(subsets).unflatten(0, (len(subsets), -1)))  # [N, K * t, d]
 
 
 LAYOUTS: dict[str, Layout] = {

@@ -8,6 +8,7 @@ import logging
 import os
 from collections import OrderedDict
 from collections.abc import Hashable, Mapping, Sequence
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ..errors import InputError, SelectorLoadError
+from ..errors import InputError, RefocusError, SelectorLoadError
 from ..hub import HubOptions, find_checkpoint
 from .base import ReferenceModel, Request
 from .clips import Clip
@@ -29,6 +30,8 @@ logger = logging.getLogger(__name__)
 _MASKS = ("attention_mask",)  # rows are filled up at the right, where a causal model needs none
 _SHAPES_KEPT = 256
 _DECODED = 32  # frames that are decoded in one go
+# What reading visual tokens ends in when a version of transformers names or shapes them in another way.
+_UNKNOWN_SHAPE = (AttributeError, IndexError, KeyError, RuntimeError, TypeError, ValueError)
 
 
 class TransformersReference(ReferenceModel):
@@ -174,10 +177,32 @@ class TransformersReference(ReferenceModel):
             if not len(request.subsets):
                 results.append(torch.zeros(0, len(letters)))
                 continue
-            score = self._full if self._layout is None else self._from_tokens
             distinct, back = np.unique(request.subsets.cpu().numpy(), axis=0, return_inverse=True)
-            results.append(score(request.clip, distinct, chat, letters).float().cpu()[back.reshape(-1)])
+            results.append(self._score(request.clip, distinct, chat, letters).float().cpu()[back.reshape(-1)])
         return results
+
+    def _score(self, clip: Clip, subsets: np.ndarray, chat: str, letters: list[int]) -> Tensor:
+        """Logits of some tokens behind every subset, [N, letters]: from visual tokens if this model gives them."""
+        if self._layout is not None:
+            try:
+                return self._from_tokens(clip, subsets, chat, letters)
+            except (
+                RefocusError,
+                torch.cuda.OutOfMemoryError,
+            ):  # of the video or the device, which a full pass meets too
+                raise
+            except _UNKNOWN_SHAPE as error:
+                self._layout = None
+                self.cache.clear()
+                logger.warning(
+                    "%s: every subset is read from pixels to answer, since this version of transformers (%s) gives or "
+                    "takes visual tokens in an unknown form (%s: %s)",
+                    self.name,
+                    version("transformers"),
+                    type(error).__name__,
+                    error,
+                )
+        return self._full(clip, subsets, chat, letters)
 
     # -- from visual tokens ---------------------------------------------------------------------------
 

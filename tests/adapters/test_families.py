@@ -15,7 +15,7 @@ from PIL import ImageDraw
 from transformers.models.auto.processing_auto import PROCESSOR_MAPPING_NAMES
 from transformers.models.auto.video_processing_auto import VIDEO_PROCESSOR_MAPPING_NAMES
 
-from refocus_select.adapters import last_selection, with_frame_selection
+from refocus_select.adapters import families, last_selection, with_frame_selection
 from refocus_select.adapters.families import FAMILIES, NOT_CHAT, ROUTES, family_of, table
 from refocus_select.selectors.uniform import UniformSelector
 
@@ -31,7 +31,8 @@ SENTENCE = (
 )
 NUMBERED = "Frame1 is at 0.10s, Frame2 is at 0.33s, Frame3 is at 3.33s, Frame4 is at 3.37s, Frame5 is at 6.67s, "
 BY_SENTENCE = (
-    *("qwen2_vl", "qwen2_5_vl", "qwen2_5_omni", "qwen3_omni_moe", "exaone4_5", "dots3_note", "hyperclovax_vision_v2"),
+    *("qwen2_vl", "qwen2_5_vl", "qwen2_5_omni", "qwen3_omni_moe", "exaone4_5", "hy_v4_vl", "dots3_note"),
+    "hyperclovax_vision_v2",
     *("llava_onevision", "llava_next_video", "video_llava", "perception_lm"),
     *("minicpmv4_6", "minicpmv4_7", "minicpm_ocr"),
 )
@@ -202,6 +203,20 @@ def test_an_unknown_type_is_warned_about_once(caplog: pytest.LogCaptureFixture) 
     assert family_of("a_model_of_tomorrow").name == "unknown"
     assert [r.message for r in caplog.records].count(caplog.records[0].message) == 1
     assert "a_model_of_tomorrow" in caplog.records[0].message
+
+
+@pytest.mark.parametrize("model_type", CHAT_TYPES)
+def test_a_processor_of_tomorrow_is_told_the_times_as_text(
+    model_type: str, chat: Any, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Every real processor as if it were not in the table."""
+    monkeypatch.setattr(families, "_BY_PROCESSOR", {})
+    monkeypatch.setattr(families, "_warned", set())
+    processor = wrapped(model_type)
+    prompt = prompt_of(processor, processor.apply_chat_template(chat, **ask(model_type)))
+    assert SENTENCE[0] in prompt
+    (record,) = [r for r in caplog.records if "table of video families" in r.getMessage()]
+    assert type(tiny.BUILDERS[model_type]()).__name__ in record.getMessage()
 
 
 def test_the_module_prints_the_table() -> None:

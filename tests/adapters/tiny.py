@@ -423,6 +423,17 @@ def exaone4_5() -> Any:
     )
 
 
+def hy_v4_vl() -> Any:
+    from transformers.models.hy_v4_vl import HYV4VLImageProcessor, HYV4VLProcessor, HYV4VLVideoProcessor
+
+    return HYV4VLProcessor(
+        image_processor=_pixels(HYV4VLImageProcessor, 32 * 32, 64 * 64),
+        tokenizer=tokenizer(*_QWEN),
+        video_processor=_pixels(HYV4VLVideoProcessor, 32 * 32, 64 * 64 * 64),
+        chat_template=template(_QWEN_VIDEO, _QWEN_IMAGE),
+    )
+
+
 def dots3_note() -> Any:
     from transformers.models.dots3_note import Dots3NoteFeatureExtractor, Dots3NoteProcessor
 
@@ -569,6 +580,7 @@ BUILDERS: dict[str, Callable[[], Any]] = {
         kimi_k25,
         ernie4_5_vl_moe,
         exaone4_5,
+        hy_v4_vl,
         dots3_note,
         hyperclovax_vision_v2,
         minicpmv4_6,

@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 from types import SimpleNamespace
 
+import cv2
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
@@ -38,6 +42,27 @@ def test_resizing_pixels_candidates_export_and_marginals_hold() -> None:
     rows = list(golden.check_aux(DATA / "aux"))
     assert len(rows) == 50
     assert [row for row in rows if not row.holds] == []
+
+
+@pytest.mark.parametrize("code", ["disabled", "sse42", "avx2"])
+def test_resizing_holds_on_other_processors(code: str) -> None:
+    """OpenCV reads the choice when it is imported; where it has no such choice, the run is the usual one."""
+    done = subprocess.run(
+        [sys.executable, "-m", "tests.golden", str(DATA / "aux")],
+        env={**os.environ, "OPENCV_IPP": code},
+        cwd=Path(__file__).parents[2],
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+def test_another_rule_of_resizing_is_noticed(monkeypatch: pytest.MonkeyPatch) -> None:
+    stock = cv2.resize
+    monkeypatch.setattr(cv2, "resize", lambda frame, shape, interpolation: stock(frame, shape))  # bilinear
+    failed = {row.name for row in golden.check_aux(DATA / "aux") if not row.holds}
+    cases = ("down_both", "up_384", "up_both", "w_down_h_up", "w_same_h_down", "w_up_h_down")
+    assert failed == {f"resize.{case}" for case in cases}
 
 
 def test_the_command_fails_when_something_differs(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

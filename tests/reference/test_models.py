@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
+import transformers
 from torch import Tensor
 
 from refocus_select.adapters import with_frame_selection
-from refocus_select.errors import InputError
+from refocus_select.errors import InputError, VideoDecodeError
 from refocus_select.questions import Question
 from refocus_select.reference import Request, TransformersReference
 from refocus_select.reference.clips import Clip, VideoClip
@@ -317,6 +319,61 @@ def test_the_reason_for_full_passes_is_logged_once(caplog: pytest.LogCaptureFixt
     asked(reference)
     (record,) = [r for r in caplog.records if "from pixels to answer" in r.getMessage()]
     assert "'smolvlm'" in record.getMessage()
+
+
+def falls_back(reference: TransformersReference, caplog: pytest.LogCaptureFixture) -> None:
+    """Whether answers are those of full passes, with one warning."""
+    expected = asked(TransformersReference(reference.model, reference.processor, reuse=False))
+    assert reference.cached
+    assert torch.equal(asked(reference), expected)
+    assert not reference.cached
+    assert torch.equal(asked(reference), expected)
+    (record,) = [r for r in caplog.records if "from pixels to answer" in r.getMessage()]
+    assert f"this version of transformers ({transformers.__version__})" in record.getMessage()
+
+
+@pytest.mark.parametrize("model_type", CACHED)
+def test_a_forward_that_wants_visual_tokens_in_another_form(model_type: str, caplog: pytest.LogCaptureFixture) -> None:
+    model, processor = build(model_type)
+
+    def rename(module: Any, args: Any, kwargs: Any) -> Any:
+        given = kwargs.get("mm_encoder_outputs")
+        if given is None:
+            return None
+        renamed = {key: SimpleNamespace(tokens=value.pooler_output) for key, value in given.items()}
+        return args, {**kwargs, "mm_encoder_outputs": renamed}
+
+    model.register_forward_pre_hook(rename, with_kwargs=True)
+    falls_back(TransformersReference(model, processor), caplog)
+
+
+@pytest.mark.parametrize(
+    ("model_type", "changed"),
+    [
+        ("qwen2_5_vl", lambda found: SimpleNamespace(tokens=found.pooler_output)),
+        ("qwen3_vl", lambda found: SimpleNamespace(pooler_output=found.pooler_output)),  # DeepStack by another name
+        ("glm4v", lambda found: SimpleNamespace(pooler_output=[part[1:] for part in found.pooler_output])),
+        ("internvl", lambda found: (found.pooler_output,)),
+        ("llava", lambda found: SimpleNamespace(pooler_output=torch.stack(list(found.pooler_output)).mean(1))),
+    ],
+)
+def test_a_vision_tower_that_gives_visual_tokens_in_another_form(
+    model_type: str, changed: Any, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    model, processor = build(model_type)
+    method = f"get_{LAYOUTS[model_type].modality}_features"
+    stock = getattr(model, method)  # the model's own forward calls that of `model.model`
+    monkeypatch.setattr(model, method, lambda *args, **kwargs: changed(stock(*args, **kwargs)))
+    falls_back(TransformersReference(model, processor), caplog)
+
+
+def test_errors_of_the_video_are_not_mistaken_for_an_unknown_form() -> None:
+    reference = TransformersReference(*build("internvl"))
+    clip = Scene()
+    clip.pictures = lambda *args, **kwargs: (_ for _ in ()).throw(VideoDecodeError("frame 7"))  # type: ignore
+    with pytest.raises(VideoDecodeError, match="frame 7"):
+        reference.option_logits([Request(QUESTION, clip, SUBSETS)])
+    assert reference.cached
 
 
 def test_requests_are_checked() -> None:
