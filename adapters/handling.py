@@ -149,22 +149,24 @@ class Handling:
             indices, times = np.repeat(selection.indices, self.merge), np.repeat(selection.timestamps, self.merge)
         else:
             indices, times = selection.indices, selection.timestamps
+        if frames is not None:
+            pictures = take_frames(frames, indices.tolist())
+        else:
+            distinct, back = np.unique(indices, return_inverse=True)
+            whole = np.array_equal(distinct, selection.indices)
+            shown = selection.shown if whole else selection.get_frames(distinct)
+            pictures = shown.data if len(back) == len(distinct) else shown.data[back]
+            times = shown.timestamps[back]  # a damaged frame is shown by another one, at another time
         milliseconds = tuple(round(1000 * float(t)) for t in times)
         metadata = selection.metadata()
         metadata["frames_indices"] = list(milliseconds)
         metadata["total_num_frames"] = max(metadata["total_num_frames"], max(milliseconds) + 1)
-        moments = tuple(float(t) for t in selection.timestamps)
-        if frames is not None:
-            return Clip(take_frames(frames, indices.tolist()), milliseconds, moments, metadata)
-        distinct, back = np.unique(indices, return_inverse=True)
-        whole = np.array_equal(distinct, selection.indices)
-        pictures = selection.frames if whole else selection.decode(distinct)
-        return Clip(pictures if len(back) == len(distinct) else pictures[back], milliseconds, moments, metadata)
+        return Clip(pictures, milliseconds, tuple(selection.shown_timestamps.tolist()), metadata)
 
     def sentence(self, selection: Selection) -> str:
         """The words that tell this model when its frames are shown; "" if it learns that otherwise."""
         return (
-            sentence(selection.timestamps, selection.duration, numbered=self.family.numbered)
+            sentence(selection.shown_timestamps, selection.duration, numbered=self.family.numbered)
             if self.timestamps == "text"
             else ""
         )

@@ -84,7 +84,7 @@ def llava_video_inputs(
         raise InputError(f"wording must be one of {', '.join(WORDINGS)}, not {wording!r}")
     selection = load(selector).select(video, question, num_frames=num_frames, **select_kwargs)
     pixels = image_processor.preprocess(list(selection.frames), return_tensors="pt")["pixel_values"]
-    frame_time = ",".join(f"{t:.2f}s" for t in selection.timestamps)
+    frame_time = ",".join(f"{t:.2f}s" for t in selection.shown_timestamps)
     instruction = (
         f"The video lasts for {selection.duration:.2f} seconds, and {len(selection)} frames {WORDINGS[wording]}. "
         f"These frames are located at {frame_time}.Please answer the following questions related to this video."

@@ -158,12 +158,12 @@ def _seconds(text: str) -> float:
 def _select(arguments: argparse.Namespace) -> int:
     from .api import select_frames
 
+    selector = _selector(arguments)
     selections = select_frames(
         arguments.video,
         arguments.questions,
         arguments.num_frames,
-        selector=_selector(arguments),
-        device=arguments.device,
+        selector=selector,
         cache=arguments.cache,
         start=arguments.start,
         end=arguments.end,
@@ -183,6 +183,8 @@ def _select(arguments: argparse.Namespace) -> int:
             outputs.append(selection.plot(_numbered(arguments.plot, place)))
         if arguments.sheet:
             outputs.append(selection.contact_sheet(_numbered(arguments.sheet, place)))
+        if not selector.looks:  # nobody has seen these frames yet
+            selection.check()
         if arguments.json:
             print(selection.to_json(), flush=True)
         else:
@@ -190,13 +192,11 @@ def _select(arguments: argparse.Namespace) -> int:
     return 0
 
 
-def _selector(arguments: argparse.Namespace) -> str | FrameSelector:
-    if not arguments.encoder:
-        return str(arguments.selector)
+def _selector(arguments: argparse.Namespace) -> FrameSelector:
     from .selectors import FrameSelector
 
-    device = {} if arguments.device is None else {"device": arguments.device}
-    return FrameSelector.from_pretrained(arguments.selector, encoder=arguments.encoder, **device)
+    options = {name: getattr(arguments, name) for name in ("encoder", "device") if getattr(arguments, name) is not None}
+    return FrameSelector.from_pretrained(arguments.selector, **options)
 
 
 def _print_selection(selection: Selection, outputs: Sequence[Path]) -> None:

@@ -38,9 +38,10 @@ def plot_selection(selection: Selection, path: Path) -> None:
     spread = uniform(selection.candidate_timestamps, len(selection))[shown]
     chosen_rows = [shown[i : i + _MOST_COLUMNS] for i in range(0, len(shown), _MOST_COLUMNS)]
     columns = max(len(row) for row in chosen_rows)
-    thumbs = selection.decode(
+    decoded = selection.get_frames(
         np.concatenate([selection.indices[shown], selection.candidate_indices[spread]]), size=_thumb_size(selection)
     )
+    thumbs, times = decoded.data, decoded.timestamps  # times of what is shown, which for a damaged frame is another one
     chosen, even = thumbs[: len(shown)], thumbs[len(shown) :]
 
     aspect = thumbs.shape[1] / thumbs.shape[2]
@@ -62,8 +63,8 @@ def plot_selection(selection: Selection, path: Path) -> None:
         f"{selection.selector}: nothing stands out, {len(selection)} frames spread"
     )  # fmt: skip
     rows = (
-        (1, chosen, selection.timestamps[shown], _CHOSEN, label),
-        (2, even, selection.candidate_timestamps[spread], _UNIFORM, "uniform sampling, for comparison"),
+        (1, chosen, times[: len(shown)], _CHOSEN, label),
+        (2, even, times[len(shown) :], _UNIFORM, "uniform sampling, for comparison"),
     )
     for row, pictures, times, colour, text in rows:
         for column, (picture, time) in enumerate(zip(pictures, times, strict=True)):
@@ -112,12 +113,12 @@ def contact_sheet(selection: Selection, *, columns: int | None = None) -> Image.
     columns = columns or int(np.ceil(np.sqrt(count)))
     rows = -(-count // columns)
     height, width = _thumb_size(selection)
-    thumbs = selection.decode(selection.indices, size=(height, width))
+    decoded = selection.get_frames(selection.indices, size=(height, width))
     caption, gap = 18, 4
     sheet = Image.new("RGB", (columns * (width + gap) + gap, rows * (height + caption + gap) + gap), "white")
     draw = ImageDraw.Draw(sheet)
     font = ImageFont.load_default(size=13)
-    for k, (thumb, time) in enumerate(zip(thumbs, selection.timestamps, strict=True)):
+    for k, (thumb, time) in enumerate(zip(decoded.data, decoded.timestamps, strict=True)):
         row, column = divmod(k, columns)
         x, y = gap + column * (width + gap), gap + row * (height + caption + gap)
         sheet.paste(Image.fromarray(thumb), (x, y))

@@ -6,8 +6,9 @@ import json
 import math
 import os
 import tempfile
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -19,7 +20,22 @@ from .errors import EncodingError, InputError, VideoOpenError
 if TYPE_CHECKING:
     from PIL import Image
 
-    from .video import Video
+    from .video import Frames, Video
+
+
+@dataclass(frozen=True)
+class Substitute:
+    """A chosen frame that is damaged, and the nearest good one, which is shown in its place.
+
+    Attributes:
+        index, timestamp: number and time (seconds) of the chosen frame.
+        shown_index, shown_timestamp: number and time (seconds) of the picture that is shown.
+    """
+
+    index: int
+    timestamp: float
+    shown_index: int
+    shown_timestamp: float
 
 
 @dataclass(frozen=True, eq=False)
@@ -37,7 +53,7 @@ class Selection:
         video: metadata of the video (`source`, `duration`, `width`, `height`, `codec`, …).
         video_fingerprint: identity of the video's content.
         strategy: "selected" if the question decided, "spread" if the frames were spread over the video.
-        warnings: what the user should know.
+        warnings: what the user should know; once frames have been decoded also which of them are substitutes.
         origin: the path or open `Video` that full-size frames are read from.
     """
 
@@ -73,14 +89,25 @@ class Selection:
         return float(self.video["duration"])
 
     @cached_property
-    def frames(self) -> np.ndarray:
-        """The chosen frames at full size, uint8 RGB [K, H, W, 3], decoded on first use.
+    def shown(self) -> Frames:
+        """The chosen frames at full size, decoded on first use, with the numbers and times of what they show.
 
         Raises:
             VideoOpenError: if the video is gone.
             EncodingError: if the file is no longer the one that was encoded.
         """
-        return self.decode(self.indices)
+        return self.get_frames(self.indices)
+
+    @property
+    def frames(self) -> np.ndarray:
+        """The chosen frames at full size, uint8 RGB [K, H, W, 3], decoded on first use.
+
+        A damaged one is replaced by its nearest good neighbour; `warnings` and `substitutes` then say so.
+
+        Raises:
+            VideoOpenError, EncodingError: see `shown`.
+        """
+        return self.shown.data
 
     @property
     def images(self) -> list[Image.Image]:
@@ -89,7 +116,34 @@ class Selection:
 
         return [Image.fromarray(frame) for frame in self.frames]
 
-    def decode(self, indices: np.ndarray, *, size: tuple[int, int] | None = None) -> np.ndarray:
+    @property
+    def substitutes(self) -> tuple[Substitute, ...]:
+        """Which chosen frames are shown by another one, as far as they have been decoded (`check` decodes them all)."""
+        known: dict[int, Substitute] = self.__dict__.get("_substitutes", {})
+        return tuple(known[index] for index in sorted(known))
+
+    @property
+    def shown_timestamps(self) -> np.ndarray:
+        """Times in seconds of the pictures that `frames` holds, float64 [K]: `timestamps`, but for substitutes."""
+        times = self.timestamps.copy()
+        for substitute in self.substitutes:
+            times[np.searchsorted(self.indices, substitute.index)] = substitute.shown_timestamp
+        return times
+
+    def check(self) -> tuple[Substitute, ...]:
+        """Decode the chosen frames, and return those that are damaged.
+
+        Selectors that look at the frames have done so already; `uniform` chooses without looking.
+
+        Raises:
+            VideoOpenError, EncodingError: see `shown`.
+        """
+        with self._opened() as video:
+            for piece in video.iter_frames(self.indices, size=(_CHECK_SIDE, _CHECK_SIDE)):
+                self._remember_substitutes(self.indices[piece.positions], piece)
+        return self.substitutes
+
+    def get_frames(self, indices: np.ndarray, *, size: tuple[int, int] | None = None) -> Frames:
         """Decode any frames of the same video.
 
         Args:
@@ -97,14 +151,41 @@ class Selection:
             size: (height, width) in pixels; the video's own by default.
 
         Returns:
-            uint8 RGB [N, H, W, 3].
+            The pictures, with the numbers and times of what they show.
+
+        Raises:
+            VideoOpenError, EncodingError: see `shown`.
         """
+        with self._opened() as video:
+            frames = video.get_frames(indices, size=size)
+        self._remember_substitutes(np.asarray(indices), frames)
+        return frames
+
+    def decode(self, indices: np.ndarray, *, size: tuple[int, int] | None = None) -> np.ndarray:
+        """The pictures of `get_frames`, uint8 RGB [N, H, W, 3]."""
+        return self.get_frames(indices, size=size).data
+
+    def _remember_substitutes(self, asked: np.ndarray, frames: Frames) -> None:
+        rows = np.flatnonzero(~frames.valid & np.isin(asked, self.indices))
+        if not len(rows):
+            return
+        known: dict[int, Substitute] = self.__dict__.setdefault("_substitutes", {})
+        times = dict(zip(self.indices.tolist(), self.timestamps.tolist(), strict=True))
+        for row in rows:
+            index = int(asked[row])
+            known[index] = Substitute(index, times[index], int(frames.indices[row]), float(frames.timestamps[row]))
+        before = self.__dict__.setdefault("_other_warnings", self.warnings)
+        object.__setattr__(self, "warnings", (*before, _told(self.substitutes, len(self))))
+
+    @contextmanager
+    def _opened(self) -> Iterator[Video]:
         from .video import Video
 
         if isinstance(self.origin, Video):
-            return self.origin.get_frames(indices, size=size).data
-        with self._reopened() as video:
-            return video.get_frames(indices, size=size).data
+            yield self.origin
+        else:
+            with self._reopened() as video:
+                yield video
 
     def _reopened(self) -> Video:
         from .video import open_video
@@ -154,6 +235,7 @@ class Selection:
             "candidate_timestamps": [round(float(t), 6) for t in self.candidate_timestamps],
             "duration": self.duration,
             "strategy": self.strategy,
+            "substitutes": [asdict(substitute) for substitute in self.substitutes],
             "warnings": list(self.warnings),
         }
 
@@ -165,6 +247,8 @@ class Selection:
 
     def save(self, folder: str | os.PathLike[str], *, format: str = "jpg") -> Path:
         """Write the frames, named by their time, and `selection.json` into a folder.
+
+        A substitute is named by what it shows; entry k of `files` in `selection.json` is the file of chosen frame k.
 
         The files of an earlier `save` into the same folder are replaced; other files there are left alone.
 
@@ -181,13 +265,14 @@ class Selection:
         if format not in ("jpg", "png"):
             raise InputError(f"format must be 'jpg' or 'png', not {format!r}")
         target = Path(folder)
-        names = [f"{t:010.3f}s_frame{i:06d}.{format}" for t, i in zip(self.timestamps, self.indices, strict=True)]
-        images = self.images
+        shown = self.shown
+        names = [f"{t:010.3f}s_frame{i:06d}.{format}" for t, i in zip(shown.timestamps, shown.indices, strict=True)]
+        images = dict(zip(names, self.images, strict=True))  # two chosen frames may have one substitute
         record = {**self.to_dict(), "files": names}
         try:
             target.mkdir(parents=True, exist_ok=True)
             stale = _files_of_earlier_save(target / "selection.json") - set(names)
-            for name, image in zip(names, images, strict=True):
+            for name, image in images.items():
                 with _replacing(target / name) as temporary:
                     image.save(temporary, quality=95) if format == "jpg" else image.save(temporary)
             with _replacing(target / "selection.json") as temporary:
@@ -230,6 +315,18 @@ class Selection:
         except OSError as error:
             raise InputError(f"cannot write {target}: {error.strerror or error}") from error
         return target
+
+
+_CHECK_SIDE = 32  # pixels; decoding is what finds damage, whatever the size of the picture
+
+
+def _told(substitutes: tuple[Substitute, ...], count: int) -> str:
+    shown = [
+        f"frame {s.index} ({s.timestamp:.3f} s) by frame {s.shown_index} ({s.shown_timestamp:.3f} s)"
+        for s in substitutes[:5]
+    ]
+    more = f", and {len(substitutes) - 5} more" if len(substitutes) > 5 else ""
+    return f"{len(substitutes)} of {count} chosen frames are damaged and shown by others: {', '.join(shown)}{more}"
 
 
 class _replacing:

@@ -12,8 +12,10 @@ import pytest
 from PIL import Image
 
 from refocus_select import open_video
+from refocus_select.cli import main
 from refocus_select.errors import EncodingError, InputError, VideoOpenError
 from refocus_select.pictures import clock
+from refocus_select.selectors import UniformSelector
 from tests.brightness import BrightnessSelector, ramp
 
 TIMES = [0.0, 0.1, 0.25, 0.9, 1.0, 2.0, 2.04, 3.5, 5.0, 5.5, 8.0, 9.0]  # a variable frame rate
@@ -138,3 +140,56 @@ def test_a_changed_or_missing_file_is_not_shown_as_the_selection(film):
 )
 def test_clock(seconds, text):
     assert clock(seconds) == text
+
+
+# -- damaged frames -----------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def torn(tmp_path) -> Path:
+    """A folder of twelve pictures, of which 4, 5 and 9 cannot be read."""
+    folder = tmp_path / "torn"
+    folder.mkdir()
+    for number, picture in enumerate(ramp()):
+        Image.fromarray(picture).save(folder / f"{number:02d}.png")
+    for number in (4, 5, 9):
+        (folder / f"{number:02d}.png").write_bytes(b"no picture")
+    return folder
+
+
+def test_a_selection_says_which_frames_are_substitutes(torn, tmp_path):
+    selection = UniformSelector().select(open_video(torn, timestamps=TIMES), "q", num_frames=12)
+    quiet = selection.warnings
+    assert selection.substitutes == ()
+    selection.frames  # noqa: B018
+    told = [(s.index, s.timestamp, s.shown_index, s.shown_timestamp) for s in selection.substitutes]
+    assert told == [(4, 1.0, 3, 0.9), (5, 2.0, 3, 0.9), (9, 5.5, 8, 5.0)]
+    assert selection.shown.indices.tolist() == [0, 1, 2, 3, 3, 3, 6, 7, 8, 8, 10, 11]
+    assert selection.shown_timestamps.tolist() == [TIMES[i] for i in selection.shown.indices]
+    assert selection.timestamps.tolist() == TIMES
+    selection.decode(selection.indices[:5])
+    (warning,) = selection.warnings[len(quiet) :]
+    assert "3 of 12 chosen frames are damaged" in warning
+    assert "frame 5 (2.000 s) by frame 3 (0.900 s)" in warning
+    record = json.loads((selection.save(tmp_path / "out", format="png") / "selection.json").read_text("utf-8"))
+    assert record["warnings"] == list(selection.warnings)
+    assert record["substitutes"][0] == {"index": 4, "timestamp": 1.0, "shown_index": 3, "shown_timestamp": 0.9}
+    assert record["files"][3:6] == ["000000.900s_frame000003.png"] * 3
+    for name, number in zip(record["files"], selection.shown.indices, strict=True):
+        assert np.array_equal(np.asarray(Image.open(tmp_path / "out" / name)), ramp()[number])
+
+
+def test_frames_can_be_checked_without_keeping_them(torn):
+    selection = UniformSelector().select(torn, "q", num_frames=12)
+    assert [s.index for s in selection.check()] == [4, 5, 9]
+    assert "shown" not in selection.__dict__
+    assert selection.to_dict()["substitutes"][2]["shown_index"] == 8
+
+
+def test_the_command_line_tells_of_substitutes(torn, capsys):
+    assert main(["select", str(torn), "q", "-n", "12", "--selector", "uniform", "--json"]) == 0
+    record = json.loads(capsys.readouterr().out)
+    assert [s["index"] for s in record["substitutes"]] == [4, 5, 9]
+    assert "chosen frames are damaged" in record["warnings"][-1]
+    assert main(["select", str(torn), "q", "-n", "12", "--selector", "uniform"]) == 0
+    assert "note: 3 of 12 chosen frames are damaged" in capsys.readouterr().out
