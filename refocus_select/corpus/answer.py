@@ -11,7 +11,7 @@ import tempfile
 import threading
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +23,7 @@ from ..errors import InputError, RefocusError, VideoDecodeError
 from ..selection import Selection
 from ..selectors import FrameSelector
 from ..selectors.algorithms.contract import check_num_frames
+from ..selectors.base import least_candidates
 from ..video import CandidateRule, Video, open_video
 from .table import VideoJob
 
@@ -92,7 +93,11 @@ class BatchSettings:
         if unknown:
             known = ", ".join(sorted(SAMPLING | selector.choice_arguments))
             raise InputError(f"{selector.name!r} has no argument {', '.join(unknown)}; it understands {known}")
-        replace(selector.rule, **{k: v for k, v in self.sampling.items() if k in ("fps", "max_frames")})
+        selector.rule.limited(**{k: v for k, v in self.sampling.items() if k in ("fps", "max_frames")})
+
+    def reading(self) -> dict[str, Any]:
+        """Arguments of `FrameSelector.encode`: candidates enough for K frames, of short videos too."""
+        return {"min_frames": least_candidates(self.num_frames, self.choice), **self.sampling}
 
     def facts(self) -> dict[str, Any]:
         """What decides a result, as plain values."""
@@ -136,7 +141,7 @@ def answer_video(
         with ExitStack() as opened:
             video = decoded or opened.enter_context(open_video(job.video, backend=settings.backend))
             # One decoder thread per video: the cores are used by several videos at once.
-            encoding = selector.encode(video, cache=cache or False, progress=False, workers=1, **settings.sampling)
+            encoding = selector.encode(video, cache=cache or False, progress=False, workers=1, **settings.reading())
             results = _results(selector, job, encoding, settings)
             if settings.frames is not None:
                 if decoded is not None:

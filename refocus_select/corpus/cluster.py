@@ -248,7 +248,7 @@ def _decode(selector: Described, settings: BatchSettings, batch: dict[str, Any])
         if selector.looks and selector.frame_size is not None and settings.sampling.get("exact", True):
             try:
                 with open_video(job.video, backend=settings.backend) as video:
-                    sampling = {k: v for k, v in settings.sampling.items() if k != "exact"}
+                    sampling = {k: v for k, v in settings.reading().items() if k != "exact"}
                     plan = sample_candidates(video, selector.rule, **sampling)
                     asked, (height, width) = np.unique(plan.indices), selector.frame_size
                     if len(asked) * height * width * 3 <= CARRIED_BYTES:

@@ -55,15 +55,21 @@ class Encodings:
     _video: str = ""
     _held: dict[tuple[Any, ...], VideoEncoding] = field(default_factory=dict)
 
-    def of(self, video: str, selector: FrameSelector) -> VideoEncoding:
-        """The encoding of a video for a selector."""
+    def of(self, video: str, selector: FrameSelector, num_frames: int) -> VideoEncoding:
+        """The encoding of a video for a selector; with more candidates if it is too short for K frames otherwise."""
         if video != self._video:
             self._held.clear()
             self._video = video
-        key = (selector.fingerprint, selector.rule, type(selector).looks)
+        encoding = self._encoded(video, selector, 1)
+        return encoding if len(encoding) >= num_frames else self._encoded(video, selector, num_frames)
+
+    def _encoded(self, video: str, selector: FrameSelector, least: int) -> VideoEncoding:
+        key = (selector.fingerprint, selector.rule, type(selector).looks, least)
         if key not in self._held:
             cache = self.cache if self.cache is not None else False
-            self._held[key] = selector.encode(video, cache=cache, progress=False, **self.sampling)
+            self._held[key] = selector.encode(
+                video, cache=cache, progress=False, **{"min_frames": least, **self.sampling}
+            )
         return self._held[key]
 
 
@@ -84,7 +90,7 @@ class SelectorChooser:
 
     def choose(self, video: str, questions: Sequence[Question], num_frames: int) -> list[Selection | None]:
         """See `Chooser`."""
-        encoding = self._encodings.of(video, self.selector)
+        encoding = self._encodings.of(video, self.selector, num_frames)
         options = [list(question.options) for question in questions] if self._with_options else None
         texts = [question.question for question in questions]
         return list(self.selector.select(encoding, texts, num_frames=num_frames, options=options))

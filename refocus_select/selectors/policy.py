@@ -24,7 +24,8 @@ from ..models.preprocess import prepare_frames
 from ..models.prompt import TOKENIZER_FILE, TOKENIZER_ID, PromptTokenizer, multiple_choice_text
 from ..models.refocus import Decoded, RefocusModel
 from ..selection import Selection
-from ..video import CandidateRule, Frames, Video, open_video
+from ..video import Frames, Video, open_video
+from ..video.candidates import policy_rule
 from .base import Choice, FrameSelector
 from .card import model_card
 from .protocol import PICKS, marginal_log_probs, released_frames, uses_policy
@@ -82,7 +83,7 @@ class PolicySelector(FrameSelector):
         self.model = model
         self.tokenizer = tokenizer
         self.name = name
-        self.rule = CandidateRule(config.max_fps, config.max_num_frames, config.candidate_method)  # type: ignore[arg-type]
+        self.rule = policy_rule(config.max_fps, config.max_num_frames, config.candidate_method)
         self._prefix = self._checked_ids(tokenizer.prefix())
         self.fingerprint = f"policy-{fingerprint(model)[:40]}"
 

@@ -12,6 +12,7 @@ import numpy as np
 from ..encoding import VideoEncoding
 from ..errors import SelectorLoadError
 from ..video import CandidateRule, Frames
+from ..video.candidates import MIN_CANDIDATES
 from .algorithms import uniform
 from .base import Choice, FrameSelector
 
@@ -49,7 +50,7 @@ class SimilaritySelector(FrameSelector):
     """
 
     ordered = False
-    rule = CandidateRule(fps=2.0, max_frames=256)
+    rule = CandidateRule(fps=2.0, max_frames=256, min_frames=MIN_CANDIDATES)
 
     def __init__(self, encoder: MiniEncoder, *, name: str = "mini") -> None:
         self.encoder = encoder

@@ -13,6 +13,7 @@ import numpy as np
 from ..encoding import VideoEncoding
 from ..errors import InputError, SelectorLoadError
 from ..video import CandidateRule, Frames, VideoMetadata
+from ..video.candidates import MIN_CANDIDATES
 from .algorithms import SCORED, random
 from .algorithms.contract import clean_scores, is_flat
 from .base import Choice, FrameSelector
@@ -56,7 +57,7 @@ class VectorReader(FrameSelector):
     It ranks by similarity alone when it is asked to choose.
     """
 
-    rule = CandidateRule(fps=2.0, max_frames=512)
+    rule = CandidateRule(fps=2.0, max_frames=512, min_frames=MIN_CANDIDATES)
 
     def __init__(self, encoder: DualEncoder, *, name: str = "similarity") -> None:
         self.encoder = encoder

@@ -9,6 +9,7 @@ import numpy as np
 
 from ..encoding import VideoEncoding
 from ..video import CandidateRule, Frames
+from ..video.candidates import MIN_CANDIDATES
 from .algorithms import uniform
 from .base import Choice, FrameSelector
 
@@ -19,7 +20,7 @@ if TYPE_CHECKING:
 class BlindSelector(FrameSelector):
     """A selector that looks at no picture: nothing is decoded, only the candidates' times count."""
 
-    rule = CandidateRule(fps=4.0, max_frames=512)
+    rule = CandidateRule(fps=4.0, max_frames=512, min_frames=MIN_CANDIDATES)
     looks = False
 
     def _encode_frames(

@@ -17,7 +17,7 @@ from ..models.checkpoint import fingerprint, save_model
 from ..models.refocus import RefocusModel
 from ..models.vectors import likeness, match, question_parts, read_vectors
 from ..models.workers import workers
-from ..video import CandidateRule
+from ..video.candidates import policy_rule
 from .algorithms import farthest_first, uniform
 from .algorithms.contract import minmax
 from .base import Choice
@@ -70,7 +70,7 @@ class VectorPolicySelector(VectorReader):
             raise SelectorLoadError(f"{name} reads pictures and text; load it with PolicySelector")
         super().__init__(encoder, name=name)
         self.model = model
-        self.rule = CandidateRule(config.max_fps, config.max_num_frames, config.candidate_method)  # type: ignore[arg-type]
+        self.rule = policy_rule(config.max_fps, config.max_num_frames, config.candidate_method)
         self.policy_fingerprint = f"policy-{fingerprint(model)[:40]}"
 
     @classmethod

@@ -22,8 +22,10 @@ class CandidateRule:
     """How candidates are spread over a video.
 
     Attributes:
-        fps: at most so many candidates per second.
+        fps: at most so many candidates per second, but for `min_frames`.
         max_frames: at most so many in all.
+        min_frames: a short video, or a short part of one, is sampled more densely than `fps` until it gives so many,
+            or all its frames.
         method: `"time"` divides the duration into equal segments and takes the frame shown at the middle of each,
             which is right for a varying frame rate and never yields a frame twice. `"paper"` is the rule of the
             ReFoCUS evaluation: `n = min(max_frames, max(1, floor(total / average_fps * fps)))` frames at
@@ -33,17 +35,47 @@ class CandidateRule:
     fps: float = 4.0
     max_frames: int = 512
     method: Literal["time", "paper"] = "time"
+    min_frames: int = 1
 
     def __post_init__(self) -> None:
         if isinstance(self.fps, bool) or not isinstance(self.fps, int | float) or not 0 < self.fps < math.inf:
             raise InputError(f"fps must be a number above 0, not {self.fps!r}")
-        if isinstance(self.max_frames, bool) or not isinstance(self.max_frames, int) or self.max_frames < 1:
-            raise InputError(f"max_frames must be a whole number of at least 1, not {self.max_frames!r}")
+        for name in ("max_frames", "min_frames"):
+            count = getattr(self, name)
+            if isinstance(count, bool) or not isinstance(count, int) or count < 1:
+                raise InputError(f"{name} must be a whole number of at least 1, not {count!r}")
         if self.method not in ("time", "paper"):
             raise InputError(f"method must be 'time' or 'paper', not {self.method!r}")
 
+    def limited(
+        self, *, fps: float | None = None, max_frames: int | None = None, min_frames: int | None = None
+    ) -> CandidateRule:
+        """This rule with a caller's limits.
 
+        Args:
+            fps, max_frames: replace the rule's own. An `fps` is obeyed in short videos too: the rule's own
+                `min_frames` no longer counts.
+            min_frames: raises the rule's `min_frames` and `max_frames` where they are lower; a `max_frames` that is
+                given beside it still holds.
+        """
+        rule = self if fps is None else replace(self, fps=fps, min_frames=1)
+        if min_frames is not None:
+            rule = replace(rule, min_frames=min_frames)  # checks it
+            rule = replace(
+                rule, min_frames=max(min_frames, self.min_frames if fps is None else 1),
+                max_frames=max(min_frames, self.max_frames),
+            )  # fmt: skip
+        return rule if max_frames is None else replace(rule, max_frames=max_frames)
+
+
+MIN_CANDIDATES = 32  # of a short video, for selectors: 8 seconds at 4 per second
 PRESETS = {"default": CandidateRule(), "paper": CandidateRule(fps=4.0, max_frames=512, method="paper")}
+
+
+def policy_rule(fps: float, max_frames: int, method: str) -> CandidateRule:
+    """The rule of a trained policy; that of the paper stays the authors' in short videos too."""
+    least = 1 if method == "paper" else min(MIN_CANDIDATES, max_frames)
+    return CandidateRule(fps, max_frames, method, least)  # type: ignore[arg-type]
 
 
 @dataclass(frozen=True)
@@ -63,6 +95,7 @@ def sample_candidates(
     *,
     fps: float | None = None,
     max_frames: int | None = None,
+    min_frames: int | None = None,
     start: float | None = None,
     end: float | None = None,
 ) -> CandidatePlan:
@@ -71,8 +104,8 @@ def sample_candidates(
     Args:
         video: an opened video.
         rule: a `CandidateRule`, `"default"` (also None), or `"paper"`.
-        fps, max_frames: replace the rule's own.
-        start, end: seconds from the first frame; only frames shown in this part are candidates.
+        fps, max_frames, min_frames: see `CandidateRule.limited`.
+        start, end: seconds, on the clock of `Video.timestamps`; only frames shown in this part are candidates.
 
     Returns:
         At least one candidate.
@@ -86,56 +119,63 @@ def sample_candidates(
         if rule not in PRESETS:
             raise InputError(f"unknown candidate rule {rule!r}; known are {', '.join(sorted(PRESETS))}")
         rule = PRESETS[rule]
-    if fps is not None:
-        rule = replace(rule, fps=fps)
-    if max_frames is not None:
-        rule = replace(rule, max_frames=max_frames)
+    rule = rule.limited(fps=fps, max_frames=max_frames, min_frames=min_frames)
     times, duration = video.timestamps, video.metadata.duration
     low, high = _check_range(video.metadata.source, duration, start, end)
     if rule.method == "paper":
         inside = _frames_shown(times, low, high)
         count, rate = len(inside), video.metadata.average_fps
-        indices = inside[paper_indices(count, rate, fps=rule.fps, max_frames=rule.max_frames)]
+        least = min(count, rule.min_frames)  # repetitions are the authors' rule, and no more of them are added
+        indices = inside[paper_indices(count, rate, fps=rule.fps, max_frames=rule.max_frames, min_frames=least)]
     else:
-        indices = time_indices(times, low, high, fps=rule.fps, max_frames=rule.max_frames)
+        indices = time_indices(times, low, high, fps=rule.fps, max_frames=rule.max_frames, min_frames=rule.min_frames)
     return CandidatePlan(indices, times[indices])
 
 
 def time_indices(
-    times: NDArray[np.float64], start: float, end: float, *, fps: float, max_frames: int
+    times: NDArray[np.float64], start: float, end: float, *, fps: float, max_frames: int, min_frames: int = 1
 ) -> NDArray[np.int64]:
     """Frames shown at the centres of equal segments of `[start, end)`.
 
     Args:
         times: `[N]`, seconds, increasing.
         start, end: seconds.
-        fps, max_frames: as in `CandidateRule`.
+        fps, max_frames, min_frames: as in `CandidateRule`; `max_frames` holds where they contradict each other.
 
     Returns:
-        int64 `[F]`, sorted and unique, 1 <= F <= min(max_frames, max(1, fps * (end - start))). Fewer than that where
-        a frame stays on screen for longer than a segment, or all frames of the part if there are no more.
+        int64 `[F]`, sorted and unique, 1 <= F <= min(max_frames, max(1, min_frames, fps * (end - start))). All frames
+        of the part if there are no more; fewer, down to `min_frames`, where a frame stays on screen for longer than a
+        segment.
     """
     inside = _frames_shown(times, start, end)
-    count = min(max_frames, max(1, math.floor((end - start) * fps + _TOLERANCE)))
+    count = min(max_frames, max(1, min_frames, math.floor((end - start) * fps + _TOLERANCE)))
     if len(inside) <= count:
         return inside
     centres = start + (np.arange(count) + 0.5) * ((end - start) / count)
     shown = np.searchsorted(times, centres + _TOLERANCE, side="right") - 1
-    return np.unique(np.clip(shown, inside[0], inside[-1])).astype(np.int64)
+    chosen = np.unique(np.clip(shown, inside[0], inside[-1])).astype(np.int64)
+    missing = min(max_frames, min_frames) - len(chosen)
+    if missing <= 0:
+        return chosen
+    others = np.setdiff1d(inside, chosen)
+    return np.union1d(chosen, others[np.arange(missing) * len(others) // missing])
 
 
-def paper_indices(total: int, rate: float, *, fps: float = 4.0, max_frames: int = 512) -> NDArray[np.int64]:
+def paper_indices(
+    total: int, rate: float, *, fps: float = 4.0, max_frames: int = 512, min_frames: int = 1
+) -> NDArray[np.int64]:
     """The candidate rule of the ReFoCUS evaluation (release settings: 4 frames per second, 512 in all).
 
     Args:
         total: frames in the video.
         rate: its average frames per second.
         fps, max_frames: at most so many candidates per second and in all.
+        min_frames: at least so many in all (the authors' 1).
 
     Returns:
         int64 `[n]`, sorted, with repetitions if `n > total`.
     """
-    count = min(max_frames, max(1, math.floor(total / rate * fps)))
+    count = min(max_frames, max(1, min_frames, math.floor(total / rate * fps)))
     # linspace itself, not integer arithmetic: they differ by one for some (total, count).
     return np.linspace(0, total - 1, count, dtype=int).astype(np.int64)
 

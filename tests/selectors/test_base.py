@@ -164,3 +164,29 @@ def test_unknown_selector_names_say_what_there_is():
     assert isinstance(FrameSelector.from_pretrained("uniform"), UniformSelector)
     with pytest.raises(InputError, match="is a UniformSelector, not a BrightnessSelector"):
         BrightnessSelector.from_pretrained("uniform")
+
+
+# -- short videos -------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("num_frames", [8, 32, 45, 60, 70])
+def test_every_selector_fills_the_budget_of_a_short_video(num_frames):
+    video = open_video(np.random.default_rng(0).integers(0, 255, (60, 32, 48, 3), np.uint8), fps=30.0)  # two seconds
+    for name in ("uniform", "mini", "mini-policy", "mmr", "aks"):
+        selection = FrameSelector.from_pretrained(name).select(video, "what is shown?", num_frames=num_frames)
+        assert len(selection) == min(num_frames, 60), name
+        assert len(set(selection.indices.tolist())) == len(selection)
+        assert any("only 60 candidates" in w for w in selection.warnings) == (num_frames > 60)
+
+
+def test_a_callers_limits_hold_in_a_short_video():
+    video = open_video(np.zeros((60, 4, 4, 3), np.uint8), fps=30.0)
+    selector = FrameSelector.from_pretrained("uniform")
+    assert len(selector.select(video, "q", num_frames=8, max_frames=5)) == 5
+    assert selector.select(video, "q", num_frames=2, fps=2).candidate_indices.tolist() == [7, 22, 37, 52]
+    assert len(selector.select(video, "q", num_frames=8, fps=2)) == 8
+    assert len(selector.select(video, "q", num_frames=8, start=1.0, end=1.5)) == 8
+    encoding = selector.encode(video, max_frames=5)
+    with_few = selector.select(encoding, "q", num_frames=8)
+    assert len(with_few) == 5
+    assert "only 5 candidates" in with_few.warnings[0]

@@ -133,3 +133,47 @@ def test_on_files(clip: Callable[[str], Path]) -> None:
     with open_video(clip("one_frame.mp4")) as video:
         assert sample_candidates(video).indices.tolist() == [0]
         assert sample_candidates(video, "paper").indices.tolist() == [0]
+
+
+# -- short videos --------------------------------------------------------------------------------------------------
+
+
+@given(times=times_strategy, fps=st.floats(0.05, 60), most=st.integers(1, 80), least=st.integers(1, 80))
+def test_a_short_video_gives_its_least_number_of_candidates(
+    times: np.ndarray, fps: float, most: int, least: int
+) -> None:
+    duration = float(times[-1]) + 0.5
+    indices = time_indices(times, 0.0, duration, fps=fps, max_frames=most, min_frames=least)
+    assert min(most, least, len(times)) <= len(indices) <= min(most, len(times))
+    assert (np.diff(indices) > 0).all()
+    if int(duration * fps) >= least + 1:  # dense enough by itself: at a constant rate nothing changes
+        even = np.arange(len(times)) / 10
+        same = {"fps": fps, "max_frames": most}
+        if int(len(even) / 10 * fps) >= least:
+            assert (
+                time_indices(even, 0.0, len(even) / 10, **same).tolist()
+                == time_indices(even, 0.0, len(even) / 10, **same, min_frames=least).tolist()
+            )
+
+
+def test_short_videos_are_sampled_more_densely() -> None:
+    video = _video(60, fps=30.0)
+    rule = CandidateRule(fps=2.0, max_frames=16, min_frames=10)
+    assert len(sample_candidates(video, rule)) == 10
+    assert len(sample_candidates(video, rule, fps=2)) == 4, "the caller's rate counts"
+    assert len(sample_candidates(video, rule, fps=2, min_frames=6)) == 6, "but not below what is needed"
+    assert len(sample_candidates(video, rule, min_frames=40)) == 40, "a rule's largest number is no reason for fewer"
+    assert len(sample_candidates(video, rule, min_frames=40, max_frames=20)) == 20, "a caller's is"
+    assert sample_candidates(video, rule, min_frames=90).indices.tolist() == list(range(60))
+    assert sample_candidates(video, rule, min_frames=5, start=1, end=1.1).indices.tolist() == [30, 31, 32]
+    assert len(sample_candidates(video, "paper")) == 8
+    assert (
+        sample_candidates(video, "paper", min_frames=32).indices.tolist() == np.linspace(0, 59, 32, dtype=int).tolist()
+    )
+    assert len(np.unique(sample_candidates(video, "paper", min_frames=500).indices)) == 60
+
+
+def test_frames_in_a_burst_are_candidates_too() -> None:
+    times = np.concatenate([np.arange(40) / 1000, [10.0]])  # forty frames in a moment, and then nothing
+    assert len(time_indices(times, 0.0, 11.0, fps=2, max_frames=100)) == 2
+    assert len(time_indices(times, 0.0, 11.0, fps=2, max_frames=100, min_frames=24)) == 24
