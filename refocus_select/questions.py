@@ -6,18 +6,21 @@ One row is one question: `video`, `question`, and as far as known `options`, `an
 from __future__ import annotations
 
 import csv
-import json
+import math
 import os
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from numbers import Integral
 from pathlib import Path
 from string import ascii_uppercase
 from typing import Any
 
 from .errors import InputError, MissingDependencyError
+from .plain_text import check_depth, is_utf8, parse_json, shown
 
 KNOWN_FIELDS = ("id", "video", "question", "options", "answer", "evidence", "category")
+_MOST_OPTIONS = 2**31  # what every table can hold
 
 
 @dataclass(frozen=True)
@@ -93,22 +96,29 @@ def iter_questions(
 ) -> Iterator[Question | Problem]:
     """The same row by row, for tables of any length: a question or a problem for each row, in order.
 
-    Arguments and errors as for `read_questions`; ids that occur twice are not noticed.
+    Arguments and errors as for `read_questions`; ids that occur twice are not noticed. Whatever is wrong with a row is
+    a problem of that row; an error means that the table as a whole cannot be read.
     """
     if isinstance(source, str | os.PathLike):
         path = Path(source)
         base = None if root == "" else Path(root) if root is not None else path.parent
         rows = _rows(path)
     else:
+        if not isinstance(source, Iterable):
+            raise InputError(f"questions must be a file or rows, not {type(source).__name__}")
         base = None if root == "" else Path(root) if root is not None else Path()
         rows = ((f"row {i}", row) for i, row in enumerate(source, start=1))
     for where, row in rows:
         try:
+            if isinstance(row, InputError):
+                raise row
             if not isinstance(row, Mapping):
                 raise InputError(f"the row must be an object with fields, not {type(row).__name__}")
             yield _question(row, base, default_id=where.split()[-1])
         except InputError as error:
             yield Problem(where, str(error))
+        except Exception as error:  # of a mapping or a value of somebody else: one row must not end the run
+            yield Problem(where, f"the row cannot be used ({type(error).__name__}: {shown(str(error))})")
 
 
 def check_choices(question: Question) -> list[Problem]:
@@ -164,7 +174,7 @@ def multiple_choice(question: Question) -> str:
 
 
 def _rows(path: Path) -> Iterator[tuple[str, Any]]:
-    """(where, row) of a file."""
+    """(where, row) of a file; instead of a row that cannot be read its error."""
     kind = path.suffix.lower()
     if not path.exists():
         raise InputError(f"no questions at {path}")
@@ -173,32 +183,54 @@ def _rows(path: Path) -> Iterator[tuple[str, Any]]:
         return
     try:
         if kind == ".jsonl":
-            with path.open(encoding="utf-8") as file:
+            # What is no UTF-8 becomes lone surrogates: names of files are still found, other texts are refused.
+            with path.open(encoding="utf-8-sig", errors="surrogateescape") as file:
                 for number, line in enumerate(file, start=1):
                     if line.strip():
-                        yield f"line {number}", _parsed(line)
+                        yield f"line {number}", _json_row(line)
         elif kind == ".json":
-            content = json.loads(path.read_text(encoding="utf-8"))
+            content = parse_json(path.read_text(encoding="utf-8-sig"))
             if not isinstance(content, list):
                 raise InputError(f"{path} must hold a list of questions; for one object per line call it .jsonl")
             yield from ((f"entry {i}", row) for i, row in enumerate(content, start=1))
         elif kind == ".csv":
-            with path.open(encoding="utf-8-sig", newline="") as file:
-                for number, row in enumerate(csv.DictReader(file), start=2):
-                    yield f"line {number}", {k: v for k, v in row.items() if v not in (None, "") and k is not None}
+            yield from ((f"line {i}", row) for i, row in enumerate(_csv_rows(path), start=2))
         elif kind == ".parquet":
             yield from ((f"row {i}", row) for i, row in enumerate(_parquet_rows(path), start=1))
         else:
             raise InputError(f"{path}: questions are read from .jsonl, .json, .csv, .parquet or a saved dataset")
-    except (OSError, UnicodeDecodeError, json.JSONDecodeError) as error:
+    except InputError:
+        raise
+    except (OSError, ValueError) as error:  # ValueError: no UTF-8, or no JSON
         raise InputError(f"{path} cannot be read ({error})") from error
 
 
-def _parsed(line: str) -> Any:
+def _json_row(line: str) -> Any:
     try:
-        return json.loads(line)
-    except json.JSONDecodeError:
-        return line[:60]  # reported as a row without fields
+        return parse_json(line)
+    except ValueError as error:
+        return InputError(f"the row must be an object with fields, but it is no JSON ({error})")
+
+
+def _csv_rows(path: Path) -> Iterator[Any]:
+    """Rows of a CSV file; the error of the `csv` module instead of one that it cannot read (a cell of 128 kB)."""
+    with path.open(encoding="utf-8-sig", errors="surrogateescape", newline="") as file:
+        rows = csv.DictReader(file)
+        try:
+            names = rows.fieldnames
+        except csv.Error as error:
+            raise InputError(f"{path}: the line with the names of the columns cannot be read ({error})") from error
+        if names and not all(map(is_utf8, names)):
+            raise InputError(f"{path} is no UTF-8 text; save it as CSV in UTF-8")
+        while True:
+            try:
+                row = next(rows, None)
+            except csv.Error as error:
+                yield InputError(f"the row cannot be read ({error}); is a quotation mark missing?")
+                continue
+            if row is None:
+                return
+            yield {k: v for k, v in row.items() if v not in (None, "") and k is not None}
 
 
 def _parquet_rows(path: Path) -> Iterator[dict[str, Any]]:
@@ -230,20 +262,24 @@ def _dataset_rows(path: Path) -> Iterator[tuple[str, Any]]:
 
 
 def _question(row: Mapping[str, Any], base: Path | None, *, default_id: str) -> Question:
+    row = dict(row)
+    try:
+        check_depth(row)
+    except ValueError as error:
+        raise InputError(str(error)) from None
     options = _options(row.get("options"))
-    evidence = _evidence(row.get("evidence"))
     identity = row.get("id", default_id)
-    if not isinstance(identity, str | int) or not str(identity).strip():
-        raise InputError(f"id must be text or a number, not {identity!r}")
+    if not isinstance(identity, str | Integral) or not str(identity).strip():
+        raise InputError(f"id must be text or a number, not {shown(identity)}")
     category = row.get("category")
     return Question(
-        id=str(identity),
+        id=_utf8("id", str(identity)),
         video=_video(_text(row, "video"), base),
-        question=_text(row, "question"),
+        question=_utf8("question", _text(row, "question")),
         options=options,
         answer=_answer(row.get("answer"), options),
-        evidence=evidence,
-        category="" if category is None else str(category),
+        evidence=_evidence(row.get("evidence")),
+        category="" if category is None else _utf8("category", str(category)),
         extra={k: v for k, v in row.items() if k not in KNOWN_FIELDS},
     )
 
@@ -251,57 +287,81 @@ def _question(row: Mapping[str, Any], base: Path | None, *, default_id: str) -> 
 def _text(row: Mapping[str, Any], name: str) -> str:
     value = row.get(name)
     if not isinstance(value, str) or not value.strip():
-        shown = "is missing" if value is None else f"must be text, not {value!r}"
-        raise InputError(f"{name} {shown}")
+        told = "is missing" if value is None else f"must be text, not {shown(value)}"
+        raise InputError(f"{name} {told}")
     return value.strip()
 
 
+def _utf8(name: str, text: str) -> str:
+    if not is_utf8(text):
+        raise InputError(f"{name} {shown(text)} is no valid text (half of a surrogate pair); write it as UTF-8")
+    return text
+
+
 def _video(video: str, base: Path | None) -> str:
+    """The name may be no UTF-8 (a file on Linux): whether it can be opened is seen when it is."""
     if base is None or "://" in video or Path(video).is_absolute():
         return video
     return str(base / video)
 
 
+def _inside_cell(value: Any) -> Any:
+    """What a CSV cell holds if it is JSON; the cell itself if not."""
+    try:
+        return parse_json(value)
+    except ValueError:
+        return value
+
+
 def _options(value: Any) -> tuple[str, ...]:
-    if isinstance(value, str) and value.lstrip().startswith("["):  # a list inside a CSV cell
-        value = _parsed(value)
+    if isinstance(value, str) and value.lstrip().startswith("["):
+        value = _inside_cell(value)
     if value is None:
         return ()
     if isinstance(value, Mapping):  # {"A": "…", "B": "…"}
-        value = [value[key] for key in sorted(value)]
+        value = [value[key] for key in sorted(value, key=str)]
     if isinstance(value, str) or not isinstance(value, Sequence) or not all(isinstance(v, str) for v in value):
-        raise InputError(f"options must be a list of texts, not {value!r}")
-    return tuple(v.strip() for v in value)
+        raise InputError(f"options must be a list of texts, not {shown(value)}")
+    return tuple(_utf8("an option", v.strip()) for v in value)
 
 
 def _answer(value: Any, options: tuple[str, ...]) -> int | None:
     """A position, a letter, or the text of an option."""
     if value is None or isinstance(value, bool):
         return None
-    if isinstance(value, int):
-        return value
+    if isinstance(value, Integral):
+        return _position(int(value))
     text = str(value).strip()
     if text in options:
         return options.index(text)
     if len(text) == 1 and text.upper() in ascii_uppercase:
         return ascii_uppercase.index(text.upper())
     if text.isascii() and text.isdigit():
-        return int(text)
+        return _position(int(text)) if len(text) < 10 else _position(text)
     if not options:
         return None  # the free answer of an open question
-    raise InputError(f"answer {text!r} is no position, no letter, and none of the options")
+    raise InputError(f"answer {shown(text)} is no position, no letter, and none of the options")
+
+
+def _position(value: int | str) -> int:
+    if isinstance(value, str) or abs(value) >= _MOST_OPTIONS:
+        raise InputError(f"answer {shown(value)} is no position: nobody has so many options")
+    return value
 
 
 def _evidence(value: Any) -> tuple[tuple[float, float], ...]:
     if isinstance(value, str):
-        value = _parsed(value)
+        value = _inside_cell(value) if value.strip() else None
+    if value is None:
+        return ()
     spans = []
-    for span in value or ():
-        try:
+    try:
+        for span in value:
             start, end = (float(edge) for edge in span)
-        except (TypeError, ValueError) as error:
-            raise InputError(f"evidence must be a list of [start, end] in seconds, not {value!r}") from error
-        if not 0 <= start <= end:
+            spans.append((start, end))
+    except (TypeError, ValueError, OverflowError) as error:
+        raise InputError(f"evidence must be a list of [start, end] in seconds, not {shown(value)}") from error
+    for start, end in spans:
+        if not 0 <= start <= end < math.inf:
             raise InputError(f"evidence [{start:g}, {end:g}] must have 0 <= start <= end, in seconds")
-        spans.append((start, end))
     return tuple(spans)

@@ -180,6 +180,10 @@ def no_result(selector: str, num_frames: int, error: str) -> dict[str, Any]:
     }
 
 
+RESULT_FIELDS = frozenset({*no_result("", 0, ""), "scores", "candidate_indices", "candidate_timestamps"})
+"""Columns of results. A table that has such columns already (results that are asked again) loses the old ones."""
+
+
 def file_state(video: str) -> tuple[int, int] | None:
     """Size and time of change of a local file or folder; None for anything else."""
     try:

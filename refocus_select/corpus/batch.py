@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import time
 from collections.abc import Iterator, Mapping
@@ -13,8 +12,9 @@ from typing import TYPE_CHECKING, Any, Literal
 from .. import __version__
 from ..cache import EncodingCache, find_cache
 from ..errors import InputError
+from ..plain_text import parse_json
 from ..weights import DEFAULT_SELECTOR
-from .answer import SAMPLING, BatchSettings, no_result
+from .answer import RESULT_FIELDS, SAMPLING, BatchSettings, no_result
 from .parts import PartWriter, Progress, Workspace
 from .results import check_target
 from .table import QuestionTable, Source, VideoJob
@@ -236,13 +236,15 @@ def _run(
 
 def _merged(table: QuestionTable, state: Progress) -> Iterator[dict[str, Any]]:
     for position, result in enumerate(state.rows()):
-        row = table.row(position)
-        row.pop("error", None)
+        row = {name: value for name, value in table.row(position).items() if name not in RESULT_FIELDS}
         yield {**row, **result}
 
 
 def _recorded_failures(record: Path) -> int:
-    return int(json.loads(record.read_text("utf-8"))["result"]["failed"])
+    try:
+        return int(parse_json(record.read_bytes())["result"]["failed"])
+    except (OSError, KeyError, TypeError, ValueError) as error:
+        raise InputError(f"{record} is damaged ({error}); start again with --overwrite") from error
 
 
 def summary(result: BatchResult) -> str:

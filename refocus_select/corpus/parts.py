@@ -20,6 +20,7 @@ import numpy as np
 from filelock import FileLock, Timeout
 
 from ..errors import InputError
+from ..plain_text import json_text, parse_json, shown
 from .answer import cannot_write, make_ordinary
 
 _OPEN_FILES = 32  # parts open at once while merging
@@ -153,7 +154,7 @@ class PartWriter:
         Raises:
             OutputError: if the disk is full or gone; no half row stays.
         """
-        data = memoryview("".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows).encode())
+        data = memoryview("".join(json_text(row) + "\n" for row in rows).encode())
         size = len(data)
         try:
             while data:
@@ -205,10 +206,12 @@ class Progress:
                     if not line.endswith(b"\n"):
                         break
                     try:
-                        row = json.loads(line)
-                        position = int(row["position"])
+                        row = parse_json(line)
+                        position = row["position"]
+                        if not isinstance(position, int) or not 0 <= position < len(self._part):
+                            raise ValueError(f"there is no row {shown(position)}")
                         self._failed[position] = row["error"] is not None
-                    except (ValueError, KeyError, TypeError, IndexError) as error:
+                    except (ValueError, KeyError, TypeError) as error:
                         raise InputError(
                             f"{path} is damaged at byte {offset} ({error}); remove it and go on with --resume"
                         ) from error
@@ -240,7 +243,9 @@ def check_facts(path: Path, facts: dict[str, Any], target: Path) -> None:
         InputError: naming what is different.
     """
     try:
-        before = json.loads(path.read_text("utf-8"))
+        before = parse_json(path.read_bytes())
+        if not isinstance(before, dict):
+            raise ValueError("it holds no facts of a run")
     except (OSError, ValueError) as error:
         raise InputError(f"{path} cannot be read ({error}); start again with --overwrite") from error
     now = json.loads(json.dumps(facts))
@@ -276,7 +281,7 @@ def write_atomically(path: Path, write: Callable[[BinaryIO], object]) -> None:
 
 
 def _as_json(content: Any) -> bytes:
-    return (json.dumps(content, indent=2, ensure_ascii=False) + "\n").encode()
+    return (json_text(content, indent=2) + "\n").encode()
 
 
 def _label(shard: tuple[int, int]) -> str:

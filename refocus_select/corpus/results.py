@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 from collections.abc import Iterable, Iterator, Mapping
 from itertools import islice
@@ -10,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO
 
 from ..errors import InputError, MissingDependencyError
+from ..plain_text import json_text, parse_json, printable, shown
 from ..questions import Question
 
 if TYPE_CHECKING:
@@ -34,7 +34,7 @@ def write_rows(rows: Iterable[Mapping[str, Any]], file: BinaryIO, name: Path) ->
     """Write rows to an open file in the format that the name asks for; memory holds a thousand of them at most."""
     if name.suffix.lower() == ".jsonl":
         for row in rows:
-            file.write(json.dumps(row, ensure_ascii=False).encode() + b"\n")
+            file.write(json_text(row).encode() + b"\n")
         return
     import pyarrow.parquet
 
@@ -59,10 +59,12 @@ def read_results(path: str | os.PathLike[str]) -> Iterator[dict[str, Any]]:
         with source.open("rb") as file:
             for number, line in enumerate(file, start=1):
                 try:
-                    row = json.loads(line)
-                    row["indices"], row["error"]
-                except (ValueError, KeyError, TypeError) as error:
-                    raise InputError(f"{source}, line {number}: no result of `refocus-select batch`") from error
+                    row = parse_json(line)
+                    _check(row)
+                except ValueError as error:
+                    raise InputError(
+                        f"{source}, line {number}: no result of `refocus-select batch` ({error})"
+                    ) from error
                 yield row
         return
     pyarrow = _pyarrow()
@@ -74,10 +76,15 @@ def read_results(path: str | os.PathLike[str]) -> Iterator[dict[str, Any]]:
                 raise InputError(f"{source} is no result of `refocus-select batch`")
             for batch in file.iter_batches(batch_size=_ROWS_AT_ONCE):
                 for row in batch.to_pylist():
-                    extra = json.loads(row.pop("extra") or "{}")
+                    extra = parse_json(row.pop("extra") or "{}")
+                    if not isinstance(extra, dict):
+                        raise ValueError("the column extra holds no JSON object")
+                    _check(row)
                     absent = [name for name in _OPTIONAL if row[name] is None]
                     yield {**extra, **{name: value for name, value in row.items() if name not in absent}}
-    except (OSError, pyarrow.ArrowException) as error:
+    except (OSError, ValueError, pyarrow.ArrowException) as error:
+        if isinstance(error, InputError):
+            raise
         raise InputError(f"{source} is damaged or no Parquet file ({error})") from error
 
 
@@ -199,6 +206,9 @@ def schema() -> pyarrow.Schema:
     )
 
 
+_SINGLE = {"id": str | None, "video": str | None, "question": str | None, "error": str | None, "selector": str,
+           "num_frames": int}  # fmt: skip
+_SERIES = {"indices": int, "timestamps": int | float}
 _OPTIONAL = ("options", "answer", "evidence", "category", "scores", "candidate_indices", "candidate_timestamps")
 
 
@@ -210,8 +220,37 @@ def _tables(rows: Iterable[Mapping[str, Any]]) -> Iterator[pyarrow.Table]:
         shaped = []
         for row in piece:
             others = {name: value for name, value in row.items() if name not in known}
-            shaped.append({**row, "extra": json.dumps(others, ensure_ascii=False) if others else None})
-        yield pa.Table.from_pylist(shaped, columns)
+            shaped.append({**row, "extra": json_text(others) if others else None})
+        try:
+            yield pa.Table.from_pylist(shaped, columns)
+        except UnicodeEncodeError:  # names of files that are no UTF-8
+            yield pa.Table.from_pylist([_printable(row) for row in shaped], columns)
+
+
+def _printable(value: Any) -> Any:
+    """The same with all texts as UTF-8 can hold them."""
+    if isinstance(value, str):
+        return printable(value)
+    if isinstance(value, Mapping):
+        return {name: _printable(item) for name, item in value.items()}
+    return [_printable(item) for item in value] if isinstance(value, list | tuple) else value
+
+
+def _check(row: Any) -> None:
+    """Refuse what is no result of ours.
+
+    Raises:
+        ValueError: naming the field.
+    """
+    if not isinstance(row, dict):
+        raise ValueError("it is no object with fields")
+    for name, kinds in _SINGLE.items():
+        if not isinstance(row.get(name, False), kinds) or isinstance(row.get(name), bool):
+            raise ValueError(f"{name} is {shown(row.get(name))}")
+    for name, kinds in _SERIES.items():
+        values = row.get(name)
+        if not isinstance(values, list) or not all(isinstance(value, kinds) for value in values):
+            raise ValueError(f"{name} is {shown(values)}")
 
 
 def _question(row: Mapping[str, Any]) -> Question:

@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 
 from ..errors import InputError
+from ..plain_text import MAX_DEPTH, json_text, printable
 from ..questions import KNOWN_FIELDS, Problem, Question, as_row, iter_questions
 
 Source = str | os.PathLike[str] | Iterable[Mapping[str, Any]]
@@ -62,7 +63,7 @@ class QuestionTable:
         end = 0
         for found in iter_questions(source, root=root):
             row = _row(found, first_row, len(owners) + 1)
-            line = json.dumps(_plain(row), ensure_ascii=False).encode() + b"\n"
+            line = json_text(row).encode() + b"\n"
             try:
                 self._file.write(line)
             except OSError as error:
@@ -122,8 +123,11 @@ class QuestionTable:
 
 def _row(found: Question | Problem, first_row: dict[str, int], number: int) -> dict[str, Any]:
     if isinstance(found, Problem):
-        return {"id": None, "video": None, "question": None, "error": f"{found.where}: {found.what}"}
-    row = as_row(found)
+        return {"id": None, "video": None, "question": None, "error": printable(f"{found.where}: {found.what}")}
+    try:
+        row: dict[str, Any] = _plain(as_row(found))
+    except InputError as error:
+        return {"id": found.id, "video": found.video, "question": found.question, "error": f"row {number}: {error}"}
     first = first_row.setdefault(found.id, number)
     if first != number:
         row["error"] = f"row {number}: the id {found.id!r} is that of row {first} already; ids must be unique"
@@ -142,14 +146,27 @@ def _question(row: dict[str, Any]) -> Question:
     )
 
 
-def _plain(value: Any) -> Any:
-    """Values that JSON knows: tables may hold dates, bytes, and numbers that are not finite."""
+def _plain(value: Any, depth: int = MAX_DEPTH + 2) -> Any:
+    """Values that JSON knows: tables may hold dates, bytes, and numbers that are not finite.
+
+    Raises:
+        InputError: for what cannot be written at all.
+    """
+    if not depth:
+        raise InputError(f"lists or objects nest deeper than {MAX_DEPTH}")
     if isinstance(value, Mapping):
-        return {str(key): _plain(item) for key, item in value.items()}
+        return {str(key): _plain(item, depth - 1) for key, item in value.items()}
     if isinstance(value, list | tuple):
-        return [_plain(item) for item in value]
+        return [_plain(item, depth - 1) for item in value]
     if isinstance(value, np.generic | np.ndarray):
-        return _plain(value.tolist())
+        return _plain(value.tolist(), depth - 1)
     if isinstance(value, float):
         return value if math.isfinite(value) else None
-    return value if value is None or isinstance(value, str | int | bool) else str(value)
+    if isinstance(value, int) and not isinstance(value, bool) and value.bit_length() > 3300:
+        raise InputError("a number has more than 1000 digits; write it as text")
+    if value is None or isinstance(value, str | int | bool):
+        return value
+    try:
+        return str(value)
+    except Exception as error:
+        raise InputError(f"a {type(value).__name__} has no text ({type(error).__name__}: {error})") from error
