@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import logging
 import os
 import re
@@ -14,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from .errors import SelectorLoadError
+from .plain_text import parse_json
 
 logger = logging.getLogger(__name__)
 
@@ -23,6 +23,7 @@ WEIGHTS_FILE = "model.safetensors"
 INDEX_FILE = "model.safetensors.index.json"
 TOKENIZER_FILE = "tokenizer.json"
 _Get = Callable[..., "Path | None"]
+_MOST_JSON = 64 * 2**20  # bytes; the index of a checkpoint of thousands of tensors is below a hundredth of it
 _PICKLES = ("pytorch_model.bin", "pytorch_model.bin.index.json")
 
 
@@ -73,9 +74,9 @@ def find_checkpoint(name_or_path: str | os.PathLike[str], options: HubOptions | 
     """
     name = os.fspath(name_or_path)
     get: _Get
-    if Path(name).is_dir():
+    if os.path.isdir(name):
         get = partial(_local_file, Path(name))
-    elif Path(name).exists():
+    elif os.path.exists(name):
         raise SelectorLoadError(f"{name} is a file; give the folder that holds config.json and the weights")
     elif isinstance(name_or_path, os.PathLike) or name.startswith((".", "/", "~")) or name.count("/") != 1:
         raise SelectorLoadError(f"there is no folder {name}; check the path, or give a Hub id 'owner/name'")
@@ -85,7 +86,7 @@ def find_checkpoint(name_or_path: str | os.PathLike[str], options: HubOptions | 
     config = get(CONFIG_FILE)
     if config is None:
         raise SelectorLoadError(f"{name} has no {CONFIG_FILE}, so it is no selector; check the name and the revision")
-    if not Path(name).is_dir():
+    if not os.path.isdir(name):
         # All further files come from the very commit of the first, and what is cached of it needs no network.
         get = partial(hub_file, name, options=replace(options or HubOptions(), revision=config.parent.name))
     # The small files first: where the weights are in the cache, it is then known whether these exist.
@@ -238,7 +239,9 @@ def read_json(path: Path) -> dict[str, Any]:
         SelectorLoadError: if the file is unreadable or holds something else.
     """
     try:
-        value = json.loads(path.read_text(encoding="utf-8"))
+        if path.stat().st_size > _MOST_JSON:
+            raise ValueError(f"it has {path.stat().st_size} bytes")
+        value = parse_json(path.read_bytes())
     except (OSError, ValueError) as error:
         raise SelectorLoadError(f"{path} is unreadable or damaged ({error}); download it again") from error
     if not isinstance(value, dict):

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from ..errors import SelectorLoadError
 from ..hub import CONFIG_FILE, VISION_CONFIG_FILE, WEIGHTS_FILE, CheckpointFiles, read_json
-from .config import MODEL_TYPE, RefocusConfig, VisionConfig
+from .config import MODEL_TYPE, RefocusConfig, VisionConfig, projector_depth
 from .refocus import RefocusModel
 from .skeleton import unfilled
 
@@ -52,14 +52,24 @@ def load_model(
     if not own:
         tensors = {_renamed(name): t for name, t in tensors.items() if name not in _UNUSED}
     config = RefocusConfig.from_dict(raw) if own else _author_config(raw, files, tensors)
-    with unfilled():
-        model = RefocusModel(config)
+    _check_sizes(config, tensors, files.name)
+    try:
+        with unfilled():
+            model = RefocusModel(config)
+    except (RuntimeError, ValueError, TypeError, OverflowError) as error:
+        raise SelectorLoadError(f"{files.name}: no network can be built from config.json ({error})") from error
     _check_keys(model, tensors, files.name, own=own)
     stored = tensors["backbone.embedding.weight"].dtype
     ready = {}
     for name in list(tensors):
         tensor = tensors.pop(name)
         ready[name] = tensor.to(target, torch.float32 if name.endswith(".A_log") else wanted or stored)
+        if not _is_finite(ready[name]):
+            kind = str(ready[name].dtype).removeprefix("torch.")
+            raise SelectorLoadError(
+                f"{files.name}: {name if own else _original(name)} holds values that are not finite in {kind}; "
+                "download the checkpoint again, or choose another dtype"
+            )
     model.load_state_dict(ready, assign=True)
     return model.eval().requires_grad_(False)
 
@@ -103,8 +113,9 @@ def _author_config(raw: dict[str, Any], files: CheckpointFiles, tensors: Mapping
     if "use_rank_head" not in raw:
         raw["use_rank_head"] = "pointer.rank_head.weight" in tensors
     embedding = tensors.get("backbone.embedding.weight")
-    if embedding is not None and isinstance(raw.get("vocab_size"), int) and len(embedding) > raw["vocab_size"]:
-        raw["vocab_size"], raw["pad_vocab_size_multiple"] = len(embedding), 1
+    rows = embedding.shape[0] if embedding is not None and embedding.ndim else 0
+    if isinstance(raw.get("vocab_size"), int) and rows > raw["vocab_size"]:
+        raw["vocab_size"], raw["pad_vocab_size_multiple"] = rows, 1
     return RefocusConfig.from_dict(raw, vision=_author_vision(files, tensors))
 
 
@@ -121,12 +132,12 @@ def _author_vision(files: CheckpointFiles, tensors: Mapping[str, Tensor]) -> Vis
     positions = tensors.get("vision.embeddings.position_embedding.weight")
     if found is not None and positions is not None:
         expected = (default.hidden_size, 3, default.patch_size, default.patch_size)
-        if tuple(found.shape) != expected or len(positions) != default.grid**2:
+        if tuple(found.shape) != expected or positions.shape[:1] != (default.grid**2,):
             # Heads and picture size cannot be read from shapes, and a guess could be wrong without notice.
             raise SelectorLoadError(
-                f"{files.name}: the vision tower (patch kernel {list(found.shape)}, {len(positions)} positions) is not "
-                f"SigLIP so400m/14 at 384 px; put a {VISION_CONFIG_FILE} (a SiglipVisionConfig, counting the dropped "
-                "last block) beside config.json"
+                f"{files.name}: the vision tower (patch kernel {list(found.shape)}, positions "
+                f"{list(positions.shape)}) is not SigLIP so400m/14 at 384 px; put a {VISION_CONFIG_FILE} (a "
+                "SiglipVisionConfig, counting the dropped last block) beside config.json"
             )
     return default
 
@@ -140,7 +151,8 @@ def _read_tensors(files: CheckpointFiles) -> dict[str, Tensor]:
             with safe_open(str(path), framework="pt") as shard:
                 for name in shard.keys():  # noqa: SIM118
                     tensors[name] = shard.get_tensor(name)
-        except (SafetensorError, OSError) as error:
+        # The last ones: types that this torch does not have.
+        except (SafetensorError, OSError, RuntimeError, AttributeError, KeyError, TypeError, ValueError) as error:
             raise SelectorLoadError(
                 f"{path} is damaged or incomplete ({error}); delete it and download it again"
             ) from error
@@ -166,6 +178,42 @@ def _original(name: str) -> str:
         if name.startswith(new):
             return old + name[len(new) :]
     return name.removeprefix("pointer.")
+
+
+def _check_sizes(config: RefocusConfig, tensors: Mapping[str, Tensor], source: str) -> None:
+    """Refuse a network much larger than its weights before anything of it is built.
+
+    Every width of the network is a side of one of its tensors, and every layer has a tensor of its own.
+    """
+    side = max((size for tensor in tensors.values() for size in tensor.shape), default=0)
+    vision, ssm = config.vision, config.ssm
+    widths = {
+        "d_model": config.d_model,
+        "vocab_size": config.embedding_rows,
+        "question_hidden_size": config.question_hidden_size * (1 + config.question_mentions),
+        "mm_hidden_size": config.mm_hidden_size,
+    }
+    layers = {"n_layer": config.n_layer, "mm_projector_type": projector_depth(config.mm_projector_type)}
+    if config.backbone == "mamba2":
+        widths |= {"ssm_cfg.expand": ssm.expand * config.d_model, "ssm_cfg.d_state": ssm.d_state * ssm.ngroups,
+                   "ssm_cfg.d_conv": ssm.d_conv}  # fmt: skip
+    if config.frame_encoder == "siglip":
+        widths |= {"vision hidden_size": vision.hidden_size, "vision intermediate_size": vision.intermediate_size,
+                   "vision patch_size": vision.patch_size, "vision image_size": vision.grid**2}  # fmt: skip
+        layers["vision num_hidden_layers"] = vision.num_hidden_layers
+    too_large = [name for name, size in widths.items() if size > side]
+    too_large += [name for name, count in layers.items() if count > len(tensors)]
+    if too_large:
+        raise SelectorLoadError(
+            f"{source}: weights and config.json do not belong together: {', '.join(too_large)} of config.json means a "
+            f"larger network than the {len(tensors)} tensors of the weights; download the checkpoint again, or correct "
+            "config.json"
+        )
+
+
+def _is_finite(tensor: Tensor) -> bool:
+    """Without a copy: least and greatest value are not a number if any value is."""
+    return not tensor.numel() or bool(torch.stack(tensor.aminmax()).isfinite().all())
 
 
 def _check_keys(model: RefocusModel, tensors: Mapping[str, Tensor], source: str, *, own: bool) -> None:

@@ -6,12 +6,14 @@ implementation does not compute is refused by name, never computed differently.
 
 from __future__ import annotations
 
+import math
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field, fields
 from typing import Any
 
 from ..errors import SelectorLoadError
+from ..plain_text import shown
 
 MODEL_TYPE = "refocus-select-policy"
 AUTHOR_MODEL_TYPES = ("refocus", "mamba2", "llava_mamba")
@@ -60,7 +62,9 @@ class VisionConfig:
         known = {f.name for f in fields(cls)}
         values: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in raw.items() if k in known}
         config = cls(**values)
-        for name in ("hidden_size", "intermediate_size", "num_attention_heads", "image_size", "patch_size"):
+        _check_types(config, "vision ")
+        for name in ("hidden_size", "intermediate_size", "num_hidden_layers", "num_attention_heads", "image_size",
+                     "patch_size"):  # fmt: skip
             _positive(f"vision {name}", getattr(config, name))
         if config.hidden_size % config.num_attention_heads:
             raise SelectorLoadError(
@@ -107,19 +111,21 @@ class SSMConfig:
         if layer != "Mamba2":
             raise SelectorLoadError(f"ssm_cfg.layer is {layer!r}: only 'Mamba2' is supported")
         expand = raw.get("expand", 2)
+        _positive("ssm_cfg.expand", expand)
         if raw.pop("d_ssm", None) not in (None, expand * d_model):
             raise SelectorLoadError("ssm_cfg.d_ssm smaller than expand * d_model is not supported")
         if raw.pop("D_has_hdim", False):
             raise SelectorLoadError("ssm_cfg.D_has_hdim=true is not supported (the authors' decoding fails on it too)")
         limit = raw.pop("dt_limit", None)
-        if limit is not None and (float(limit[0]) > 0.0 or float(limit[1]) != float("inf")):
+        if limit is not None and not _is_no_limit(limit):
             # The authors' single-step path ignores the limit and their parallel path applies it: no one meaning.
-            raise SelectorLoadError(f"ssm_cfg.dt_limit={list(limit)} is not supported; only (0, inf) is")
+            raise SelectorLoadError(f"ssm_cfg.dt_limit={shown(limit)} is not supported; only (0, inf) is")
         known = {f.name for f in fields(cls)}
         unknown = sorted(raw.keys() - known - _SSM_INIT_ONLY)
         if unknown:
             raise SelectorLoadError(f"ssm_cfg has unknown settings: {', '.join(unknown)}")
         config = cls(**{k: v for k, v in raw.items() if k in known})
+        _check_types(config, "ssm_cfg.")
         for name in ("d_state", "d_conv", "expand", "headdim", "ngroups", "chunk_size"):
             _positive(f"ssm_cfg.{name}", getattr(config, name))
         if config.d_conv < 2:
@@ -214,6 +220,7 @@ class RefocusConfig:
     candidate_method: str = "paper"
 
     def __post_init__(self) -> None:
+        _check_types(self, "")
         for name in ("d_model", "n_layer", "vocab_size", "pad_vocab_size_multiple", "query_frames", "mm_hidden_size",
                      "vision_encode_chunk_size", "max_num_frames"):  # fmt: skip
             _positive(name, getattr(self, name))
@@ -231,8 +238,12 @@ class RefocusConfig:
                 "backbone 'gru', feature_encoder, frame_cues, question_fusion 'before', bidirectional and cover_after "
                 "are for networks that read vectors: they need frame_encoder 'none' and a question_hidden_size"
             )
-        if self.cover_after < 0:
-            raise SelectorLoadError(f"cover_after must not be negative: {self.cover_after}")
+        for name in ("question_hidden_size", "question_mentions", "cover_after", "spread_below"):
+            if getattr(self, name) < 0:
+                raise SelectorLoadError(f"{name} must not be negative: {getattr(self, name)}")
+        if self.max_fps <= 0:
+            raise SelectorLoadError(f"max_fps must be above 0, not {self.max_fps}")
+        _one_of("candidate_method", self.candidate_method, ("time", "paper"))
         if self.spread_below and not self.question_mentions:
             raise SelectorLoadError("spread_below needs question_mentions: it looks at the things that questions name")
         head_norm("score_head_norm", self.score_head_norm)
@@ -244,8 +255,6 @@ class RefocusConfig:
             raise SelectorLoadError(
                 f"mm_hidden_size {self.mm_hidden_size} differs from the vision tower's width {self.vision.hidden_size}"
             )
-        if not isinstance(self.start_of_frame_token_id, int) or isinstance(self.start_of_frame_token_id, bool):
-            raise SelectorLoadError("start_of_frame_token_id is missing; autoregressive selection needs it")
         if not 0 <= self.start_of_frame_token_id < self.embedding_rows:
             raise SelectorLoadError(
                 f"start_of_frame_token_id {self.start_of_frame_token_id} lies outside the {self.embedding_rows} "
@@ -297,7 +306,7 @@ class RefocusConfig:
             return cls._from_own(raw)
         if kind not in AUTHOR_MODEL_TYPES:
             raise SelectorLoadError(
-                f"config.json has model_type {kind!r}; a selector has one of "
+                f"config.json has model_type {shown(kind)}; a selector has one of "
                 f"{', '.join((*AUTHOR_MODEL_TYPES, MODEL_TYPE))}"
             )
         _refuse_unsupported(raw)
@@ -315,6 +324,8 @@ class RefocusConfig:
         if unknown:
             raise SelectorLoadError(f"config.json has unknown fields: {', '.join(unknown)}")
         vision = raw.get("vision_config")
+        if vision is not None and not isinstance(vision, Mapping):
+            raise SelectorLoadError(f"vision_config must be an object, not {shown(vision)}")
         return cls._build(raw, VisionConfig.from_dict(vision) if vision else VisionConfig())
 
     @classmethod
@@ -325,6 +336,8 @@ class RefocusConfig:
             _positive(name, raw[name])
         known = {f.name for f in fields(cls)} - {"ssm", "vision"}
         values = {k: v for k, v in raw.items() if k in known}
+        if values.get("start_of_frame_token_id", 0) is None:
+            raise SelectorLoadError("start_of_frame_token_id is missing; autoregressive selection needs it")
         mamba = values.get("backbone", "mamba2") == "mamba2"
         ssm = SSMConfig.from_dict(raw.get("ssm_cfg"), raw["d_model"]) if mamba else SSMConfig()
         return cls(**values, ssm=ssm, vision=vision)
@@ -337,8 +350,8 @@ def head_norm(name: str, value: bool | str | None) -> str:
         return "none"
     if value is True:
         return "l2"
-    if value not in meanings:
-        raise SelectorLoadError(f"{name} {value!r} is unknown; known are false, true, 'norm' and 'rmsnorm'")
+    if not isinstance(value, str) or value not in meanings:
+        raise SelectorLoadError(f"{name} {shown(value)} is unknown; known are false, true, 'norm' and 'rmsnorm'")
     return meanings[value]
 
 
@@ -352,7 +365,7 @@ def projector_depth(kind: str) -> int:
         return 0
     if kind == "linear":
         return 1
-    match = re.fullmatch(r"mlp([1-9]\d*)x_gelu", str(kind))
+    match = re.fullmatch(r"mlp([1-9]\d{0,3})x_gelu", str(kind))
     if match is None:
         raise SelectorLoadError(
             f"mm_projector_type {kind!r} is not supported; supported are 'linear', 'mlpNx_gelu' and 'identity'"
@@ -384,11 +397,59 @@ def _refuse_unsupported(raw: Mapping[str, Any]) -> None:
     _one_of("mm_spatial_pool_mode", raw["mm_spatial_pool_mode"], ("bilinear", "average", "max"))
 
 
+def _check_types(config: Any, prefix: str) -> None:
+    """Refuse values of other types than the fields have.
+
+    Raises:
+        SelectorLoadError: naming the field.
+    """
+    for item in fields(config):
+        value, kind = getattr(config, item.name), str(item.type)
+        if kind in _TYPES and not _TYPES[kind](value):
+            raise SelectorLoadError(f"{prefix}{item.name} must be {_NAMES[kind]}, not {shown(value)}")
+
+
+def _is_whole(value: Any) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and abs(value) < _MOST
+
+
+def _is_number(value: Any) -> bool:
+    return _is_whole(value) or (isinstance(value, float) and math.isfinite(value))
+
+
+_MOST = 2**31  # what no size or number of this network reaches
+_TYPES: dict[str, Callable[[Any], bool]] = {
+    "int": _is_whole,
+    "float": _is_number,
+    "bool": lambda value: isinstance(value, bool),
+    "bool | str": lambda value: value is None or isinstance(value, bool | str),
+    "str": lambda value: isinstance(value, str),
+    "tuple[float, float, float]": lambda v: isinstance(v, tuple) and len(v) == 3 and all(map(_is_number, v)),
+}
+_NAMES = {
+    "int": "a whole number",
+    "float": "a finite number",
+    "bool": "true or false",
+    "bool | str": "true, false or a text",
+    "str": "a text",
+    "tuple[float, float, float]": "three finite numbers",
+}
+
+
+def _is_no_limit(limit: Any) -> bool:
+    try:
+        low, high = (float(edge) for edge in limit)
+    except (TypeError, ValueError, OverflowError):
+        return False
+    return low <= 0.0 and high == math.inf
+
+
 def _positive(name: str, value: Any) -> None:
-    if isinstance(value, bool) or not isinstance(value, int) or value < 1:
-        raise SelectorLoadError(f"{name} must be a positive whole number, not {value!r}")
+    if not _is_whole(value) or value < 1:
+        raise SelectorLoadError(f"{name} must be a positive whole number below 2^31, not {shown(value)}")
 
 
 def _one_of(name: str, value: Any, allowed: tuple[str, ...]) -> None:
-    if value not in allowed:
-        raise SelectorLoadError(f"{name} {value!r} is not supported; supported are {', '.join(map(repr, allowed))}")
+    if not isinstance(value, str) or value not in allowed:
+        known = ", ".join(map(repr, allowed))
+        raise SelectorLoadError(f"{name} {shown(value)} is not supported; supported are {known}")

@@ -20,10 +20,12 @@ def load_selector(name_or_path: str | os.PathLike[str], **kwargs: Any) -> FrameS
     Raises:
         SelectorLoadError: if nothing of that name can be loaded.
     """
+    if not isinstance(name_or_path, str | os.PathLike):
+        raise SelectorLoadError(f"a selector is named by a text or a path, not by {type(name_or_path).__name__}")
     name = os.fspath(name_or_path)
     if name in _BUILT_IN:
         return _BUILT_IN[name](**kwargs)
-    if not Path(name).exists() and "/" not in name:
+    if not os.path.exists(name) and "/" not in name:
         known = ", ".join(repr(n) for n in _BUILT_IN)
         raise SelectorLoadError(
             f"no selector {name!r}: built in are {known}; otherwise give a folder or a Hub id 'owner/name'"
