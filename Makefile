@@ -2,36 +2,41 @@
 # make test    the test suite
 # make lint    ruff and mypy
 # make bench   the speed tables of benchmarks/
-# Each does its own set-up in .venv; Python >= 3.10 and make are all that is needed beforehand.
+# Each does its own set-up in .venv, with the versions locked in requirements/; Python 3.10 to 3.13 and make are all
+# that is needed beforehand. CONTRIBUTING.md says when to run the others:
+# make test-latest, make test-oldest, make test-engines, make lock
 
 PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
-STAMP := $(VENV)/.installed
+PIP := -m pip --quiet --disable-pip-version-check install
+TEST := -m pytest -n auto --dist loadfile
 MPLCONFIGDIR ?= $(CURDIR)/.cache/matplotlib
 export MPLCONFIGDIR
 
-.PHONY: setup demo test lint bench clean
+.PHONY: setup demo test lint bench test-latest test-oldest test-engines lock clean
 
-setup: $(STAMP)
+setup: $(VENV)/.dev
 
-$(STAMP): pyproject.toml
-	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10) and "Python 3.10 or newer is needed: make PYTHON=python3.12 ...")'
+# .runtime: what the demo needs; .dev: what tests, lint and benchmarks need besides.
+$(VENV)/.runtime $(VENV)/.dev: $(VENV)/.%: requirements/%.txt pyproject.toml setup.py
+	@$(PYTHON) -c 'import sys; sys.exit(not (3, 10) <= sys.version_info < (3, 14) and "The locked versions are for Python 3.10 to 3.13: make PYTHON=python3.12 ...")'
 	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --upgrade pip
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[dev]'
-	@touch $(STAMP)
+	$(BIN)/python $(PIP) --require-hashes --requirement $<
+	$(BIN)/python $(PIP) --no-deps --no-build-isolation --editable .
+	@touch $@
 
-demo: setup
+demo: $(VENV)/.runtime
 	$(BIN)/python examples/demo.py --out out
 
 test: setup
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --dist loadfile
+	OMP_NUM_THREADS=1 $(BIN)/python $(TEST)
 
 lint: setup
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
-	$(BIN)/mypy
+	rm -rf build/lint && $(BIN)/python setup.py --quiet build_py --build-lib build/lint  # adapters/ and weights/ inside
+	cd build/lint && $(abspath $(BIN))/mypy --config-file ../../pyproject.toml --cache-dir ../../.mypy_cache
 
 bench: setup
 	$(BIN)/python -m benchmarks.decode
@@ -42,5 +47,26 @@ bench: setup
 	$(BIN)/python -m benchmarks.training
 	$(BIN)/python -m benchmarks.corpus
 
+# The newest and the oldest releases that the ranges of pyproject.toml allow.
+test-latest:
+	$(PYTHON) -m venv --clear $(VENV)-latest
+	$(VENV)-latest/bin/python $(PIP) --editable '.[dev]'
+	OMP_NUM_THREADS=1 $(VENV)-latest/bin/python $(TEST)
+
+test-oldest:
+	$(PYTHON) -m venv --clear $(VENV)-oldest
+	$(VENV)-oldest/bin/python $(PIP) uv
+	$(VENV)-oldest/bin/uv pip install --quiet --python $(VENV)-oldest --resolution lowest-direct --editable '.[dev]'
+	OMP_NUM_THREADS=1 $(VENV)-oldest/bin/python $(TEST)
+
+# Wheels for later Pythons are left out: they would only make the files longer.
+lock:
+	$(PYTHON) -m venv --clear build/lock && build/lock/bin/python $(PIP) uv
+	sed 's/^requires-python = .*/requires-python = ">=3.10,<3.14"/' pyproject.toml > build/lock/pyproject.toml
+	cd build/lock && bin/uv lock --quiet
+	cd build/lock && bin/uv export $(EXPORT) --output-file ../../requirements/runtime.txt
+	cd build/lock && bin/uv export $(EXPORT) --extra dev --output-file ../../requirements/dev.txt
+EXPORT := --quiet --frozen --format requirements-txt --no-emit-project --no-annotate --no-header
+
 clean:
-	rm -rf $(VENV) build dist *.egg-info out .cache
+	rm -rf $(VENV) $(VENV)-latest $(VENV)-oldest $(VENV)-engines build dist *.egg-info out .cache

@@ -155,7 +155,7 @@ def _checksum(header: Mapping[str, str], body: Mapping[str, torch.Tensor]) -> st
     for name in sorted(body):
         tensor = body[name]
         digest.update(json.dumps([name, str(tensor.dtype), list(tensor.shape)]).encode())
-        digest.update(tensor.flatten().view(torch.uint8).numpy())
+        digest.update(tensor.flatten().view(torch.uint8).numpy().data)
     return digest.hexdigest()
 
 
