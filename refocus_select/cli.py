@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 
 from . import __version__
 from .corpus.cli import add_batch
+from .dependencies import check_dependencies
 from .errors import InputError, MissingDependencyError, RefocusError, SelectorLoadError, VideoError
 from .evaluation.cli import add_evaluate
 from .train_selector.cli import add_train
@@ -49,6 +50,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         parser.error(f"unrecognized arguments: {' '.join(rest)}")
     logging.basicConfig(level=logging.INFO if arguments.verbose else logging.WARNING, format="%(message)s")
     try:
+        check_dependencies()
         status: int = arguments.run(arguments)
         sys.stdout.flush()
         return status

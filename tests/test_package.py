@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 from pathlib import Path
+
+import pytest
 
 import refocus_select
 
@@ -53,12 +56,68 @@ def test_public_names_exist_and_unknown_ones_do_not():
     assert not hasattr(refocus_select, "no_such_name")
 
 
-def test_adapters_and_weights_are_parts_of_the_package():
+def test_all_parts_come_from_this_checkout():
+    """An environment of another checkout would give its adapters to the core of this one."""
     import refocus_select.adapters
     import refocus_select.weights
 
-    for module, folder in ((refocus_select.adapters, "adapters"), (refocus_select.weights, "weights")):
+    parts = ((refocus_select, "refocus_select"), (refocus_select.adapters, "adapters"))
+    for module, folder in (*parts, (refocus_select.weights, "weights")):
         assert Path(module.__file__).parent.samefile(ROOT / folder)
+
+
+@pytest.fixture
+def pretend(tmp_path):
+    """Runs code where the metadata of packages name other releases."""
+
+    def run(code: str, **releases: str) -> subprocess.CompletedProcess[str]:
+        for name, release in releases.items():
+            folder = tmp_path / f"{name}-{release}.dist-info"
+            folder.mkdir()
+            folder.joinpath("METADATA").write_text(f"Metadata-Version: 2.1\nName: {name}\nVersion: {release}\n")
+        path = os.pathsep.join(filter(None, (str(tmp_path), os.environ.get("PYTHONPATH"))))
+        environment = {**os.environ, "PYTHONPATH": path}
+        return subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True)
+
+    return run
+
+
+FIRST_USES = {
+    "the core": "from refocus_select import select_frames",
+    "a video": "from refocus_select.video import open_video; open_video('film.mp4')",
+    "an adapter": "from refocus_select.adapters import with_frame_selection",
+}
+
+
+@pytest.mark.parametrize("code", FIRST_USES.values(), ids=FIRST_USES)
+def test_a_dependency_too_old_is_named_with_its_remedy(pretend, code):
+    done = pretend(code, av="14.4.0")
+    assert done.returncode == 1
+    error = done.stderr.splitlines()[-1]
+    assert "MissingDependencyError: av 14.4.0: not the release that refocus-select needs" in error
+    assert "run: pip install 'av>=15.0,<20'" in error
+
+
+def test_dependencies_too_old_and_too_new_are_named_in_one_line(pretend):
+    code = "from refocus_select.cli import main; raise SystemExit(main(['info', 'film.mp4']))"
+    done = pretend(code, av="20.0.1", transformers="4.40.0")
+    assert done.returncode == 2
+    (line,) = done.stderr.splitlines()
+    assert line.startswith("refocus-select: av 20.0.1, transformers 4.40.0: not the release")
+    assert line.count("pip install") == 1
+
+
+def test_local_and_newer_releases_within_the_range_are_fine(pretend):
+    code = "import refocus_select; refocus_select.select_frames"
+    done = pretend(code, torch="2.14.1+cpu", tqdm="5.0.0rc1", av="16.1.0")
+    assert done.returncode == 0, done.stderr
+
+
+def test_the_error_classes_can_be_imported_to_catch_it(pretend):
+    code = (
+        "import refocus_select\ntry: refocus_select.open_video\nexcept refocus_select.RefocusError: raise SystemExit(7)"
+    )
+    assert pretend(code, av="14.4.0").returncode == 7
 
 
 def test_the_tracked_tree_stays_small_and_free_of_pickles():

@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 
+from refocus_select.dependencies import check_dependencies
 from refocus_select.errors import InputError, MissingDependencyError, VideoOpenError
 from refocus_select.video.base import Video
 from refocus_select.video.container import check_regular_file
@@ -58,6 +59,7 @@ def open_video(
         UnsupportedVideoError: no decoder, pictures too large, or a file that the chosen backend gets wrong.
         MissingDependencyError: the chosen backend is not installed.
     """
+    check_dependencies()
     if isinstance(source, Video):
         return source
     chosen = _backend(backend)
