@@ -260,7 +260,7 @@ def _select(state: State, videos: list[_Video], notes: list[Notes], num_frames: 
 
 def keys_of(selection: Selection) -> list[Hashable]:
     """What a video may be called by whoever asks about it again."""
-    return [video_key(str(selection.video["source"])), selection.video_fingerprint]
+    return [video_key(selection.video.source), selection.video_fingerprint]
 
 
 def _equalise(videos: list[_Video], handling: Handling) -> None:

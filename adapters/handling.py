@@ -226,7 +226,7 @@ def _all_times(selection: Selection) -> np.ndarray:
 
     if isinstance(selection.origin, Video):
         return np.asarray(selection.origin.timestamps)
-    with open_video(selection.origin or selection.video["source"]) as video:
+    with open_video(selection.origin or selection.video.source) as video:
         return np.asarray(video.timestamps)
 
 

@@ -56,7 +56,7 @@ def name_of(value: Any) -> str:
     from refocus_select.video import Video
 
     if isinstance(value, VideoEncoding):
-        return f"encoding of {value.video.get('source')}"
+        return f"encoding of {value.video.source}"
     if isinstance(value, Video):
         return str(value.metadata.source)
     if isinstance(value, bytes):

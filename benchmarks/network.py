@@ -257,13 +257,14 @@ class StreamedVideo:
 
     def encoding(self, selector: Any, per_frame: dict[str, Tensor], per_video: dict[str, Tensor]) -> Any:
         from refocus_select.encoding import VideoEncoding
+        from refocus_select.video import VideoMetadata
 
         at = np.arange(self.frames)
         return VideoEncoding(
             {**per_frame, **per_video},
             at,
             at / 4.0,
-            {"source": "random"},
+            VideoMetadata("random", self.frames, self.frames / 4.0),
             "random",
             selector.name,
             selector.fingerprint,

@@ -37,7 +37,7 @@ def main() -> None:
     began = time.perf_counter()
     encoding = selector.encode(FILM)
     read = time.perf_counter() - began
-    print(f"{FILM.name}: {encoding.video['duration']:.0f} s, {len(encoding)} candidate frames read in {read:.1f} s\n")
+    print(f"{FILM.name}: {encoding.video.duration:.0f} s, {len(encoding)} candidate frames read in {read:.1f} s\n")
     for number, entry in enumerate(QUESTIONS["demo"], start=1):
         began = time.perf_counter()
         selection = selector.select(encoding, entry["question"], num_frames=arguments.num_frames)

@@ -20,10 +20,13 @@ from .plain_text import parse_json, shown
 if TYPE_CHECKING:
     import torch
 
+    from .video import VideoMetadata
+
 _FORMAT = "refocus-select/video-encoding"
 _VERSION = "2"
 _WITHOUT_CHECKSUM = "1"  # still read: its fields are checked, but a flipped bit in a number cannot be noticed
 _TEXTS = ("video", "video_fingerprint", "selector", "selector_fingerprint", "warnings")
+_NEEDED = {"source", "num_frames", "duration"}
 _NUMBERS = ("num_frames", "duration", "start_time", "average_fps", "width", "height", "rotation", "keyframe_interval")
 
 
@@ -35,7 +38,7 @@ class VideoEncoding:
         tensors: what the selector computed; tensors of one row per candidate have the leading size F.
         indices: frame numbers of the candidates in the video, int64 [F].
         timestamps: their presentation times in seconds from the first frame, float64 [F].
-        video: the video's metadata as plain values (`source`, `duration`, `width`, …).
+        video: metadata of the video.
         video_fingerprint: identity of the video's content.
         selector: name of the selector that made the encoding.
         selector_fingerprint: identity of its weights and configuration.
@@ -46,7 +49,7 @@ class VideoEncoding:
     tensors: Mapping[str, torch.Tensor]
     indices: np.ndarray
     timestamps: np.ndarray
-    video: Mapping[str, Any]
+    video: VideoMetadata
     video_fingerprint: str
     selector: str
     selector_fingerprint: str
@@ -70,7 +73,7 @@ class VideoEncoding:
         header = {
             "format": _FORMAT,
             "version": _VERSION,
-            "video": json.dumps(dict(self.video)),
+            "video": json.dumps(self.video.to_dict()),
             "video_fingerprint": self.video_fingerprint,
             "selector": self.selector,
             "selector_fingerprint": self.selector_fingerprint,
@@ -171,11 +174,13 @@ def _series(body: Mapping[str, torch.Tensor], name: str, kind: type[np.generic])
 
 def _facts(header: Mapping[str, str]) -> dict[str, Any]:
     """The fields that the header holds."""
+    from .video import VideoMetadata
+
     missing = [name for name in _TEXTS if not isinstance(header.get(name), str)]
     if missing:
         raise ValueError(f"its header has no {', '.join(missing)}")
     video, warnings = parse_json(header["video"]), parse_json(header["warnings"])
-    if not isinstance(video, dict) or not isinstance(video.get("source"), str):
+    if not isinstance(video, dict) or not isinstance(video.get("source"), str) or not video.keys() >= _NEEDED:
         raise ValueError("its header does not describe a video")
     for name in _NUMBERS:
         value = video.get(name, 0)
@@ -186,7 +191,7 @@ def _facts(header: Mapping[str, str]) -> dict[str, Any]:
     if not isinstance(warnings, list) or not all(isinstance(warning, str) for warning in warnings):
         raise ValueError("its warnings are no texts")
     return {
-        "video": video,
+        "video": VideoMetadata.from_dict(video),
         "video_fingerprint": header["video_fingerprint"],
         "selector": header["selector"],
         "selector_fingerprint": header["selector_fingerprint"],

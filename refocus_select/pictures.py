@@ -1,8 +1,9 @@
-"""Pictures of a selection: the timeline with its frames, and the contact sheet."""
+"""Pictures of chosen frames: the timeline of scores with its frames, and the contact sheet."""
 
 from __future__ import annotations
 
 import textwrap
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -11,7 +12,7 @@ import numpy as np
 if TYPE_CHECKING:
     from PIL import Image
 
-    from .selection import Selection
+    from .video import Frames
 
 _CHOSEN, _UNIFORM = "#d1495b", "#8d99ae"
 _MOST_COLUMNS = 8  # pictures per row in a plot; more chosen frames are shown as evenly chosen examples
@@ -26,25 +27,43 @@ def clock(seconds: float) -> str:
     return f"{head}:{tenths / 10:04.1f}"
 
 
-def plot_selection(selection: Selection, path: Path) -> None:
-    """Draw scores over time, the chosen frames, and the frames that uniform sampling would have shown."""
+def plot_choice(
+    path: Path,
+    *,
+    title: str,
+    label: str,
+    chosen: tuple[np.ndarray, np.ndarray],
+    candidates: tuple[np.ndarray, np.ndarray],
+    scores: np.ndarray,
+    duration: float,
+    decode: Callable[[np.ndarray], Frames],
+) -> None:
+    """Draw scores over time, the chosen frames, and the frames that uniform sampling would have shown.
+
+    Args:
+        path: where to; its suffix says the format.
+        title: of the whole, e.g. the question.
+        label: of the chosen frames.
+        chosen: frame numbers [K] and seconds [K] of the chosen frames.
+        candidates: the same of the candidates, [F].
+        scores: of the candidates, [F]; -inf for "never".
+        duration: of the video, in seconds.
+        decode: from frame numbers [N] to small pictures, with the times of what they show.
+    """
     # The object interface of matplotlib: pyplot would touch the caller's figures and backend.
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
     from .selectors.algorithms import uniform
 
-    shown = _examples(len(selection))
-    spread = uniform(selection.candidate_timestamps, len(selection))[shown]
+    (indices, timestamps), (candidate_indices, candidate_timestamps) = chosen, candidates
+    shown = _examples(len(indices))
+    spread = uniform(candidate_timestamps, len(indices))[shown]
     chosen_rows = [shown[i : i + _MOST_COLUMNS] for i in range(0, len(shown), _MOST_COLUMNS)]
     columns = max(len(row) for row in chosen_rows)
-    decoded = selection.get_frames(
-        np.concatenate([selection.indices[shown], selection.candidate_indices[spread]]), size=_thumb_size(selection)
-    )
-    thumbs, times = decoded.data, decoded.timestamps  # times of what is shown, which for a damaged frame is another one
-    chosen, even = thumbs[: len(shown)], thumbs[len(shown) :]
+    thumbs = decode(np.concatenate([indices[shown], candidate_indices[spread]]))
 
-    aspect = thumbs.shape[1] / thumbs.shape[2]
+    aspect = thumbs.data.shape[1] / thumbs.data.shape[2]
     width = 13.0
     row_height = width / columns * aspect + 0.32
     figure = Figure(figsize=(width, 2.5 + 2 * row_height), dpi=110)
@@ -53,18 +72,15 @@ def plot_selection(selection: Selection, path: Path) -> None:
         3, columns, height_ratios=[1.55, row_height, row_height], hspace=0.24, wspace=0.04,
         left=0.045, right=0.99, top=1 - 0.55 / (2.5 + 2 * row_height), bottom=0.01,
     )  # fmt: skip
-    title = textwrap.fill(f"“{selection.question}”", 110)
-    figure.suptitle(title, x=0.045, ha="left", fontsize=13, fontweight="bold")
+    figure.suptitle(textwrap.fill(title, 110), x=0.045, ha="left", fontsize=13, fontweight="bold")
 
     axis = figure.add_subplot(grid[0, :])
-    _draw_scores(axis, selection, selection.candidate_timestamps[spread])
+    _draw_scores(axis, candidate_timestamps, scores, timestamps, candidate_timestamps[spread], duration)
 
-    label = f"{selection.selector}: the {len(selection)} frames chosen" if selection.strategy == "selected" else (
-        f"{selection.selector}: nothing stands out, {len(selection)} frames spread"
-    )  # fmt: skip
+    count = len(shown)
     rows = (
-        (1, chosen, times[: len(shown)], _CHOSEN, label),
-        (2, even, times[len(shown) :], _UNIFORM, "uniform sampling, for comparison"),
+        (1, thumbs.data[:count], thumbs.timestamps[:count], _CHOSEN, label),
+        (2, thumbs.data[count:], thumbs.timestamps[count:], _UNIFORM, "uniform sampling, for comparison"),
     )
     for row, pictures, times, colour, text in rows:
         for column, (picture, time) in enumerate(zip(pictures, times, strict=True)):
@@ -81,20 +97,21 @@ def plot_selection(selection: Selection, path: Path) -> None:
     figure.savefig(path, format=path.suffix[1:])
 
 
-def _draw_scores(axis: object, selection: Selection, spread: np.ndarray) -> None:
+def _draw_scores(
+    axis: object, times: np.ndarray, scores: np.ndarray, chosen: np.ndarray, spread: np.ndarray, duration: float
+) -> None:
     from matplotlib.axes import Axes
     from matplotlib.ticker import FuncFormatter, MaxNLocator
 
     assert isinstance(axis, Axes)
-    times, scores = selection.candidate_timestamps, selection.scores
     finite = np.where(np.isfinite(scores), scores, np.nan)
     axis.fill_between(times, finite, np.nanmin(finite), color="#e9ecef", linewidth=0)
     axis.plot(times, finite, color="#495057", linewidth=1.2)
-    at = np.searchsorted(times, selection.timestamps)
-    axis.plot(selection.timestamps, finite[at], "o", color=_CHOSEN, markersize=7, label="chosen", zorder=3)
+    at = np.searchsorted(times, chosen)
+    axis.plot(chosen, finite[at], "o", color=_CHOSEN, markersize=7, label="chosen", zorder=3)
     floor = np.full(len(spread), np.nanmin(finite))
     axis.plot(spread, floor, "|", color=_UNIFORM, markersize=12, markeredgewidth=2.5, label="uniform", zorder=2)
-    axis.set_xlim(0, max(selection.duration, float(times[-1])) or 1.0)
+    axis.set_xlim(0, max(duration, float(times[-1])) or 1.0)
     axis.xaxis.set_major_locator(MaxNLocator(10))
     axis.xaxis.set_major_formatter(FuncFormatter(lambda t, _: clock(t)[:-2]))
     axis.set_yticks([])
@@ -105,32 +122,29 @@ def _draw_scores(axis: object, selection: Selection, spread: np.ndarray) -> None
         axis.spines[side].set_visible(False)
 
 
-def contact_sheet(selection: Selection, *, columns: int | None = None) -> Image.Image:
-    """The chosen frames in a grid, each with its time below it."""
+def contact_sheet(frames: np.ndarray, timestamps: np.ndarray, *, columns: int | None = None) -> Image.Image:
+    """Frames in a grid, each with its time below it.
+
+    Args:
+        frames: uint8 RGB [K, h, w, 3].
+        timestamps: seconds, [K].
+        columns: frames per row (default: a nearly square sheet).
+    """
     from PIL import Image, ImageDraw, ImageFont
 
-    count = len(selection)
+    count, height, width, _ = frames.shape
     columns = columns or int(np.ceil(np.sqrt(count)))
     rows = -(-count // columns)
-    height, width = _thumb_size(selection)
-    decoded = selection.get_frames(selection.indices, size=(height, width))
     caption, gap = 18, 4
     sheet = Image.new("RGB", (columns * (width + gap) + gap, rows * (height + caption + gap) + gap), "white")
     draw = ImageDraw.Draw(sheet)
     font = ImageFont.load_default(size=13)
-    for k, (thumb, time) in enumerate(zip(decoded.data, decoded.timestamps, strict=True)):
+    for k, (thumb, time) in enumerate(zip(frames, timestamps, strict=True)):
         row, column = divmod(k, columns)
         x, y = gap + column * (width + gap), gap + row * (height + caption + gap)
         sheet.paste(Image.fromarray(thumb), (x, y))
         draw.text((x + width // 2, y + height + 1), clock(float(time)), fill="black", font=font, anchor="ma")
     return sheet
-
-
-def _thumb_size(selection: Selection, longest: int = 320) -> tuple[int, int]:
-    """(height, width) of a thumbnail that keeps the video's shape and does not enlarge it."""
-    width, height = int(selection.video["width"]), int(selection.video["height"])
-    scale = min(1.0, longest / max(width, height))
-    return max(1, round(height * scale)), max(1, round(width * scale))
 
 
 def _examples(count: int) -> np.ndarray:

@@ -6,7 +6,7 @@ import json
 import math
 import os
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from functools import cached_property
@@ -20,7 +20,7 @@ from .errors import EncodingError, InputError, VideoOpenError
 if TYPE_CHECKING:
     from PIL import Image
 
-    from .video import Frames, Video
+    from .video import Frames, Video, VideoMetadata
 
 
 @dataclass(frozen=True)
@@ -50,7 +50,7 @@ class Selection:
         scores: the selector's score of every candidate, float64 [F]; larger is better, -inf for "never".
         candidate_indices: frame numbers of the candidates, int64 [F].
         candidate_timestamps: their times in seconds, float64 [F].
-        video: metadata of the video (`source`, `duration`, `width`, `height`, `codec`, …).
+        video: metadata of the video: `source`, `duration`, `width`, `height`, `codec`, …
         video_fingerprint: identity of the video's content.
         strategy: "selected" if the question decided, "spread" if the frames were spread over the video.
         warnings: what the user should know; once frames have been decoded also which of them are substitutes.
@@ -64,7 +64,7 @@ class Selection:
     scores: np.ndarray
     candidate_indices: np.ndarray
     candidate_timestamps: np.ndarray
-    video: Mapping[str, Any]
+    video: VideoMetadata
     video_fingerprint: str
     strategy: str = "selected"
     warnings: tuple[str, ...] = ()
@@ -86,7 +86,7 @@ class Selection:
     @property
     def duration(self) -> float:
         """Length of the video in seconds."""
-        return float(self.video["duration"])
+        return self.video.duration
 
     @cached_property
     def shown(self) -> Frames:
@@ -190,7 +190,7 @@ class Selection:
     def _reopened(self) -> Video:
         from .video import open_video
 
-        source = self.origin or self.video.get("source")
+        source = self.origin or self.video.source
         if not source or not Path(str(source)).exists():
             raise VideoOpenError(
                 f"the frames cannot be decoded: the video {source!r} is not here any more; "
@@ -214,17 +214,17 @@ class Selection:
         return {
             "total_num_frames": max(round(1000 * self.duration), milliseconds[-1] + 1),
             "fps": 1000.0,
-            "width": int(self.video["width"]),
-            "height": int(self.video["height"]),
+            "width": self.video.width,
+            "height": self.video.height,
             "duration": self.duration,
-            "video_backend": str(self.video["backend"]),
+            "video_backend": self.video.backend,
             "frames_indices": milliseconds,
         }
 
     def to_dict(self) -> dict[str, Any]:
         """Everything but the pictures, as plain values (JSON has no infinity: such scores are null)."""
         return {
-            "video": str(self.video["source"]),
+            "video": self.video.source,
             "question": self.question,
             "selector": self.selector,
             "num_frames": len(self),
@@ -289,9 +289,23 @@ class Selection:
         Args:
             path: a file ending in .png, .jpg, .pdf or .svg.
         """
-        from .pictures import plot_selection
+        from .pictures import plot_choice
 
-        return self._draw(path, lambda temporary: plot_selection(self, temporary))
+        chose = self.strategy == "selected"
+        what = f"the {len(self)} frames chosen" if chose else f"nothing stands out, {len(self)} frames spread"
+        return self._draw(
+            path,
+            lambda temporary: plot_choice(
+                temporary,
+                title=f"“{self.question}”",
+                label=f"{self.selector}: {what}",
+                chosen=(self.indices, self.timestamps),
+                candidates=(self.candidate_indices, self.candidate_timestamps),
+                scores=self.scores,
+                duration=self.duration,
+                decode=self._thumbnails,
+            ),
+        )
 
     def contact_sheet(self, path: str | os.PathLike[str], *, columns: int | None = None) -> Path:
         """Write the chosen frames as one picture, each with its time.
@@ -302,7 +316,17 @@ class Selection:
         """
         from .pictures import contact_sheet
 
-        return self._draw(path, lambda temporary: contact_sheet(self, columns=columns).save(temporary))
+        def write(temporary: Path) -> None:
+            thumbs = self._thumbnails(self.indices)
+            contact_sheet(thumbs.data, thumbs.timestamps, columns=columns).save(temporary)
+
+        return self._draw(path, write)
+
+    def _thumbnails(self, indices: np.ndarray, longest: int = 320) -> Frames:
+        """Small pictures in the video's shape, not enlarged."""
+        width, height = self.video.width, self.video.height
+        scale = min(1.0, longest / max(width, height))
+        return self.get_frames(indices, size=(max(1, round(height * scale)), max(1, round(width * scale))))
 
     def _draw(self, path: str | os.PathLike[str], write: Any) -> Path:
         target = Path(path)

@@ -20,6 +20,7 @@ from refocus_select.cache import EncodingCache, default_folder, find_cache, pars
 from refocus_select.cli import main
 from refocus_select.errors import InputError
 from refocus_select.selectors import UniformSelector
+from refocus_select.video import VideoMetadata
 from tests.brightness import BrightnessSelector, ramp
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -54,7 +55,7 @@ def encoding(number=0, numbers=1000):
         tensors={"value": torch.full((numbers,), float(number), dtype=torch.float64)},
         indices=np.arange(3),
         timestamps=np.arange(3.0),
-        video={"source": f"film-{number}.mp4", "duration": 3.0},
+        video=VideoMetadata(f"film-{number}.mp4", 3, 3.0),
         video_fingerprint=f"film-{number}",
         selector="test",
         selector_fingerprint="test-1",

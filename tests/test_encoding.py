@@ -10,6 +10,7 @@ from safetensors.torch import save_file
 
 from refocus_select import VideoEncoding
 from refocus_select.errors import EncodingError
+from refocus_select.video import VideoMetadata
 
 
 def encoding(count=6):
@@ -17,7 +18,7 @@ def encoding(count=6):
         tensors={"embeddings": torch.randn(count, 4).half(), "state": torch.tensor(2.5)},
         indices=np.arange(0, 3 * count, 3),
         timestamps=np.arange(count) / 8,
-        video={"source": "film.mp4", "duration": 1.5, "width": 64, "height": 48, "keyframe_interval": None},
+        video=VideoMetadata("film.mp4", 36, 1.5, width=64, height=48),
         video_fingerprint="film-1",
         selector="test",
         selector_fingerprint="test-1",
@@ -101,6 +102,7 @@ WRONG = {
     "the video nests deeply": lambda header, body: header.update(video="[" * 100_000),
     "a number of many digits": lambda header, body: header.update(video='{"source": "a", "width": ' + "9" * 5000 + "}"),
     "no source": video(source=None),
+    "no duration": lambda header, body: header.update(video='{"source": "a", "num_frames": 3}'),
     "a duration in words": video(duration="long"),
     "a duration without end": video(duration=float("inf")),
     "a width that is true": video(width=True),

@@ -13,6 +13,7 @@ import torch
 from refocus_select import FrameSelector
 from refocus_select.encoding import VideoEncoding
 from refocus_select.selectors.algorithms import farthest_first
+from refocus_select.video import VideoMetadata
 
 from ..mini.evaluate import CLIPS, FILM
 from .figures import gap_of, mean_of
@@ -70,7 +71,7 @@ def clips(selectors: dict[str, FrameSelector], root: Path, num_frames: int = 8) 
             tensors={"embeddings": vectors},
             indices=np.arange(len(vectors)),
             timestamps=np.arange(len(vectors), dtype=np.float64),
-            video={"source": "nine clips", "num_frames": len(vectors), "duration": len(vectors), "average_fps": 1.0},
+            video=VideoMetadata("nine clips", len(vectors), float(len(vectors)), average_fps=1.0),
             video_fingerprint="nine-clips",
             selector=selector.name,
             selector_fingerprint=selector.fingerprint,

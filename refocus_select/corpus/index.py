@@ -363,7 +363,7 @@ class _Builder:
             sha256=sha256_of(path),
             bytes=path.stat().st_size,
             candidates=len(encoding),
-            duration=float(encoding.video["duration"]),
+            duration=encoding.video.duration,
         )
 
     def _name(self, identity: str) -> str:

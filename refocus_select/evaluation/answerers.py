@@ -154,7 +154,7 @@ class VideoModelAnswerer:
 
         settings = self.settings
         text = prompt_of(question, preamble=settings["preamble"], instruction=settings["instruction"])
-        video = str(selection.video["source"])
+        video = selection.video.source
         chat = [{"role": "user", "content": [{"type": "video", "video": video}, {"type": "text", "text": text}]}]
         if settings["system_prompt"]:
             chat.insert(0, {"role": "system", "content": [{"type": "text", "text": settings["system_prompt"]}]})

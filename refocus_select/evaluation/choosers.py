@@ -177,7 +177,7 @@ def _selection(item: StoredSelection, question: Question, source: Any, name: str
         scores=np.zeros(len(indices)),
         candidate_indices=indices,
         candidate_timestamps=times[indices],
-        video=asdict(source.metadata),
+        video=source.metadata,
         video_fingerprint=source.fingerprint,
         warnings=warnings,
         origin=question.video,

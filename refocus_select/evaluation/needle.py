@@ -278,7 +278,7 @@ def _joined(hay: VideoEncoding, needle: VideoEncoding, rows: np.ndarray) -> Vide
         tensors=tensors,
         indices=np.arange(len(rows)),
         timestamps=np.arange(float(len(rows))),
-        video={**hay.video, "num_frames": len(rows), "duration": float(len(rows))},
+        video=replace(hay.video, num_frames=len(rows), duration=float(len(rows))),
         video_fingerprint="haystack",
         warnings=(),
         origin=None,

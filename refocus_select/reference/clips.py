@@ -132,13 +132,13 @@ class EncodedClip(Clip):
 
     def __init__(self, encoding: VideoEncoding, *, name: str = "") -> None:
         self._encoding = encoding
-        self.name = name or str(encoding.video.get("source", "an encoding"))
+        self.name = name or encoding.video.source
         self.timestamps = encoding.timestamps
-        self.duration = float(encoding.video.get("duration") or encoding.timestamps[-1])
+        self.duration = encoding.video.duration or float(encoding.timestamps[-1])
         self.key = f"{encoding.video_fingerprint}-{len(encoding)}-{encoding.selector_fingerprint}"
 
     def pictures(self, positions: np.ndarray, *, size: tuple[int, int] | None = None) -> np.ndarray:
-        source = str(self._encoding.video.get("source", ""))
+        source = self._encoding.video.source
         if not source or not Path(source).exists():
             raise InputError(
                 f"{self.name} holds features only, and its video {source!r} is not here; use a reference model that "
@@ -181,7 +181,7 @@ class ChosenClip(Clip):
     def encoding(self, reader: FrameSelector) -> VideoEncoding:
         """See `Clip`. Only the chosen frames are encoded, not the candidates that they were chosen from."""
         plan = CandidatePlan(self.indices, self.timestamps)
-        source = str(self._first.video["source"])
+        source = self._first.video.source
         with open_video(source) as video:
             size = reader._decode_size(video.metadata)
             encoding = reader._read(video, plan, size=size, exact=True, workers=None, progress=False)

@@ -17,6 +17,7 @@ from ..adapters.prompts import write_times
 from ..errors import InputError
 from ..questions import Question, multiple_choice
 from ..selection import Selection
+from ..video import VideoMetadata
 from .clips import Clip
 
 PROMPT_VERSION = 1  # raise it when the words around frames and question change
@@ -141,7 +142,7 @@ class Prompter:
             scores=np.zeros(len(positions)),
             candidate_indices=np.arange(len(positions)),
             candidate_timestamps=times,
-            video={"duration": clip.duration, "height": size[0], "width": size[1], "backend": "", "source": clip.key},
+            video=VideoMetadata(clip.key, len(positions), clip.duration, height=size[0], width=size[1]),
             video_fingerprint=clip.key,
         )
         (video,) = self.handling.clips(selection, pictures)
@@ -247,9 +248,9 @@ class _Recorded(_Wrapped):
 
 
 def _metadata(given: Any) -> Any:
-    from transformers.video_utils import VideoMetadata
+    from transformers.video_utils import VideoMetadata as ProcessorMetadata
 
-    return VideoMetadata(**given) if isinstance(given, Mapping) else given
+    return ProcessorMetadata(**given) if isinstance(given, Mapping) else given
 
 
 def _is_pixels(key: str) -> bool:

@@ -7,7 +7,7 @@ import os
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, fields, replace
+from dataclasses import dataclass, fields, replace
 from typing import TYPE_CHECKING, Any, ClassVar, overload
 
 import numpy as np
@@ -146,7 +146,7 @@ class FrameSelector(ABC):
                 if store:
                     store.put(key, encoding)
             origin = os.fspath(video) if _is_path(video) else source
-            return replace(encoding, video=asdict(source.metadata), selector=self.name, origin=origin)
+            return replace(encoding, video=source.metadata, selector=self.name, origin=origin)
 
     def _read(
         self,
@@ -184,7 +184,7 @@ class FrameSelector(ABC):
             tensors={**{name: t[order] for name, t in per_frame.items()}, **per_video},
             indices=indices[order],
             timestamps=timestamps[order],
-            video=asdict(source.metadata),
+            video=source.metadata,
             video_fingerprint=source.fingerprint,
             selector=self.name,
             selector_fingerprint=self.fingerprint,
@@ -312,7 +312,7 @@ class FrameSelector(ABC):
         if len(picks) < num_frames:
             warnings.append(f"{num_frames} frames asked for, only {len(picks)} candidates are there: all are returned")
         for warning in choice.warnings:
-            logger.info("%s: %s", encoding.video.get("source"), warning)
+            logger.info("%s: %s", encoding.video.source, warning)
         return Selection(
             question=question,
             selector=self.name,

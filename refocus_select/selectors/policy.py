@@ -387,7 +387,7 @@ def _video_of(encoding: VideoEncoding) -> Iterator[Video]:
     if isinstance(encoding.origin, Video):
         yield encoding.origin
         return
-    source = encoding.origin or encoding.video.get("source")
+    source = encoding.origin or encoding.video.source
     if not source or not Path(str(source)).exists():
         raise EncodingError(
             f"protocol 'paper' takes frames of a short video that are no candidates, and their times must be read from "

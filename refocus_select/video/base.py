@@ -8,9 +8,9 @@ import os
 import threading
 import weakref
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import closing, suppress
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
 from functools import partial
 from types import TracebackType
 from typing import Any
@@ -49,20 +49,29 @@ class VideoMetadata:
     source: str
     num_frames: int
     duration: float
-    start_time: float
-    average_fps: float
-    is_vfr: bool
-    width: int
-    height: int
-    rotation: int
-    codec: str
-    container: str
-    keyframe_interval: float | None
-    backend: str
+    start_time: float = 0.0
+    average_fps: float = 0.0
+    is_vfr: bool = False
+    width: int = 0
+    height: int = 0
+    rotation: int = 0
+    codec: str = ""
+    container: str = ""
+    keyframe_interval: float | None = None
+    backend: str = ""
 
     def to_dict(self) -> dict[str, Any]:
         """All fields as plain Python values."""
         return asdict(self)
+
+    @classmethod
+    def from_dict(cls, facts: Mapping[str, Any]) -> VideoMetadata:
+        """From what `to_dict` gave, here or in another version: unknown fields are left out.
+
+        Raises:
+            TypeError: if `source`, `num_frames` or `duration` is missing.
+        """
+        return cls(**{field.name: facts[field.name] for field in fields(cls) if field.name in facts})
 
 
 @dataclass(frozen=True)

@@ -16,6 +16,7 @@ from refocus_select.corpus.index_files import Entry
 from refocus_select.corpus.search import open_search
 from refocus_select.encoding import VideoEncoding
 from refocus_select.errors import EncodingError, InputError
+from refocus_select.video import VideoMetadata
 from tests.corpus.clips import FILM, write_clips
 from tests.corpus.selectors import Counting
 
@@ -41,7 +42,7 @@ def test_one_video_is_asked_without_reading_it_again(built, mini):
     direct = mini.select(str(FILM), "Who holds a bow and arrow?", num_frames=4, max_frames=24)
     assert selection.indices.tolist() == direct.indices.tolist()
     assert np.abs(selection.scores - direct.scores).max() < 0.01  # vectors are kept in half precision
-    assert index.select("a bird", video="film.mp4").video["width"] == selection.video["width"]
+    assert index.select("a bird", video="film.mp4").video == selection.video
     assert selection.frames.shape[0] == 4  # from the video itself
     with pytest.raises(InputError, match="not in"):
         index.select("a bird", video="nowhere.mp4")
@@ -99,7 +100,13 @@ def test_faiss_misses_little_in_a_large_collection(tmp_path):
     vectors = (centres[random.integers(0, 200, 20_000)] + 0.7 * random.normal(size=(20_000, 64))).astype(np.float32)
     encodings = {
         str(number): VideoEncoding(
-            {"embeddings": torch.from_numpy(part)}, np.arange(200), np.arange(200) / 2, {}, "", "", ""
+            {"embeddings": torch.from_numpy(part)},
+            np.arange(200),
+            np.arange(200) / 2,
+            VideoMetadata("", 200, 100.0),
+            "",
+            "",
+            "",
         )
         for number, part in enumerate(np.split(vectors, 100))
     }

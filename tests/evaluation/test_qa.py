@@ -162,7 +162,7 @@ def test_a_video_model_sees_exactly_the_chosen_frames(room, by_logits):
     assert answer.choice == int(np.argmax(answer.scores))
     # the same through the wrapper itself, as a user would
     text = "light?\nA. one\nB. two\nC. three\nAnswer with the option's letter from the given choices directly."
-    chat = [{"role": "user", "content": [{"type": "video", "video": first.video["source"]},
+    chat = [{"role": "user", "content": [{"type": "video", "video": first.video.source},
                                          {"type": "text", "text": text}]}]  # fmt: skip
     inputs = by_logits.processor.apply_chat_template(
         [chat], tokenize=True, return_dict=True, return_tensors="pt", add_generation_prompt=True,

@@ -16,6 +16,7 @@ from torch import Tensor
 from refocus_select.encoding import VideoEncoding
 from refocus_select.questions import Question
 from refocus_select.train_selector import EncodedClip, ReferenceModel, Request
+from refocus_select.video import VideoMetadata
 
 WIDTH = 8
 
@@ -64,7 +65,8 @@ class World(Sequence):
         return EncodedClip(
             VideoEncoding(
                 tensors={"embeddings": vectors}, indices=np.arange(len(vectors)),
-                timestamps=np.arange(len(vectors), dtype=np.float64), video={"source": video},
+                timestamps=np.arange(len(vectors), dtype=np.float64),
+                video=VideoMetadata(video, len(vectors), len(vectors) - 1.0),
                 video_fingerprint=f"{self.seed}-{video}", selector="vectors",
                 selector_fingerprint=f"embeddings-1-{Vectors.fingerprint}",
             )

@@ -17,6 +17,7 @@ from ...encoding import VideoEncoding
 from ...errors import InputError
 from ...questions import Question
 from ...reference.clips import REFERENCE_VIEW, EncodedClip
+from ...video import VideoMetadata
 from .bank import SPLITS, Bank
 from .layout import Layout, fill, place
 from .phrasings import NOT_ASKED, PHRASINGS
@@ -201,7 +202,7 @@ class Storyboards(Sequence[Question]):
             tensors=tensors,
             indices=np.arange(count),
             timestamps=layout.timestamps,
-            video={"source": video, "num_frames": count, "duration": count * step, "average_fps": 1 / step},
+            video=VideoMetadata(video, count, count * step, average_fps=1 / step),
             video_fingerprint=f"{self.fingerprint}-{index}",
             selector="storyboards",
             selector_fingerprint=f"embeddings-1-{self.bank.encoder}",
