@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections import deque
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -30,25 +31,73 @@ def rank_of(index: FrameIndex, key: int | None) -> int | None:
     return place if place < len(index.pts) and index.pts[place] == key else None
 
 
+def position_of(index: FrameIndex, key: int | None) -> int | None:
+    """Place in decoding order of a packet or picture by its key; None if it is not presented."""
+    if index.counted:
+        return key
+    rank = rank_of(index, key)
+    return None if rank is None else int(index.positions[rank])
+
+
+class Settled:
+    """Holds each picture back until all that it may refer to have come out.
+
+    B pictures come out before the later picture that they refer to, and only that one is marked when it is damaged.
+    """
+
+    def __init__(self, index: FrameIndex) -> None:
+        self._index = index
+        self._reorders = index.reorders
+        self._waiting: deque[tuple[int, VideoFrame]] = deque()
+        self._latest = -1
+
+    def add(self, picture: VideoFrame) -> Iterator[VideoFrame]:
+        """Takes the next picture of the decoder; gives those that nothing more can be found out about."""
+        if not self._reorders:
+            yield picture
+            return
+        rank = rank_of(self._index, picture.pts)
+        if rank is not None:
+            self._latest = max(self._latest, rank)
+        self._waiting.append((-1 if rank is None else int(self._index.horizons[rank]), picture))
+        while self._waiting and (self._waiting[0][0] <= self._latest or len(self._waiting) > 2 * LATE):
+            yield self._waiting.popleft()[1]
+
+    def rest(self) -> Iterator[VideoFrame]:
+        """The pictures still held back when the decoder has been drained."""
+        while self._waiting:
+            yield self._waiting.popleft()[1]
+
+
 class Damage:
     """Which pictures cannot be trusted: from an error to the next keyframe, in decoding order."""
 
-    def __init__(self, index: FrameIndex, delay: int) -> None:
-        """`delay`: an error may come out so many packets after the one that it belongs to (frame threads)."""
+    def __init__(self, index: FrameIndex, delay: int, lead: Callable[[], int] = lambda: 0) -> None:
+        """Nothing is damaged yet.
+
+        Args:
+            index: of the file.
+            delay: an error may come out so many packets after the one that it belongs to (frame threads).
+            lead: how many keyframes more it takes until pictures are whole again (intra refresh); asked at the
+                first error.
+        """
         self.index = index
-        # A guessed index knows places in decoding order only up to the reordering of pictures.
-        self.slack = delay + (LATE if index.guessed else 0)
+        self.delay = delay
+        self.lead = lead
         self.spans: list[tuple[int, float]] = []
         self._last = 0  # the last known place of an error
 
     def note(self, key: int | None) -> None:
         """An error at the packet or picture with this key."""
-        rank = rank_of(self.index, key)
-        position = int(self.index.positions[rank]) if rank is not None else self._last
+        position = position_of(self.index, key)
+        self.note_at(self._last if position is None else position)
+
+    def note_at(self, position: int) -> None:
+        """An error at a place in decoding order."""
         self._last = position
-        following = int(self.index.key_positions.searchsorted(position, side="right"))
+        following = int(self.index.key_positions.searchsorted(position, side="right")) + self.lead()
         end = float(self.index.key_positions[following]) if following < len(self.index.key_positions) else np.inf
-        self.spans.append((max(0, position - self.slack), end))
+        self.spans.append((max(0, position - self.delay), end))
 
     def touches(self, key: int | None) -> bool:
         """Whether a picture was decoded after an error and before the next keyframe shown no later than it."""
@@ -132,6 +181,7 @@ def good_pictures(decoder: Decoder, index: FrameIndex, anchor: int, until: int) 
     """Undamaged pictures with their frame numbers, decoded from a keyframe until just after frame `until`."""
     decoder.skip_unreferenced(False)
     damage = Damage(index, 0)
+    settled = Settled(index)
     key: int | None = None
     beyond = 0
     for packet in _then_none(decoder.packets_from(index, anchor, int(index.pts[until]))):
@@ -149,9 +199,14 @@ def good_pictures(decoder: Decoder, index: FrameIndex, anchor: int, until: int) 
         for picture in pictures:
             if picture.is_corrupt:
                 damage.note(picture.pts)
-            number = rank_of(index, picture.pts)
-            if number is not None and not damage.touches(picture.pts):
-                yield number, picture
+            for known in settled.add(picture):
+                number = rank_of(index, known.pts)
+                if number is not None and not damage.touches(known.pts):
+                    yield number, known
+    for known in settled.rest():
+        number = rank_of(index, known.pts)
+        if number is not None and not damage.touches(known.pts):
+            yield number, known
 
 
 def first_good(decoder: Decoder, index: FrameIndex, anchor: int) -> tuple[int, VideoFrame] | None:
@@ -160,19 +215,19 @@ def first_good(decoder: Decoder, index: FrameIndex, anchor: int) -> tuple[int, V
     return next(good_pictures(decoder, index, anchor, min(shown, len(index.pts) - 1)), None)
 
 
-def decodes_alone(path: str, name: str, index: FrameIndex) -> bool:
-    """Whether decoding can begin at keyframes (three are tried): not so with intra refresh."""
+def decodes_alone(path: str, name: str, index: FrameIndex) -> list[bool]:
+    """Whether decoding can begin at keyframes (three are tried): at none of them with intra refresh."""
     last = len(index.key_pts) - 1
     numbers = sorted({*np.linspace(1, last, 3).astype(int).tolist()}) if last > 0 else []
     decoder = Decoder(path, name, 1)
     try:
-        for number in numbers:
-            first = first_good(decoder, index, number)
-            if first is None or first[0] > int(index.pts.searchsorted(int(index.key_pts[number]))):
-                return False
+        firsts = [(number, first_good(decoder, index, number)) for number in numbers]
     finally:
         decoder.close()
-    return True
+    return [
+        first is not None and first[0] <= int(index.pts.searchsorted(int(index.key_pts[number])))
+        for number, first in firsts
+    ]
 
 
 def _then_none(packets: Iterator[Packet]) -> Iterator[Packet | None]:

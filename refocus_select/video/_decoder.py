@@ -6,12 +6,15 @@ from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import dataclass
 from itertools import islice
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, cast
 
 import av
-from av.codec.context import ThreadType
+from av.codec.context import Flags, ThreadType
+from av.sidedata.sidedata import Type as SideDataType
 from av.video.reformatter import VideoReformatter
 
+from refocus_select.video._boxes import clean_aperture
+from refocus_select.video._geometry import Orientation, aspect_of, orientation_of
 from refocus_select.video.base import MAX_PIXELS
 from refocus_select.video.container import open_container
 from refocus_select.video.index import FrameIndex
@@ -39,6 +42,7 @@ class Decoder:
         self.context = self.stream.codec_context
         self.context.thread_type = ThreadType.FRAME if self.threads > 1 else ThreadType.NONE
         self.context.thread_count = self.threads
+        self.context.flags |= Flags.unaligned  # crops at the left edge are kept to the pixel
         self.context.options = {"max_pixels": str(MAX_PIXELS)}
         self.can_skip = self.context.name in _SKIPPABLE and not _has_temporal_layers(self.context)
         self._skipping = False
@@ -131,9 +135,13 @@ class Decoder:
 
 @dataclass(frozen=True)
 class Look:
+    """What only pictures tell. Width and height in stored pixels; `crop` is (left, top, width, height) of them."""
+
     width: int
     height: int
-    rotation: int
+    orientation: Orientation
+    crop: tuple[int, int, int, int] | None
+    pixel_aspect_ratio: float
     interlaced: bool
     notes: list[str]
 
@@ -154,17 +162,22 @@ def first_look(decoder: Decoder) -> Look:
     else:
         with suppress(av.error.FFmpegError):
             pictures = decoder.decode(None)
+    width, height, interlaced = decoder.context.width, decoder.context.height, False
+    matrix = None
     notes = []
-    width, height, rotation, interlaced = decoder.context.width, decoder.context.height, 0, False
     if pictures:
-        width, height, turn = pictures[0].width, pictures[0].height, pictures[0].rotation
-        rotation = round(turn / 90) * 90 % 360
+        width, height = pictures[0].width, pictures[0].height
         interlaced = bool(pictures[0].interlaced_frame)
-        if turn % 90:
-            notes.append(f"{decoder.name}: turned by {turn} degrees; only quarter turns are applied ({rotation})")
+        matrix = cast(Any, pictures[0].side_data).get(SideDataType.DISPLAYMATRIX)  # typed as keyed by text
     else:
         notes.append(f"{decoder.name}: the beginning cannot be decoded; the file is damaged")
-    return Look(width, height, rotation, interlaced, notes)
+    orientation, wrong_matrix = orientation_of(None if matrix is None else bytes(matrix))
+    aspect, wrong_aspect = aspect_of(decoder.stream.sample_aspect_ratio)
+    notes += [f"{decoder.name}: {problem}" for problem in (wrong_matrix, wrong_aspect) if problem]
+    crop = None
+    if "mp4" in decoder.container.format.name:
+        crop = clean_aperture(decoder.path, decoder.stream.id, width, height)
+    return Look(width, height, orientation, crop, aspect, interlaced, notes)
 
 
 def _has_temporal_layers(context: object) -> bool:

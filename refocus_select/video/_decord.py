@@ -34,7 +34,7 @@ class DecordVideo(PyAVVideo):
 
     def __init__(self, path: str, name: str, fingerprint: str) -> None:
         decord = _import_decord()
-        super().__init__(path, name, fingerprint, full_index=True)
+        super().__init__(path, name, fingerprint)
         self._decord = decord
         self._one_at_a_time = threading.Lock()
         try:
@@ -58,11 +58,13 @@ class DecordVideo(PyAVVideo):
             return f"its seeking is off in {meta.container}"
         if index.trimmed:
             return "the file has an edit list, which it ignores"
+        if meta.mirrored or self.crop is not None:
+            return "its pictures are to be mirrored or cropped, which it does not do"
         if index.has_open_gops:
             return "the file has open GOPs, after which its frame numbers are off"
         if index.notes:
             return "the file is damaged, and it hides damage"
-        if not decodes_alone(self.path, self.name, index):
+        if not all(decodes_alone(self.path, self.name, index)):
             return "pictures are refreshed bit by bit (intra refresh), so its seeks land on later frames"
         reader = self._open(0, 0)
         if len(reader) != len(index.pts):
@@ -94,7 +96,7 @@ class DecordVideo(PyAVVideo):
 class _DecordReader:
     def __init__(self, video: DecordVideo, targets: NDArray[np.int64], size: tuple[int, int]) -> None:
         self.video, self.targets = video, targets
-        own = (video.metadata.height, video.metadata.width)
+        own = video.stored_size
         # It cannot turn and scale at once: turned videos are scaled afterwards.
         self.reader = video._open(*((0, 0) if size == own or video.metadata.rotation else size))
         self.size = size

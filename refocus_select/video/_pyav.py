@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import ctypes
+import hashlib
 import threading
 from collections.abc import Callable
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import av
@@ -11,13 +14,14 @@ import numpy as np
 from av.video.reformatter import Interpolation
 from numpy.typing import NDArray
 
-from refocus_select.errors import VideoDecodeError
-from refocus_select.video._damage import LATE, Damage, Rescuer, rank_of
+from refocus_select.video._damage import LATE, Damage, Rescuer, Settled, decodes_alone, position_of, rank_of
 from refocus_select.video._decoder import STEPS_BACK, Decoder, first_look
+from refocus_select.video._geometry import square_size
 from refocus_select.video.base import SpanReader, Video, VideoMetadata
 from refocus_select.video.container import PYAV
 from refocus_select.video.engine import Put, Span
-from refocus_select.video.index import forget, frame_index
+from refocus_select.video.images import resized
+from refocus_select.video.index import frame_index
 from refocus_select.video.plan import Group, Plan, find_anchors, group_targets, share, snap_to_keyframes
 
 if TYPE_CHECKING:
@@ -34,12 +38,13 @@ class PyAVVideo(Video):
     """A video file read with PyAV. Made by `open_video`."""
 
     backend = "pyav"
+    _not_pickled = (*Video._not_pickled, "_idle", "_idle_lock")
 
-    def __init__(self, path: str, name: str, fingerprint: str, *, full_index: bool = False) -> None:
+    def __init__(self, path: str, name: str, fingerprint: str) -> None:
         decoder = Decoder(path, name, threads=1)
         try:
             look = first_look(decoder)
-            index = frame_index(path, name, decoder.container, decoder.stream, full=full_index)
+            index = frame_index(path, name, decoder.container, decoder.stream)
             if index.counted:
                 decoder.reopen()  # packets are counted from the first one
         except BaseException:
@@ -48,13 +53,17 @@ class PyAVVideo(Video):
         self.path = path
         self.index = index
         self.name = name
-        self.rotation = look.rotation
+        self.orientation = look.orientation
         self.interlaced = look.interlaced
         self._idle: list[Decoder] = [decoder]
         self._idle_lock = threading.Lock()
         self.lead = 0  # keyframes to step back before each anchor, learnt where keyframes need a run-up
+        self._run_up: int | None = None
         self.rescuer = Rescuer(path, name, index)
         key_times = index.times[index.keyframes]
+        self.crop = look.crop
+        self.stored_size = (look.height, look.width) if look.crop is None else look.crop[:1:-1]
+        shown = self._shown(square_size(*self.stored_size[::-1], look.pixel_aspect_ratio))
         metadata = VideoMetadata(
             source=name,
             num_frames=len(index.pts),
@@ -62,15 +71,39 @@ class PyAVVideo(Video):
             start_time=index.start_time,
             average_fps=index.average_fps,
             is_vfr=index.is_vfr,
-            width=look.height if look.rotation in (90, 270) else look.width,
-            height=look.width if look.rotation in (90, 270) else look.height,
-            rotation=look.rotation,
+            width=shown[0],
+            height=shown[1],
+            rotation=look.orientation.rotation,
+            mirrored=look.orientation.mirrored,
+            pixel_aspect_ratio=look.pixel_aspect_ratio,
             codec=decoder.context.codec.canonical_name,
             container=decoder.container.format.name,
             keyframe_interval=float(np.median(np.diff(key_times))) if len(key_times) > 1 else None,
             backend=self.backend,
         )
         super().__init__(metadata, index.times, fingerprint, [*index.notes, *look.notes])
+
+    def _shown(self, size: tuple[int, int]) -> tuple[int, int]:
+        return size[::-1] if self.orientation.swaps_sides else size
+
+    def keep_stored_pixels(self) -> None:
+        if self.metadata.pixel_aspect_ratio != 1:
+            width, height = self._shown(self.stored_size[::-1])
+            self.metadata = replace(self.metadata, width=width, height=height)
+            self.fingerprint = hashlib.sha256(f"{self.fingerprint}\0stored pixels".encode()).hexdigest()[:32]
+
+    def _start_afresh(self) -> None:
+        super()._start_afresh()
+        _abandon(getattr(self, "_idle", []))
+        self._idle = []
+        self._idle_lock = threading.Lock()
+
+    def run_up(self) -> int:
+        """Keyframes beyond the next one until pictures are whole again after damage: some with intra refresh."""
+        if self._run_up is None:
+            alone = decodes_alone(self.path, self.name, self.index) if self.metadata.codec == "h264" else []
+            self._run_up = int(bool(alone) and not any(alone))
+        return self._run_up
 
     def close(self) -> None:
         self._closed = True
@@ -113,6 +146,12 @@ class PyAVVideo(Video):
                 self._idle.append(decoder)
                 return
         decoder.close()
+
+
+def _abandon(decoders: list[Decoder]) -> None:
+    """Leaves decoders of another process alone for ever: freeing one would wait for threads that are not here."""
+    for decoder in decoders:
+        ctypes.pythonapi.Py_IncRef(ctypes.py_object(decoder))
 
 
 class _TooLate(Exception):
@@ -161,7 +200,6 @@ class Reader:
         index, decoder = self.index, self.decoder
         delivery = _Delivery(self, group, anchor, put)
         wanted = delivery.wanted
-        first_pts, last_pts, step = int(index.pts[0]), int(index.pts[-1]), index.step
         until, last = int(index.pts[self.targets[group.start]]), int(index.pts[self.targets[group.stop - 1]])
         unfed = group.stop - group.start
         beyond = 0
@@ -169,8 +207,6 @@ class Reader:
         for packet in decoder.packets_from(index, anchor, until):
             check()
             key = packet.pts
-            if index.guessed and (key is None or (key - first_pts) % step or not first_pts <= key <= last_pts):
-                raise self._wrong_guess()
             is_wanted = key in wanted
             if decoder.can_skip:
                 decoder.skip_unreferenced(not is_wanted)
@@ -190,24 +226,24 @@ class Reader:
         if delivery.damage.spans:
             decoder.reopen()  # what it took for parameters of the stream may have been noise
 
-    def _wrong_guess(self) -> VideoDecodeError:
-        forget(self.video.path)
-        return VideoDecodeError(
-            f"{self.video.metadata.source}: its table of contents does not agree with its packets; the file has "
-            "irregular times. Open it again: the packets themselves will be read"
-        )
-
     def picture(self, frame: VideoFrame) -> NDArray[np.uint8]:
         """A decoded picture as RGB `[H, W, 3]`, scaled and turned; a view of memory that belongs to the scaler."""
-        quarter_turns = self.video.rotation // 90
-        height, width = self.size if quarter_turns % 2 == 0 else self.size[::-1]
+        orientation = self.video.orientation
+        height, width = self.size[::-1] if orientation.swaps_sides else self.size
+        crop = self.video.crop
+        if crop is not None:
+            left, top, wide, high = crop
+            whole = self._rgb(frame, frame.width, frame.height)
+            return orientation.apply(resized(whole[top : top + high, left : left + wide], (height, width)))
+        return orientation.apply(self._rgb(frame, width, height))
+
+    def _rgb(self, frame: VideoFrame, width: int, height: int) -> NDArray[np.uint8]:
         scaled = self.decoder.reformatter.reformat(
             frame, width=width, height=height, format="rgb24", interpolation=Interpolation.BILINEAR, **_ONE_THREAD
         )
         plane = scaled.planes[0]
         rows = np.frombuffer(memoryview(plane), dtype=np.uint8).reshape(-1, plane.line_size)[:height, : width * 3]
-        pixels = rows.reshape(height, width, 3)
-        return np.rot90(pixels, quarter_turns) if quarter_turns else pixels
+        return rows.reshape(height, width, 3)
 
 
 class _Delivery:
@@ -229,11 +265,12 @@ class _Delivery:
         self.last_good: tuple[int, VideoFrame] | None = None
         self.seen_any = False
         self.last_key: int | None = None
-        self.damage = Damage(index, reader.decoder.threads - 1)
+        self.damage = Damage(index, reader.decoder.threads - 1, reader.video.run_up)
+        self.settled = Settled(index)
 
     def feed(self, packet: Packet) -> None:
         self.last_key = packet.pts
-        if packet.is_corrupt:
+        if packet.is_corrupt and position_of(self.index, self.last_key) not in self.index.joins:
             self.damage.note(self.last_key)
         try:
             pictures = self.reader.decoder.decode(packet)
@@ -252,16 +289,18 @@ class _Delivery:
             pictures = []
         for picture in pictures:
             self.take(picture)
+        for picture in self.settled.rest():
+            self._settle(picture)
         for place, done in enumerate(self.done):
             if not done:
                 self._replace(place)
 
     def take(self, picture: VideoFrame) -> None:
         key = picture.pts
-        order = self.index.ranks.get(key) if self.index.counted and key is not None else key
-        if order is None or key is None:
+        if key is None:
             return
-        if not self.seen_any:
+        order = self.index.ranks.get(key) if self.index.counted else key
+        if not self.seen_any and order is not None:
             self.seen_any = True
             if order > self.orders[0] and not self.damage.spans and self.anchor > 0:
                 raise _TooLate
@@ -269,6 +308,15 @@ class _Delivery:
             if not self.damage.spans and self.anchor > 0 and self.next == 0:
                 raise _TooLate
             self.damage.note(key)
+        for known in self.settled.add(picture):
+            self._settle(known)
+
+    def _settle(self, picture: VideoFrame) -> None:
+        """Takes a picture about which nothing more will be known."""
+        key = picture.pts
+        order = self.index.ranks.get(key) if self.index.counted and key is not None else key
+        if order is None or key is None:
+            return
         good = not self.damage.touches(key)
         if self.next < len(self.orders) and order > self.orders[self.next]:
             self._pass_by(order)

@@ -24,12 +24,14 @@ class TorchCodecVideo(PyAVVideo):
 
     def __init__(self, path: str, name: str, fingerprint: str) -> None:
         self._decoder_class = _import_decoder()
-        super().__init__(path, name, fingerprint, full_index=True)
+        super().__init__(path, name, fingerprint)
         try:
             if self.index.counted:
                 raise UnsupportedVideoError(
                     f"{name}: torchcodec needs presentation times, which this stream lacks; use backend='pyav'"
                 )
+            if self.metadata.mirrored or self.crop is not None:
+                raise UnsupportedVideoError(f"{name}: torchcodec neither mirrors nor crops; use backend='pyav'")
             count = len(self._open())
             if count != len(self.index.pts):
                 raise UnsupportedVideoError(

@@ -27,10 +27,12 @@ logger = logging.getLogger(__name__)
 MAX_PIXELS = 2**27  # pixels per picture, 16384 x 8192: anything larger is a mistake or a decompression bomb
 MAX_OUTPUT_SIDE = 16384  # pixels
 
+_alive: weakref.WeakSet[Video] = weakref.WeakSet()
+
 
 @dataclass(frozen=True)
 class VideoMetadata:
-    """Facts about a video. Times in seconds; width and height in pixels after `rotation` has been applied.
+    """Facts about a video. Times in seconds; width and height in pixels of the pictures returned.
 
     Attributes:
         source: what was opened, for messages (a path, a URL, `"bytes"`, `"array"`).
@@ -40,6 +42,8 @@ class VideoMetadata:
         average_fps: frames per second.
         is_vfr: True if the frame rate varies.
         rotation: degrees counter-clockwise by which stored pictures are turned before they are returned.
+        mirrored: True if stored pictures are mirrored left to right, before they are turned.
+        pixel_aspect_ratio: width of a stored pixel over its height; pictures are returned with square pixels.
         codec: short FFmpeg name, such as `h264`; `image` or `array` where there is no codec.
         container: short FFmpeg name of the container, `images` or `array`.
         keyframe_interval: median seconds between pictures that decode alone; None if there is only one.
@@ -59,6 +63,8 @@ class VideoMetadata:
     container: str = ""
     keyframe_interval: float | None = None
     backend: str = ""
+    mirrored: bool = False
+    pixel_aspect_ratio: float = 1.0
 
     def to_dict(self) -> dict[str, Any]:
         """All fields as plain Python values."""
@@ -100,8 +106,11 @@ class Frames:
 class Video(ABC):
     """An opened video. Frames are asked for by number; every method may be called from several threads.
 
-    Use it as a context manager, or call `close()` when done.
+    Use it as a context manager, or call `close()` when done. A video that is open when the process forks can be read
+    on both sides, and it can be pickled for another process on the same machine.
     """
+
+    _not_pickled: tuple[str, ...] = ("_warnings_lock", "_removals")
 
     def __init__(
         self,
@@ -121,6 +130,28 @@ class Video(ABC):
         self._removals: list[weakref.finalize] = []
         for warning in warnings:
             self._warn(warning)
+        _alive.add(self)
+
+    # -- across processes ----------------------------------------------------------------------------------------
+
+    def _start_afresh(self) -> None:
+        """Makes the video usable in a process that did not open it: after a fork, or out of a pickle.
+
+        Threads of the other process do not exist here, and a lock that one of them held would never be released.
+        """
+        self._warnings_lock = threading.Lock()
+
+    def __getstate__(self) -> dict[str, Any]:
+        state = self.__dict__.copy()
+        for name in self._not_pickled:
+            state.pop(name, None)
+        return state
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__dict__.update(state)
+        self._removals = []  # temporary files belong to the process that wrote them
+        self._start_afresh()
+        _alive.add(self)
 
     # -- what a backend provides ---------------------------------------------------------------------------------
 
@@ -135,6 +166,9 @@ class Video(ABC):
     def _snap(self, targets: NDArray[np.int64]) -> NDArray[np.int64]:
         """Moves sorted unique frame numbers to cheaper neighbours (keyframes) where there are any."""
         return targets
+
+    def keep_stored_pixels(self) -> None:  # noqa: B027  # nothing to do for pictures and arrays
+        """Returns pictures in their stored size even if their pixels are not square (see `open_video`)."""
 
     def _max_workers(self) -> int:
         """How many readers may run at once without using too much memory."""
@@ -294,7 +328,7 @@ class Video(ABC):
 
     def _own_file(self, path: str) -> None:
         """Removes a temporary file with the video: when it is closed, forgotten, or the program ends."""
-        self._removals.append(weakref.finalize(self, _remove_file, path))
+        self._removals.append(weakref.finalize(self, _remove_file, path, os.getpid()))
 
     def __enter__(self) -> Video:
         return self
@@ -371,9 +405,19 @@ class Video(ABC):
         return int(workers)
 
 
-def _remove_file(path: str) -> None:
-    with suppress(OSError):
-        os.unlink(path)
+def _remove_file(path: str, owner: int) -> None:
+    if os.getpid() == owner:  # a forked child inherits the duty, but not the file
+        with suppress(OSError):
+            os.unlink(path)
+
+
+def _after_fork() -> None:
+    for video in list(_alive):
+        video._start_afresh()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_after_fork)
 
 
 def available_cpus() -> int:

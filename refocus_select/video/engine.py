@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import threading
 from collections.abc import Callable, Generator, Sequence
 from dataclasses import dataclass
@@ -9,6 +10,8 @@ from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
+
+from refocus_select.errors import InputError
 
 BUFFER_BYTES = 96 * 2**20  # pictures decoded ahead of the consumer, in all
 BUFFER_FRAMES = 20  # ...but at least so many: a reader may hand over pictures up to 16 places out of order
@@ -170,9 +173,15 @@ def stream(
                 changed.notify_all()
 
     team = _Team(spans, make_reader, put, changed)
+    owner = os.getpid()
     team.start(max(1, min(workers, len(spans))))
     try:
         for count in range(total):
+            if os.getpid() != owner:
+                raise InputError(
+                    "frames that are being iterated over cannot be taken along into another process: its threads "
+                    "stay behind. Ask for the frames again in this one"
+                )
             with changed:
                 while True:
                     if team.error is not None:
@@ -192,4 +201,5 @@ def stream(
                     changed.notify_all()
             yield picture
     finally:
-        team.stop()
+        if os.getpid() == owner:
+            team.stop()

@@ -5,8 +5,8 @@ from __future__ import annotations
 import os
 import threading
 from collections import OrderedDict
-from collections.abc import Iterator
-from dataclasses import dataclass
+from contextlib import suppress
+from dataclasses import dataclass, field, replace
 from fractions import Fraction
 from functools import cached_property
 from itertools import islice
@@ -17,17 +17,23 @@ import numpy as np
 from numpy.typing import NDArray
 
 from refocus_select.errors import VideoDecodeError, VideoOpenError
+from refocus_select.video._complete import is_cut_short
+from refocus_select.video._table import read_table
+from refocus_select.video._times import join_clocks, repaired
+from refocus_select.video._transport import find_joins
 from refocus_select.video.container import open_container
 
 if TYPE_CHECKING:
     from av.container import InputContainer
-    from av.packet import Packet
     from av.video.stream import VideoStream
 
 DEFAULT_FPS = Fraction(25)  # for streams that carry no times at all; FFmpeg assumes the same
 _CACHE_SIZE = 32
-_TABLE_MINIMUM = 512  # packets: reading fewer takes no time
-_PROBE_PACKETS = 300
+# Containers that store the time of every packet: it is the same after a seek. Elsewhere it is checked.
+_OWN_TIMES = ("mp4", "matroska", "flv", "nut", "avi", "gif", "apng", "ivf")
+_CLOCKED = {"mpegts", "mpeg"}  # streams with a clock that may wrap, or start anew where recordings are joined
+_PROBES, _PROBE_PACKETS = 3, 32
+_FEW = 0.02  # of the packets of a stream without B pictures may step back in time; more, and it has some after all
 _SEQUENTIAL_CONTAINERS = {"gif", "apng"}  # pictures build on the canvas before them whatever their flags say
 
 
@@ -43,9 +49,9 @@ class FrameIndex:
         times: float64 `[N]`, seconds from the first presented frame.
         start_time, duration: seconds.
         counted: packets are recognised by counting from the start of the file, so it is never sought in.
-        guessed: made from the table of an mp4 without reading packets; decoding checks every packet against it.
         trimmed: an edit list cuts frames away.
-        step: units between frames of a guessed index, else 0.
+        lost: places in decoding order before which packets are missing from the file.
+        joins: places of whole packets that the demuxer marks only because another recording begins behind them.
         average_fps: frames per second, as the container states it if the times bear it out.
         notes: what was unusual.
     """
@@ -59,9 +65,9 @@ class FrameIndex:
     duration: float
     average_fps: float
     counted: bool = False
-    guessed: bool = False
     trimmed: bool = False
-    step: int = 0
+    lost: tuple[int, ...] = ()
+    joins: frozenset[int] = frozenset()
     notes: tuple[str, ...] = ()
 
     @property
@@ -79,6 +85,19 @@ class FrameIndex:
         """Whether frames follow a keyframe in the file but are shown before it."""
         last_key = np.searchsorted(self.key_positions, self.positions, side="right") - 1
         return bool((self.pts < self.key_pts[np.maximum(last_key, 0)]).any())
+
+    @cached_property
+    def reorders(self) -> bool:
+        """Whether frames are shown in another order than decoded."""
+        return bool((np.diff(self.positions) < 0).any())
+
+    @cached_property
+    def horizons(self) -> NDArray[np.int64]:
+        """`[N]`, the last frame in presentation that was decoded before each frame, or is it itself."""
+        order = np.argsort(self.positions)
+        horizons = np.empty(len(order), dtype=np.int64)
+        horizons[order] = np.maximum.accumulate(order)
+        return horizons
 
     @cached_property
     def keyframes(self) -> NDArray[np.int64]:
@@ -106,19 +125,15 @@ class FrameIndex:
 
 
 _cache: OrderedDict[tuple[str, int, int], FrameIndex] = OrderedDict()
-_mistrusted: set[str] = set()
 _cache_lock = threading.Lock()
 
 
-def frame_index(
-    path: str, name: str, container: InputContainer, stream: VideoStream, *, full: bool = False
-) -> FrameIndex:
+def frame_index(path: str, name: str, container: InputContainer, stream: VideoStream) -> FrameIndex:
     """The index of an opened file, kept in memory for the process under (path, size, time of change).
 
     Args:
         path, name: the file, and how to call it in messages.
         container, stream: as opened by `open_container`; their read position is changed.
-        full: read all packets even if the table at hand looks good enough.
 
     Raises:
         VideoOpenError: there is not one frame.
@@ -127,11 +142,14 @@ def frame_index(
     key = (path, status.st_size, status.st_mtime_ns)
     with _cache_lock:
         index = _cache.get(key)
-        if index is not None and not (full and index.guessed):
+        if index is not None:
             _cache.move_to_end(key)
             return index
-    index = None if full or path in _mistrusted else _from_table(container, stream, status.st_size)
-    if index is None:
+    table = read_table(path, container, stream, status.st_size)
+    if table is not None:
+        kept = np.ones(len(table.pts), dtype=bool)
+        index = _sorted_index(name, stream, table.pts, table.keys, kept, table.last_duration, [])
+    else:
         container, stream = open_container(path, name)  # the one given may have been read from
         with container:
             index = _from_packets(path, name, container, stream)
@@ -142,53 +160,135 @@ def frame_index(
     return index
 
 
-def forget(path: str) -> None:
-    """Drops a guessed index that proved wrong, and never guesses for this file again in this process."""
-    with _cache_lock:
-        _mistrusted.add(path)
-        for key in [key for key in _cache if key[0] == path]:
-            del _cache[key]
+def _renew_lock() -> None:
+    global _cache_lock
+    _cache_lock = threading.Lock()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_renew_lock)  # another thread may have held it
 
 
 # -- from the packets ----------------------------------------------------------------------------------------------
 
 
-def _from_packets(path: str, name: str, container: InputContainer, stream: VideoStream) -> FrameIndex:
+@dataclass
+class _Packets:
+    """P packets in the order of the file; `place` is where each begins in bytes, `corrupt` the marked ones."""
+
+    pts: list[int | None] = field(default_factory=list)
+    dts: list[int | None] = field(default_factory=list)
+    key: list[bool] = field(default_factory=list)
+    corrupt: list[int] = field(default_factory=list)
+    place: list[int] = field(default_factory=list)
+    discard: list[bool] = field(default_factory=list)
+    last_duration: int = 0
+    error: str | None = None
+
+
+def _read_packets(container: InputContainer, stream: VideoStream) -> _Packets:
     """Reads every packet once, without decoding."""
-    pts: list[int | None] = []
-    dts: list[int | None] = []
-    key: list[bool] = []
-    discard: list[bool] = []
-    last_duration = 0
-    notes: list[str] = []
+    found = _Packets()
     try:
         for packet in container.demux(stream):
-            if packet.size == 0:
+            if packet.size == 0:  # the end, or a picture of an AVI that repeats the one before
                 continue
-            pts.append(packet.pts)
-            dts.append(packet.dts)
-            key.append(packet.is_keyframe)
-            discard.append(packet.is_discard)
-            last_duration = packet.duration or last_duration
+            found.pts.append(packet.pts)
+            found.dts.append(packet.dts)
+            found.key.append(packet.is_keyframe)
+            found.discard.append(packet.is_discard)
+            found.place.append(-1 if packet.pos is None else packet.pos)
+            if packet.is_corrupt:
+                found.corrupt.append(len(found.pts) - 1)
+            found.last_duration = packet.duration or found.last_duration
     except av.error.FFmpegError as error:
-        notes.append(f"{name}: reading stopped early ({error.strerror}); only the part before is used")
-    if not pts:
+        found.error = error.strerror
+    return found
+
+
+def _from_packets(path: str, name: str, container: InputContainer, stream: VideoStream) -> FrameIndex:
+    kind = container.format.name
+    packets = _read_packets(container, stream)
+    count = len(packets.pts)
+    if count == 0:
         raise VideoOpenError(f"{name}: its video stream holds no pictures; the file is damaged or cut short")
-    promised = stream.frames
-    if promised > len(pts):
-        notes.append(f"{name}: cut short: the header promises {promised} pictures, {len(pts)} can be read")
-    keys = np.array(key)
-    if container.format.name in _SEQUENTIAL_CONTAINERS or not keys.any():
+    notes = _missing_end(path, name, kind, stream, packets)
+    keys, kept = np.array(packets.key), ~np.array(packets.discard)
+    if kind in _SEQUENTIAL_CONTAINERS or not keys.any():
         keys[:] = False
         keys[0] = True
-    kept = ~np.array(discard)
-    known = [p for p, k in zip(pts, kept, strict=True) if p is not None and k]
-    reordered = container.format.name == "avi" and stream.codec_context.has_b_frames  # avi has no presentation times
-    if len(known) != kept.sum() or len(set(known)) != len(known) or reordered:
-        return _by_decoding(path, name, stream, dts, keys, notes)
-    time_base = stream.time_base or Fraction(1, 1000)
-    times = np.array([0 if p is None else p for p in pts], dtype=np.int64)
-    return _sorted_index(name, stream, times, keys, kept, time_base, last_duration, notes)
+    has_times = not any(p is None for p, k in zip(packets.pts, kept, strict=True) if k)
+    # An AVI has no presentation times.
+    if not has_times or (kind == "avi" and stream.codec_context.has_b_frames):
+        return _by_decoding(path, name, stream, packets, keys, None, notes)
+    pts = np.array([0 if p is None else p for p in packets.pts], dtype=np.int64)
+    pts, is_counted, found = _continuous(name, kind, stream, packets, pts, keys)
+    notes += found
+    shown = pts[kept]
+    steps = np.diff(shown)
+    if len(np.unique(shown)) != len(shown) or (not stream.codec_context.has_b_frames and (steps < 0).any()):
+        if not stream.codec_context.has_b_frames and (steps <= 0).mean() <= _FEW:
+            return _in_order(name, stream, np.flatnonzero(kept), pts, keys, notes)
+        return _by_decoding(path, name, stream, packets, keys, pts, notes)
+    index = _sorted_index(name, stream, pts, keys, kept, packets.last_duration, notes)
+    if packets.corrupt and kind == "mpegts":
+        index = replace(index, joins=find_joins(path, stream.id, packets.corrupt, packets.place, np.flatnonzero(keys)))
+    if is_counted or not (any(own in kind for own in _OWN_TIMES) or _same_after_seeks(container, stream, pts, keys)):
+        return _counted(index)
+    return index
+
+
+def _missing_end(path: str, name: str, kind: str, stream: VideoStream, packets: _Packets) -> list[str]:
+    """A note on a file that ends too early."""
+    count = len(packets.pts)
+    if is_cut_short(path, kind):
+        promise = f"the header promises {stream.frames} pictures, " if stream.frames > count else ""
+        return [f"{name}: cut short: {promise}{count} can be read"]
+    if packets.error is not None:
+        return [f"{name}: reading stopped early ({packets.error}); only the part before is used"]
+    return []
+
+
+def _continuous(
+    name: str, kind: str, stream: VideoStream, packets: _Packets, pts: NDArray[np.int64], keys: NDArray[np.bool_]
+) -> tuple[NDArray[np.int64], bool, list[str]]:
+    """Times on one clock, whether packets must be counted because the file's own clock is not, and notes."""
+    if kind not in _CLOCKED:
+        return pts, False, []
+    dts = np.array([p if d is None else d for d, p in zip(packets.dts, pts.tolist(), strict=True)], dtype=np.int64)
+    joined = join_clocks(pts, dts, keys, float(stream.time_base or Fraction(1, 90000)))
+    if joined is None:
+        # Times within a packet of a programme stream are worked out from those before: other ones after a seek.
+        return pts, kind == "mpeg" or bool(pts.min() < 0), []
+    notes = []
+    if joined.starts:
+        places = ", ".join(map(str, joined.starts[:5])) + (", ..." if len(joined.starts) > 5 else "")
+        notes.append(
+            f"{name}: {len(joined.starts) + 1} recordings in one file: its clock jumps at picture {places}; times "
+            "go on there without a gap, in the order of the file"
+        )
+    return joined.pts, True, notes
+
+
+def _same_after_seeks(
+    container: InputContainer, stream: VideoStream, pts: NDArray[np.int64], keys: NDArray[np.bool_]
+) -> bool:
+    """Whether packets carry the same times after a seek as when all are read in order."""
+    places = np.flatnonzero(keys)
+    try:
+        for place in np.unique(places[np.linspace(0, len(places) - 1, _PROBES).astype(int)]).tolist():
+            container.seek(int(pts[place]), stream=stream)
+            expected: list[int] | None = None
+            for packet in islice(container.demux(stream), 4 * _PROBE_PACKETS):
+                if packet.size == 0:
+                    break
+                if expected is None and packet.pts == pts[place]:
+                    expected = pts[place : place + _PROBE_PACKETS].tolist()[::-1]
+                if expected and expected.pop() != packet.pts:
+                    return False
+    except av.error.FFmpegError:
+        return False
+    return True
 
 
 def _sorted_index(
@@ -197,7 +297,6 @@ def _sorted_index(
     pts: NDArray[np.int64],
     keys: NDArray[np.bool_],
     kept: NDArray[np.bool_],
-    time_base: Fraction,
     last_duration: int,
     notes: list[str],
 ) -> FrameIndex:
@@ -210,8 +309,9 @@ def _sorted_index(
         raise VideoOpenError(f"{name}: no picture can be presented; the file is damaged")
     order = np.argsort(pts[kept], kind="stable")
     shown = pts[kept][order]
+    time_base = stream.time_base or Fraction(1, 1000)
     seconds = (shown - shown[0]) * float(time_base)
-    step = float(np.median(np.diff(seconds))) if len(seconds) > 1 else 0.0
+    step = _usual_step(seconds)
     last = last_duration * float(time_base)
     if not 0 < last < max(10 * step, 3600.0 if step == 0 else 0.0):
         last = step or float(1 / (stream.average_rate or DEFAULT_FPS))
@@ -230,48 +330,80 @@ def _sorted_index(
     )
 
 
+# -- packets that are counted ----------------------------------------------------------------------------------------
+
+
+def _counted(index: FrameIndex) -> FrameIndex:
+    """The same frames and times, with packets recognised by their places."""
+    return replace(
+        index,
+        pts=np.arange(len(index.pts), dtype=np.int64),
+        key_pts=_ranks_of(index.key_positions, index.positions),
+        counted=True,
+    )
+
+
+def _in_order(
+    name: str,
+    stream: VideoStream,
+    order: NDArray[np.int64],
+    pts: NDArray[np.int64],
+    keys: NDArray[np.bool_],
+    notes: list[str],
+) -> FrameIndex:
+    """Frames in a known order (`order` holds the places of their packets), whose times may repeat or step back."""
+    order = order[order >= int(np.argmax(keys))]
+    ticks = pts[order]
+    time_base = float(stream.time_base or Fraction(1, 1000))
+    stated = (ticks - ticks.min()) * time_base
+    increasing = np.unique(stated)
+    seconds, changed = repaired(stated, _usual_step(increasing) or float(1 / DEFAULT_FPS))
+    if changed:
+        notes.append(
+            f"{name}: {changed} of {len(order)} times repeat or step back; those pictures were placed between their "
+            "neighbours in time"
+        )
+    duration = float(seconds[-1] - seconds[0]) + (_usual_step(seconds) or float(1 / DEFAULT_FPS))
+    key_positions = np.flatnonzero(keys)
+    return FrameIndex(
+        pts=np.arange(len(order), dtype=np.int64),
+        positions=order,
+        key_positions=key_positions,
+        key_pts=_ranks_of(key_positions, order),
+        times=seconds - seconds[0],
+        start_time=float(ticks.min()) * time_base + float(seconds[0]),
+        duration=duration,
+        average_fps=_rate(stream, len(order), duration),
+        counted=True,
+        notes=tuple(notes),
+    )
+
+
 def _by_decoding(
     path: str,
     name: str,
     stream: VideoStream,
-    dts: list[int | None],
+    packets: _Packets,
     keys: NDArray[np.bool_],
+    pts: NDArray[np.int64] | None,
     notes: list[str],
 ) -> FrameIndex:
     """For packets that carry no or ambiguous times: decodes once and notes which packet each picture is from."""
-    shown: list[int] = []
-    # Not the caller's container, which stands at its end. The caller's stream stays valid for what is read below.
-    container, again = open_container(path, name)
-    with container:
-        context = again.codec_context
-        context.thread_type = av.codec.context.ThreadType.AUTO
-        context.thread_count = 0
-        position = 0
-        for packet in container.demux(again):
-            if packet.size:
-                packet.pts = packet.dts = position
-                position += 1
-            try:
-                pictures = context.decode(packet if packet.size else None)
-            except (av.error.FFmpegError, EOFError):
-                continue
-            shown += [picture.pts for picture in pictures if picture.pts is not None]
-    seen: set[int] = set()
-    order = np.array([p for p in shown if not (p in seen or seen.add(p))], dtype=np.int64)  # type: ignore[func-returns-value]
+    order, _ = _decoded_order(path, name)
     if len(order) == 0:
         raise VideoDecodeError(f"{name}: not one picture can be decoded; the file is damaged")
+    if pts is not None:
+        return _in_order(name, stream, order, pts, keys, notes)
+    dts = packets.dts
     known = sorted({d for d in dts if d is not None})
     rate = next((r for r in (stream.guessed_rate, stream.average_rate) if r and 0 < r <= 1000), DEFAULT_FPS)
     if len(known) == len(dts) and len(known) >= len(order) and stream.time_base:
         ticks = np.array(known[: len(order)], dtype=np.int64)
         seconds = (ticks - ticks[0]) * float(stream.time_base)
-        start = 0.0
     else:
         seconds = np.arange(len(order)) / float(rate)
-        start = 0.0
         notes.append(f"{name}: the stream carries no times; {float(rate):g} frames per second are assumed")
-    step = float(np.median(np.diff(seconds))) if len(seconds) > 1 else float(1 / rate)
-    duration = float(seconds[-1]) + step
+    duration = float(seconds[-1]) + (_usual_step(seconds) or float(1 / rate))
     key_positions = np.flatnonzero(keys)
     return FrameIndex(
         pts=np.arange(len(order), dtype=np.int64),
@@ -279,12 +411,41 @@ def _by_decoding(
         key_positions=key_positions,
         key_pts=_ranks_of(key_positions, order),
         times=seconds,
-        start_time=start,
+        start_time=0.0,
         duration=duration,
         average_fps=_rate(stream, len(order), duration),
         counted=True,
         notes=tuple(notes),
     )
+
+
+def _decoded_order(path: str, name: str) -> tuple[NDArray[np.int64], list[int]]:
+    """Places of the packets of all pictures, in the order in which the decoder shows them."""
+    shown: dict[int, None] = {}  # an ordered set
+    # Not the caller's container, which stands at its end. The caller's stream stays valid for what is read below.
+    container, again = open_container(path, name)
+    with container:
+        context = again.codec_context
+        context.thread_type = av.codec.context.ThreadType.AUTO
+        context.thread_count = 0
+        position = 0
+        with suppress(av.error.FFmpegError):
+            for packet in container.demux(again):
+                if packet.size:
+                    packet.pts = packet.dts = position
+                    position += 1
+                elif packet.pts is not None or packet.dts is not None:
+                    continue
+                try:
+                    pictures = context.decode(packet if packet.size else None)
+                except (av.error.FFmpegError, EOFError):
+                    continue
+                shown.update((picture.pts, None) for picture in pictures if picture.pts is not None)
+    return np.array(list(shown), dtype=np.int64), []
+
+
+def _usual_step(seconds: NDArray[np.float64]) -> float:
+    return float(np.median(np.diff(seconds))) if len(seconds) > 1 else 0.0
 
 
 def _ranks_of(positions: NDArray[np.int64], order: NDArray[np.int64]) -> NDArray[np.int64]:
@@ -300,83 +461,3 @@ def _rate(stream: VideoStream, count: int, duration: float) -> float:
     measured = count / duration if duration > 0 else float(DEFAULT_FPS)
     stated = float(stream.average_rate or 0)
     return stated if abs(stated - measured) <= 0.01 * measured else measured
-
-
-# -- from the table of an mp4 ----------------------------------------------------------------------------------------
-
-
-def _from_table(container: InputContainer, stream: VideoStream, file_size: int) -> FrameIndex | None:
-    """Uses an mp4's table of packets, if it certainly describes equally spaced frames; else returns None.
-
-    The table holds decoding times only. If those are equally spaced, n distinct presentation times on the same grid
-    between the first and the (n-1)th step are the whole grid. The ends are checked here, the rest while decoding.
-    """
-    if not hasattr(stream, "index_entries"):  # before PyAV 17
-        return None
-    entries = stream.index_entries
-    count = stream.frames
-    if "mp4" not in container.format.name or count < _TABLE_MINIMUM or len(entries) != count:
-        return None
-    if stream.start_time is None or stream.time_base is None:
-        return None
-    dts = np.empty(count, dtype=np.int64)
-    keys = np.zeros(count, dtype=bool)
-    end = 0
-    for i, entry in enumerate(entries):
-        if entry.is_discard:
-            return None
-        dts[i] = entry.timestamp
-        keys[i] = entry.is_keyframe
-        end = max(end, entry.pos + entry.size)
-    steps = np.diff(dts)
-    if not (steps == steps[0]).all() or steps[0] <= 0 or end > file_size or not keys[0]:
-        return None
-    step = int(steps[0])
-    pts = stream.start_time + step * np.arange(count, dtype=np.int64)
-    positions = np.arange(count, dtype=np.int64)
-    key_positions = np.flatnonzero(keys)
-    if not _ends_agree(container, stream, pts, key_positions, step):
-        return None
-    seconds = (pts - pts[0]) * float(stream.time_base)
-    duration = count * step * float(stream.time_base)
-    return FrameIndex(
-        pts=pts,
-        positions=positions,
-        key_positions=key_positions,
-        key_pts=pts[key_positions],
-        times=seconds,
-        start_time=float(pts[0] * stream.time_base),
-        duration=duration,
-        average_fps=_rate(stream, count, duration),
-        guessed=True,
-        step=step,
-    )
-
-
-def _ends_agree(
-    container: InputContainer,
-    stream: VideoStream,
-    pts: NDArray[np.int64],
-    key_positions: NDArray[np.int64],
-    step: int,
-) -> bool:
-    """Reads the packets at both ends: are keyframes where a closed GOP puts them, and is the last time the last one?"""
-    try:
-        container.seek(int(pts[0]), stream=stream)
-        for position, packet in enumerate(_pictures(container, stream, _PROBE_PACKETS)):
-            if packet.pts is None or (packet.pts - int(pts[0])) % step or packet.pts < pts[0]:
-                return False
-            if packet.is_keyframe and packet.pts != pts[position]:
-                return False  # an open GOP, or more than one segment: better to know the true order
-        container.seek(int(pts[key_positions[-1]]), stream=stream)
-        tail = {packet.pts for packet in _pictures(container, stream, len(pts))}
-    except av.error.FFmpegError:
-        return False
-    return {int(pts[-1]), int(pts[key_positions[-1]])} <= tail and all(p is not None and p <= pts[-1] for p in tail)
-
-
-def _pictures(container: InputContainer, stream: VideoStream, limit: int) -> Iterator[Packet]:
-    """At most `limit` packets from where the container stands."""
-    for packet in islice(container.demux(stream), limit):
-        if packet.size:
-            yield packet

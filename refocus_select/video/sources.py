@@ -32,6 +32,7 @@ def open_video(
     backend: str | None = None,
     timestamps: Any = None,
     fps: float | None = None,
+    square_pixels: bool = True,
 ) -> Video:
     """Opens a video, from wherever it comes.
 
@@ -49,6 +50,8 @@ def open_video(
         timestamps: seconds of each frame, for pictures and arrays only. `Video.timestamps` count from the first.
         fps: frames per second, for pictures and arrays only. Arrays need one of the two; pictures without either
             are taken as one per second, with a warning.
+        square_pixels: True scales pictures of files whose pixels are not square (DVD, DV, HDV) to the proportions in
+            which they are shown; False returns them as they are stored. `VideoMetadata.pixel_aspect_ratio` tells.
 
     Returns:
         A `Video`; close it, or use it in a `with` block.
@@ -62,6 +65,10 @@ def open_video(
     check_dependencies()
     if isinstance(source, Video):
         return source
+    if not square_pixels:
+        video = open_video(source, backend=backend, timestamps=timestamps, fps=fps)
+        video.keep_stored_pixels()
+        return video
     chosen = _backend(backend)
     if isinstance(source, str | os.PathLike):
         return _open_text(os.fspath(source), chosen, timestamps, fps)

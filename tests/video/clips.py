@@ -77,6 +77,7 @@ def encode(
     audio: bool = False,
     keyframes: set[int] | None = None,
     metadata: dict[str, str] | None = None,
+    pixel_aspect_ratio: Fraction | None = None,
 ) -> Path:
     """Writes a video of `frames` numbered pictures; `pts(i)` in units of `time_base` makes the rate vary;
     `matrix` (mp4 and mov) says how players turn it, see `oriented`."""
@@ -87,6 +88,8 @@ def encode(
         stream.width, stream.height, stream.pix_fmt = width, height, pix_fmt
         base = time_base or 1 / Fraction(fps)
         stream.codec_context.time_base = base
+        if pixel_aspect_ratio is not None:
+            stream.codec_context.sample_aspect_ratio = pixel_aspect_ratio
         stream.thread_count = 1
         sound = output.add_stream("aac", rate=16000, layout="mono") if audio else None
         for number in range(frames):

@@ -38,6 +38,13 @@ KINDS: dict[str, dict[str, Any]] = {
     "open_gop.mp4": _kind(options={"g": "20", "bf": "3", "flags": "-cgop", "x264-params": "open-gop=1:scenecut=0"}),
     "open_gop.mkv": _kind(options={"g": "20", "bf": "3", "flags": "-cgop", "x264-params": "open-gop=1:scenecut=0"}),
     "long_open_gop.mp4": _kind(frames=530, options={"g": "20", "flags": "-cgop", "x264-params": "open-gop=1"}),
+    "long_vfr.mp4": _kind(frames=530, options=_options(g=60, bf=3), pts=_growing, time_base=Fraction(1, 1000)),
+    "long_hevc.mov": _kind(frames=640, codec="libx265", options={"x265-params": f"keyint=400:scenecut=0:{_X265}"}),
+    "mixed_gops.mp4": _kind(
+        frames=640,
+        options={"g": "1000", "bf": "3", "x264-params": "open-gop=1:scenecut=0:keyint=400:min-keyint=400"},
+        keyframes={0, 40, 330, 331, 500, 560, 600},
+    ),
     "intra_refresh.mp4": _kind(options={"g": "30", "x264-params": "intra-refresh=1:bframes=0"}),
     "intra_refresh.ts": _kind(options={"g": "30", "x264-params": "intra-refresh=1:bframes=0"}),
     "interlaced.mp4": _kind(options={"g": "20", "bf": "3", "x264-params": "tff=1"}),

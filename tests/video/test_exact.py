@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from pathlib import Path
 
@@ -11,7 +12,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from refocus_select.video import open_video
-from refocus_select.video.container import PYAV
+from refocus_select.video._table import read_table
+from refocus_select.video.container import PYAV, open_container
 from tests.video.clips import HEIGHT, WIDTH, encode, read, read_all, truth
 from tests.video.kinds import KINDS
 
@@ -88,16 +90,27 @@ def test_rotation_is_applied(clip: Clip, name: str, rotation: int) -> None:
 
 
 @pytest.mark.skipif(PYAV < 17, reason="this PyAV does not show the table")
-def test_the_table_of_an_mp4_is_used_only_where_it_is_right(clip: Clip) -> None:
-    guessed = {}
-    for name in ("long_gop12.mp4", "long_gop250.mp4", "long_open_gop.mp4", "trimmed.mp4", "gop12.mp4"):
-        with open_video(clip(name)) as video:
-            guessed[name] = video.index.guessed  # type: ignore[attr-defined]
-    assert guessed == {
+def test_the_table_of_an_mp4_says_what_its_packets_say(clip: Clip) -> None:
+    used = {}
+    for name in ("long_gop12.mp4", "long_open_gop.mp4", "long_vfr.mp4", "long_hevc.mov", "trimmed.mp4", "gop12.mp4"):
+        path = str(clip(name))
+        opened, stream = open_container(path, name)
+        with opened:
+            table = read_table(path, opened, stream, os.path.getsize(path))
+        used[name] = table is not None
+        if table is not None:
+            again, stream = open_container(path, name)
+            with again:
+                packets = [(p.pts, p.is_keyframe, p.duration) for p in again.demux(stream) if p.size]
+            assert table.pts.tolist() == [pts for pts, _, _ in packets]
+            assert table.keys.tolist() == [key for _, key, _ in packets]
+            assert table.last_duration == packets[-1][2]
+    assert used == {
         "long_gop12.mp4": True,
-        "long_gop250.mp4": True,
-        "long_open_gop.mp4": False,  # keyframes are not where a closed GOP has them
-        "trimmed.mp4": False,
+        "long_open_gop.mp4": True,
+        "long_vfr.mp4": True,
+        "long_hevc.mov": True,
+        "trimmed.mp4": False,  # an edit list
         "gop12.mp4": False,  # too short to be worth it
     }
 
