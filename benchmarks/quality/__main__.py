@@ -6,8 +6,9 @@ Writes `benchmarks/quality.md`, with pictures and raw figures in `benchmarks/res
 - worlds: readers answer questions about composed videos of the test split from everybody's frames;
 - needle: hidden pictures among up to 1,024 frames of a real film;
 - film: Big Buck Bunny, with moments that were marked by eye;
-- pixels, blur, clips: from the files of composed videos, with blurred evidence, and nine real clips; these need the
-  pictures that `benchmarks/storyboards/fetch.sh` fetches (`--materials`).
+- clips: real clips joined at random, with natural questions (benchmarks/clips);
+- pixels, blur: from the files of composed videos, and with blurred evidence. These and `clips` need the pictures that
+  `benchmarks/storyboards/fetch.sh` fetches (`--materials`).
 
 Each part is stored when it is done; the page is made of all parts that are there.
 """
@@ -37,6 +38,7 @@ from . import film as real
 from . import pixels
 from .contenders import Scores, algorithm, blind, covering, oracle, policy
 from .page import write_page
+from .real_clips import compare_clips
 from .storyboards import UNSEEN, WORLDS, compare, draw_places, summary, tune
 
 HERE = Path(__file__).parents[1]
@@ -106,7 +108,8 @@ class Run:
         return real.film(self.selectors, (4, 8, 16))
 
     def clips(self) -> dict[str, Any]:
-        return real.clips(self.selectors, self.arguments.materials)
+        pickers = {name: policy(chooser) for name, chooser in self.policies.items()}
+        return compare_clips(self.arguments.materials, self.arguments.split, self.scores, pickers, self.policies)
 
     def pixels(self) -> dict[str, Any]:
         tuned = _stored()["tune"]["algorithms"]["mmr"]["settings"]

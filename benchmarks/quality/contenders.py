@@ -35,6 +35,10 @@ GRIDS: Mapping[str, Mapping[str, tuple[Any, ...]]] = {
     "bolt": {"alpha": (1.0, 2.0, 3.0, 5.0, 8.0)},
     "mdp3": {"balance": (0.1, 0.2, 0.4, 0.8, 1.6, 3.2)},
     "adaq": {"gamma": (0.25, 0.5, 1.0), "mass": (0.9, 0.997)},
+    "qframe": {"temperature": (0.2, 0.8, 3.2, 12.8)},
+    "focus": {"top_ratio": (0.2, 0.5, 1.0)},
+    "markey": {"relevance": (0.5, 0.7, 0.9), "coverage": (0.2, 0.5)},
+    "gift": {"per_round": (4, 9)},
 }
 """What is tuned on the validation split; the first published setting of each is in its grid."""
 

@@ -1,4 +1,4 @@
-"""Real pictures: Big Buck Bunny with moments that were marked by eye, and nine short clips in a row."""
+"""Real pictures: Big Buck Bunny with moments that were marked by eye."""
 
 from __future__ import annotations
 
@@ -8,19 +8,15 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 
 from refocus_select import FrameSelector
-from refocus_select.encoding import VideoEncoding
 from refocus_select.selectors.algorithms import farthest_first
-from refocus_select.video import VideoMetadata
 
-from ..mini.evaluate import CLIPS, FILM
+from ..mini.evaluate import FILM
 from .figures import gap_of, mean_of
 
 HERE = Path(__file__).parents[1]
 MARKED = (HERE / "mini/questions.json", HERE / "storyboards/film_questions.json")
-OF_EACH_CLIP = 12  # candidates
 
 
 def film(selectors: dict[str, FrameSelector], sizes: Sequence[int]) -> dict[str, Any]:
@@ -47,45 +43,6 @@ def film(selectors: dict[str, FrameSelector], sizes: Sequence[int]) -> dict[str,
     for row in rows:
         row["hit of the new"] = mean_of(found[row["method"], row["K"]][new, 0])
     return {"questions": len(asked), "new": int(new.sum()), "rows": rows}
-
-
-def clips(selectors: dict[str, FrameSelector], root: Path, num_frames: int = 8) -> dict[str, Any]:
-    """Nine mixed real clips as one video of 108 frames; the share of the picks that lie in the right clip."""
-    import av
-
-    asked = json.loads(MARKED[0].read_text(encoding="utf-8"))["clips"]
-    encoder = selectors["mini"].encoder  # type: ignore[attr-defined]
-    height, width = encoder.frame_size
-    names: list[str] = []
-    rows = []
-    for name, file in CLIPS.items():
-        with av.open(str(next(root.rglob(file)))) as container:
-            frames = [f.to_ndarray(format="rgb24", width=width, height=height) for f in container.decode(video=0)]
-        at = [int((i + 0.5) * len(frames) / OF_EACH_CLIP) for i in range(OF_EACH_CLIP)]
-        rows.append(encoder.encode_frames(np.stack([frames[i] for i in at])))
-        names += [name] * OF_EACH_CLIP
-    vectors = torch.cat(rows)
-    found: dict[tuple[str, int], np.ndarray] = {}
-    for name, selector in selectors.items():
-        encoding = VideoEncoding(
-            tensors={"embeddings": vectors},
-            indices=np.arange(len(vectors)),
-            timestamps=np.arange(len(vectors), dtype=np.float64),
-            video=VideoMetadata("nine clips", len(vectors), float(len(vectors)), average_fps=1.0),
-            video_fingerprint="nine-clips",
-            selector=selector.name,
-            selector_fingerprint=selector.fingerprint,
-        )
-        shares = []
-        for entry in asked:
-            picks = selector.select(encoding, entry["question"], num_frames=num_frames).indices
-            right = [names[i] == entry["clip"] for i in picks]
-            shares.append([float(any(right)), float(np.mean(right))])
-        found[name, num_frames] = np.array(shares)
-    blind = farthest_first(vectors, num_frames)
-    rights = np.array([[names[i] == entry["clip"] for i in blind] for entry in asked], dtype=float)
-    found["k-centre", num_frames] = np.stack([rights.max(1), rights.mean(1)], 1)
-    return {"questions": len(asked), "rows": _rows(found, ("hit", "share of frames"))}
 
 
 def _rows(found: dict[tuple[str, int], np.ndarray], measures: Sequence[str]) -> list[dict[str, Any]]:
