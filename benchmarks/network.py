@@ -152,7 +152,7 @@ def decoding(d: int, layers: int, frames: int, candidates: int, steps: int, runs
     _, state = model.backbone(torch.randn(1, 64, d))
 
     def ours() -> Any:
-        return model.decode(keys, values, state, steps=steps, candidates=candidates, sample=True)
+        return model.decode(keys, values, state, steps=steps, num_samples=candidates, sample=True)
 
     times = best(
         runs,
@@ -204,7 +204,7 @@ def encode_and_ask(frames: int, questions: int) -> Row:
     """In this process: encode a video of `frames` candidates, ask, and read the peak memory."""
     selector, video = make_selector(_MIDDLE), StreamedVideo(frames)
     start = time.perf_counter()
-    per_frame, per_video = selector._encode_frames(video.pieces(), frames)
+    per_frame, per_video = selector.encode_frames(video.pieces(), frames)
     encoded = time.perf_counter() - start
     encoding = video.encoding(selector, per_frame, per_video)
     selector.select(encoding, "Is this a warm-up?", num_frames=8)
@@ -266,8 +266,8 @@ class StreamedVideo:
             at / 4.0,
             VideoMetadata("random", self.frames, self.frames / 4.0),
             "random",
-            selector.name,
-            selector.fingerprint,
+            selector.encoding_name,
+            selector.encoding_fingerprint,
         )
 
 
@@ -312,18 +312,18 @@ def full_scale(device: str, fields: dict[str, Any], frames: int, steps: int) -> 
         video = StreamedVideo(frames, selector.model.config.vision.image_size)
         if device == "cuda":
             warm = StreamedVideo(16, video.size)
-            selector._encode_frames(warm.pieces(), 16)
+            selector.encode_frames(warm.pieces(), 16)
             torch.cuda.synchronize()
             torch.cuda.reset_peak_memory_stats()
         start = time.perf_counter()
-        encoding = video.encoding(selector, *selector._encode_frames(video.pieces(), frames))
+        encoding = video.encoding(selector, *selector.encode_frames(video.pieces(), frames))
         if device == "cuda":
             torch.cuda.synchronize()
         seconds = [time.perf_counter() - start]
         suffix = selector.tokenizer.suffix("What happens after the goal?")
         for _ in range(2):
             start = time.perf_counter()
-            result = selector._decode(encoding, [suffix], steps=steps, candidates=1, seed=None, sample=False)[0]
+            result = selector._decode(encoding, [suffix], steps=steps, num_samples=1, seed=None, sample=False)[0]
             seconds.append(time.perf_counter() - start)
         runs[dtype] = result
         rows.append(

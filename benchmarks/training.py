@@ -82,7 +82,7 @@ def ours(policy: TokenPolicy, inputs: PolicyInputs, picks: Tensor, seed: int) ->
         still.values,
         still.state,
         steps=steps,
-        candidates=rows,
+        num_samples=rows,
         sample=True,
         generator=generator,
         rank=False,

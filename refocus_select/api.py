@@ -4,29 +4,57 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from functools import lru_cache
-from typing import Any, overload
+from typing import TYPE_CHECKING, Any, overload
 
+from .errors import InputError
 from .selection import Selection
 from .selectors import FrameSelector
 from .weights import DEFAULT_SELECTOR
 
+if TYPE_CHECKING:
+    import os
+
+    from typing_extensions import Unpack
+
+    from .arguments import SelectArguments, VideoSource
+    from .encoders import DualEncoder
+    from .encoding import VideoEncoding
+
 
 @overload
-def select_frames(
-    video: Any, question: str, num_frames: int = ..., *, selector: str | FrameSelector = ..., **kwargs: Any
+def select_frames(  # type: ignore[overload-overlap]
+    video: VideoSource | VideoEncoding,
+    question: str,
+    num_frames: int = ...,
+    *,
+    selector: str | os.PathLike[str] | FrameSelector = ...,
+    encoder: str | os.PathLike[str] | DualEncoder | None = ...,
+    device: str | None = ...,
+    options: Sequence[str] | None = ...,
+    **kwargs: Unpack[SelectArguments],
 ) -> Selection: ...
 @overload
 def select_frames(
-    video: Any, question: Sequence[str], num_frames: int = ..., *, selector: str | FrameSelector = ..., **kwargs: Any
+    video: VideoSource | VideoEncoding,
+    question: Sequence[str],
+    num_frames: int = ...,
+    *,
+    selector: str | os.PathLike[str] | FrameSelector = ...,
+    encoder: str | os.PathLike[str] | DualEncoder | None = ...,
+    device: str | None = ...,
+    options: Sequence[Sequence[str] | None] | None = ...,
+    **kwargs: Unpack[SelectArguments],
 ) -> list[Selection]: ...
 def select_frames(
-    video: Any,
+    video: VideoSource | VideoEncoding,
     question: str | Sequence[str],
     num_frames: int = 8,
     *,
-    selector: str | FrameSelector = DEFAULT_SELECTOR,
+    selector: str | os.PathLike[str] | FrameSelector = DEFAULT_SELECTOR,
+    encoder: str | os.PathLike[str] | DualEncoder | None = None,
     device: str | None = None,
-    **kwargs: Any,
+    options: Sequence[str] | Sequence[Sequence[str] | None] | None = None,
+    **kwargs: Unpack[SelectArguments],
 ) -> Selection | list[Selection]:
     """Choose the frames of a video that answer a question.
 
@@ -39,9 +67,12 @@ def select_frames(
         question: what is asked; a list of questions reads the video once and gives a list.
         num_frames: how many frames K.
         selector: a name or Hub id for `FrameSelector.from_pretrained`, or a selector that is loaded already.
+        encoder: whose vectors the selector compares, for algorithms and policies that read vectors: see
+            `load_encoder` (default: the one that the package ships).
         device: where the selector runs, e.g. "cuda" (default: chosen by the selector).
-        **kwargs: `start`, `end` (seconds), `fps`, `max_frames`, `exact`, `workers`, `backend`, `progress`, `options`:
-            see `FrameSelector.encode` and `FrameSelector.select`.
+        options: answer options, for policies that were trained to see them.
+        **kwargs: `start`, `end` (seconds), `candidates`, `fps`, `max_frames`, `exact`, `workers`, `backend`,
+            `progress`, `cache`: see `FrameSelector.encode`; and what decides the choice: see `FrameSelector.select`.
 
     Returns:
         Exactly min(num_frames, candidates) distinct frames, sorted in time, with their true timestamps.
@@ -50,11 +81,18 @@ def select_frames(
         VideoError: if the video cannot be read; the message names the file and the remedy.
         InputError: if an argument is out of range.
         SelectorLoadError: if the selector cannot be loaded.
+        EncoderError: if the encoder cannot be used with it.
     """
-    chooser = selector if isinstance(selector, FrameSelector) else _loaded(selector, device)
-    return chooser.select(video, question, num_frames=num_frames, **kwargs)
+    if isinstance(selector, FrameSelector):
+        if encoder is not None:
+            raise InputError("encoder: this selector is loaded already; give its name, or load it with that encoder")
+        chooser = selector
+    else:
+        chooser = _loaded(selector, encoder, device)  # type: ignore[arg-type]
+    return chooser.select(video, question, num_frames=num_frames, options=options, **kwargs)
 
 
 @lru_cache(maxsize=2)
-def _loaded(name: str, device: str | None) -> FrameSelector:
-    return FrameSelector.from_pretrained(name, **({} if device is None else {"device": device}))
+def _loaded(selector: str | os.PathLike[str], encoder: Any, device: str | None) -> FrameSelector:
+    arguments = {"encoder": encoder, "device": device}
+    return FrameSelector.from_pretrained(selector, **{k: v for k, v in arguments.items() if v is not None})

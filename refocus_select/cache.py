@@ -1,4 +1,4 @@
-"""Encodings kept on disk, so that a video is decoded and encoded once per selector and sampling.
+"""Encodings kept on disk, so that a video is decoded and encoded once per encoder and sampling.
 
 Nothing is kept unless asked for: `selector.encode(video, cache="some/folder")`, `cache=True` for the default folder, or
 the environment variable REFOCUS_CACHE_DIR. REFOCUS_CACHE_SIZE ("20GB") changes the limit of 10 GB.
@@ -43,7 +43,7 @@ class CacheEntry:
         size: in bytes.
         used: when it was last read or written, seconds since the epoch.
         source: the video, as it was named when encoded.
-        selector: who encoded it.
+        encoder: who encoded it.
         candidates: number of frames.
     """
 
@@ -51,7 +51,7 @@ class CacheEntry:
     size: int
     used: float
     source: str
-    selector: str
+    encoder: str
     candidates: int
 
 
@@ -170,10 +170,10 @@ class EncodingCache:
 
 
 def encoding_key(
-    video: Video, selector_fingerprint: str, plan: CandidatePlan, *, size: tuple[int, int] | None, exact: bool
+    video: Video, encoder_fingerprint: str, plan: CandidatePlan, *, size: tuple[int, int] | None, exact: bool
 ) -> str:
-    """What decides an encoding: the video, the selector, the candidate frames, and how they are decoded."""
-    facts = ["2", video.fingerprint, selector_fingerprint, size, exact, video.metadata.backend]
+    """What decides an encoding: the video, the encoder, the candidate frames, and how they are decoded."""
+    facts = ["2", video.fingerprint, encoder_fingerprint, size, exact, video.metadata.backend]
     digest = hashlib.sha256(json.dumps(facts).encode())
     digest.update(plan.indices.tobytes())
     digest.update(plan.timestamps.tobytes())  # a caller may have given the times of the frames
@@ -241,13 +241,13 @@ def _touch(path: Path) -> None:
 
 
 def _facts(path: Path) -> tuple[str, str, int] | None:
-    """Source, selector and number of candidates, from the header alone."""
+    """Source, encoder and number of candidates, from the header alone."""
     from safetensors import SafetensorError, safe_open
 
     try:
         with safe_open(str(path), framework="np") as file:
             header = file.metadata() or {}
             count = file.get_slice("indices").get_shape()[0]
-        return str(parse_json(header["video"])["source"]), header["selector"], int(count)
+        return str(parse_json(header["video"])["source"]), header["encoder"], int(count)
     except (SafetensorError, OSError, KeyError, IndexError, TypeError, ValueError):
         return None

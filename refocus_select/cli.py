@@ -258,7 +258,7 @@ def _cache(arguments: argparse.Namespace) -> int:
         return 0
     for entry in entries:
         used = datetime.fromtimestamp(entry.used).strftime("%Y-%m-%d %H:%M")
-        print(f"{entry.size / 1e6:9.2f} MB  {used}  {entry.candidates:5d} frames  {entry.selector}  {entry.source}")
+        print(f"{entry.size / 1e6:9.2f} MB  {used}  {entry.candidates:5d} frames  {entry.encoder}  {entry.source}")
     total = sum(entry.size for entry in entries)
     print(f"{len(entries)} encodings, {total / 1e6:.2f} MB of {cache.max_bytes / 1e6:.0f} MB in {cache.folder}")
     if limit is not None:

@@ -1,4 +1,4 @@
-"""`VideoEncoding`: what a selector keeps of a video, independent of any question, and its file format."""
+"""`VideoEncoding`: what selectors keep of a video, independent of any question, and its file format."""
 
 from __future__ import annotations
 
@@ -25,23 +25,24 @@ if TYPE_CHECKING:
 _FORMAT = "refocus-select/video-encoding"
 _VERSION = "2"
 _WITHOUT_CHECKSUM = "1"  # still read: its fields are checked, but a flipped bit in a number cannot be noticed
-_TEXTS = ("video", "video_fingerprint", "selector", "selector_fingerprint", "warnings")
+_TEXTS = ("video", "video_fingerprint", "encoder", "encoder_fingerprint", "warnings")
 _NEEDED = {"source", "num_frames", "duration"}
 _NUMBERS = ("num_frames", "duration", "start_time", "average_fps", "width", "height", "rotation", "keyframe_interval")
 
 
 @dataclass(frozen=True)
 class VideoEncoding:
-    """A video as one selector sees it: encode once, ask as many questions as you like.
+    """A video as one encoder sees it: encode once, ask as many questions as you like.
 
     Attributes:
-        tensors: what the selector computed; tensors of one row per candidate have the leading size F.
+        tensors: what the encoder computed; tensors of one row per candidate have the leading size F.
         indices: frame numbers of the candidates in the video, int64 [F].
         timestamps: their presentation times in seconds from the first frame, float64 [F].
         video: metadata of the video.
         video_fingerprint: identity of the video's content.
-        selector: name of the selector that made the encoding.
-        selector_fingerprint: identity of its weights and configuration.
+        encoder: who made the tensors, for people: an encoder, or a policy that reads pictures itself.
+        encoder_fingerprint: identity of its weights and configuration. Every selector with this `encoding_fingerprint`
+            can use the encoding.
         warnings: what was unusual while reading the video.
         origin: what to open again for full-size frames: a path, or an open `Video`; not saved.
     """
@@ -51,8 +52,8 @@ class VideoEncoding:
     timestamps: np.ndarray
     video: VideoMetadata
     video_fingerprint: str
-    selector: str
-    selector_fingerprint: str
+    encoder: str
+    encoder_fingerprint: str
     warnings: tuple[str, ...] = ()
     origin: Any = field(default=None, repr=False, compare=False)
 
@@ -75,8 +76,8 @@ class VideoEncoding:
             "version": _VERSION,
             "video": json.dumps(self.video.to_dict()),
             "video_fingerprint": self.video_fingerprint,
-            "selector": self.selector,
-            "selector_fingerprint": self.selector_fingerprint,
+            "encoder": self.encoder,
+            "encoder_fingerprint": self.encoder_fingerprint,
             "warnings": json.dumps(list(self.warnings)),
         }
         body = {f"tensors.{name}": tensor.detach().cpu().contiguous() for name, tensor in self.tensors.items()}
@@ -113,6 +114,8 @@ class VideoEncoding:
         promised = header.pop("checksum", None)
         if (promised is not None or header["version"] == _VERSION) and promised != _checksum(header, body):
             raise EncodingError(f"{source} is damaged: its checksum is wrong; encode the video again")
+        if header["version"] == _WITHOUT_CHECKSUM:
+            header = _renamed(header)
         try:
             return cls(
                 tensors={name.removeprefix("tensors."): t for name, t in body.items() if name.startswith("tensors.")},
@@ -148,6 +151,16 @@ def _read(source: Path) -> tuple[dict[str, str], dict[str, torch.Tensor]]:
     # RuntimeError: torch, of a file removed meanwhile; the others: types that this torch does not have.
     except (SafetensorError, OSError, RuntimeError, AttributeError, KeyError, TypeError, ValueError) as error:
         raise EncodingError(f"{source} is damaged or no safetensors file ({error}); encode again") from error
+
+
+def _renamed(header: Mapping[str, str]) -> dict[str, str]:
+    """The header of format 1, where an encoding belonged to a selector, with the names of today."""
+    now = dict(header)
+    for name in ("encoder", "encoder_fingerprint"):
+        before = now.pop(name.replace("encoder", "selector"), None)
+        if isinstance(before, str):
+            now[name] = before.removeprefix("embeddings-1-")
+    return now
 
 
 def _checksum(header: Mapping[str, str], body: Mapping[str, torch.Tensor]) -> str:
@@ -193,7 +206,7 @@ def _facts(header: Mapping[str, str]) -> dict[str, Any]:
     return {
         "video": VideoMetadata.from_dict(video),
         "video_fingerprint": header["video_fingerprint"],
-        "selector": header["selector"],
-        "selector_fingerprint": header["selector_fingerprint"],
+        "encoder": header["encoder"],
+        "encoder_fingerprint": header["encoder_fingerprint"],
         "warnings": tuple(warnings),
     }

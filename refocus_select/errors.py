@@ -31,6 +31,10 @@ class SelectorLoadError(RefocusError):
     """A selector cannot be loaded: unknown name, missing or gated repository, damaged weights."""
 
 
+class EncoderError(RefocusError):
+    """An encoder cannot be used: it has no text side, its vectors are not numbers, or they belong to another space."""
+
+
 class EncodingError(RefocusError):
     """A saved encoding is damaged, stale, or was made by another selector or from another video."""
 

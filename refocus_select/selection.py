@@ -52,7 +52,7 @@ class Selection:
         candidate_timestamps: their times in seconds, float64 [F].
         video: metadata of the video: `source`, `duration`, `width`, `height`, `codec`, …
         video_fingerprint: identity of the video's content.
-        strategy: "selected" if the question decided, "spread" if the frames were spread over the video.
+        strategy: "selected" if the question decided, "uniform_fallback" if they are spread evenly over the video.
         warnings: what the user should know; once frames have been decoded also which of them are substitutes.
         origin: the path or open `Video` that full-size frames are read from.
     """

@@ -20,14 +20,14 @@ class BrightnessSelector(FrameSelector):
     frame_size = (8, 8)
     choice_arguments = frozenset({"flat"})
 
-    def _encode_frames(
+    def encode_frames(
         self, frames: Iterator[Frames], total: int
     ) -> tuple[dict[str, torch.Tensor], dict[str, torch.Tensor]]:
         means = [torch.from_numpy(piece.data.mean(axis=(1, 2, 3))) for piece in frames]
         self.seen = total
         return {"brightness": torch.cat(means) if means else torch.zeros(0)}, {"whole": torch.tensor([total])}
 
-    def _choose(
+    def choose(
         self,
         encoding: VideoEncoding,
         questions: list[str],
@@ -41,7 +41,7 @@ class BrightnessSelector(FrameSelector):
         for question in questions:
             scores = brightness if "light" in question else -brightness
             picks = np.argsort(-scores, kind="stable")[:num_frames]
-            strategy = "spread" if kwargs.get("flat") else "selected"
+            strategy = "uniform_fallback" if kwargs.get("flat") else "selected"
             choices.append(Choice(picks, scores, strategy, ("flat",) if kwargs.get("flat") else ()))
         return choices
 

@@ -155,7 +155,7 @@ class Case:
                 self.values,
                 self.state,
                 steps=picks.shape[2],
-                candidates=picks.shape[1],
+                num_samples=picks.shape[1],
                 forced=picks,
                 **common,
             )
@@ -198,13 +198,13 @@ class Case:
         return found[0] if sampled or field == "rank_logits" else found[0, 0]
 
     def _decode(self, picks: Tensor, mode: str, **kwargs: Any) -> Decoded:
-        candidates = len(picks) if picks.ndim == 2 else 1
+        samples = len(picks) if picks.ndim == 2 else 1
         return self.model.decode(
             self.keys,
             self.values,
             self.state,
             steps=picks.shape[-1],
-            candidates=candidates,
+            num_samples=samples,
             replace=mode == "rep",
             **kwargs,
         )

@@ -32,9 +32,9 @@ class Counting(BrightnessSelector):
     def __init__(self):
         self.reads = 0
 
-    def _encode_frames(self, frames, total):
+    def encode_frames(self, frames, total):
         self.reads += 1
-        return super()._encode_frames(frames, total)
+        return super().encode_frames(frames, total)
 
 
 def video(count=12, fps=4.0):
@@ -57,8 +57,8 @@ def encoding(number=0, numbers=1000):
         timestamps=np.arange(3.0),
         video=VideoMetadata(f"film-{number}.mp4", 3, 3.0),
         video_fingerprint=f"film-{number}",
-        selector="test",
-        selector_fingerprint="test-1",
+        encoder="test",
+        encoder_fingerprint="test-1",
     )
 
 

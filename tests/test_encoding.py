@@ -20,8 +20,8 @@ def encoding(count=6):
         timestamps=np.arange(count) / 8,
         video=VideoMetadata("film.mp4", 36, 1.5, width=64, height=48),
         video_fingerprint="film-1",
-        selector="test",
-        selector_fingerprint="test-1",
+        encoder="test",
+        encoder_fingerprint="test-1",
         warnings=("dark",),
     )
 
@@ -32,6 +32,7 @@ def rewrite(path, change):
         header, body = file.metadata(), {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
     del header["checksum"]
     header["version"] = "1"
+    header["selector"], header["selector_fingerprint"] = header.pop("encoder"), header.pop("encoder_fingerprint")
     change(header, body)
     save_file(body, str(path), metadata=header)
 
@@ -73,7 +74,9 @@ def test_every_shortened_file_is_noticed(tmp_path):
 def test_a_file_without_checksum_is_read(tmp_path):
     path = encoding().save(tmp_path / "e.safetensors")
     rewrite(path, lambda header, body: None)
-    np.testing.assert_array_equal(VideoEncoding.load(path).indices, encoding().indices)
+    found = VideoEncoding.load(path)
+    np.testing.assert_array_equal(found.indices, encoding().indices)
+    assert (found.encoder, found.encoder_fingerprint) == ("test", "test-1")
 
 
 def test_a_file_of_now_needs_its_checksum(tmp_path):

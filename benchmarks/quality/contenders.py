@@ -11,12 +11,13 @@ from typing import Any
 import numpy as np
 import torch
 
+from refocus_select.encoders import DualEncoder
 from refocus_select.encoding import VideoEncoding
-from refocus_select.models.vectors import likeness, question_parts
+from refocus_select.models.cues import entity_similarity
+from refocus_select.models.vectors import question_parts
 from refocus_select.questions import Question
 from refocus_select.selectors.algorithms import SCORED, farthest_first, random, uniform
 from refocus_select.selectors.similarity import choose
-from refocus_select.selectors.training_free import DualEncoder
 from refocus_select.selectors.vector_policy import VectorPolicySelector
 from refocus_select.train_selector.imitate import evidence_targets
 
@@ -61,7 +62,7 @@ class Scores:
         """One of `SCORES`, float64 [F]."""
         vectors = encoding.tensors["embeddings"].float()
         if kind == "named":
-            return np.asarray(likeness(vectors[None], self._parts(question.question)[None])[0].double())
+            return np.asarray(entity_similarity(vectors[None], self._parts(question.question)[None])[0].double())
         whole = self._whole(question.question)
         if kind == "cosine":
             return np.asarray(torch.nn.functional.cosine_similarity(vectors, whole[None]).double())
@@ -102,7 +103,7 @@ def covering(picker: Picker, after: int) -> Picker:
 
 
 def mini(scores: Scores) -> Picker:
-    """The similarity selector of `weights/mini` (steadied similarity, marginal relevance, spread when unsure)."""
+    """The similarity selector of `weights/mini` (smoothed similarity, marginal relevance, uniform when unsure)."""
 
     def pick(question: Question, encoding: VideoEncoding, num_frames: int) -> np.ndarray:
         frames = encoding.tensors["embeddings"].float()

@@ -24,10 +24,10 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from refocus_select.models.mini import MiniEncoder
+from refocus_select.parsing import parse_question
 from refocus_select.reference import Request
 from refocus_select.reference.reader import ReaderReference
 from refocus_select.reference.reader_net import ReaderConfig, make_net
-from refocus_select.reference.wording import take_apart
 from refocus_select.train_selector.storyboards import Bank, Storyboards
 from refocus_select.weights import resolve
 
@@ -111,7 +111,7 @@ class Sampler:
 
 def similarity(reader: ReaderReference, clip: Any, question: str) -> np.ndarray:
     """Of each candidate with what the question names, [F]."""
-    mentions = take_apart(question).mentions
+    mentions = parse_question(question).entities
     if not mentions:
         return np.zeros(len(clip))
     frames = clip.encoding(reader.selector).tensors["embeddings"]

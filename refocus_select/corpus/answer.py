@@ -46,7 +46,7 @@ class Described:
     fingerprint: str
     rule: CandidateRule
     frame_size: tuple[int, int] | None
-    looks: bool
+    needs_frames: bool
     choice_arguments: frozenset[str]
 
     @classmethod
@@ -57,7 +57,7 @@ class Described:
             selector.fingerprint,
             selector.rule,
             selector.frame_size,
-            selector.looks,
+            selector.needs_frames,
             selector.choice_arguments,
         )
 

@@ -245,7 +245,7 @@ def _decode(selector: Described, settings: BatchSettings, batch: dict[str, Any])
         job = _unpacked(str(text))
         facts: dict[str, Any] = {"state": file_state(job.video)}
         pictures = b""
-        if selector.looks and selector.frame_size is not None and settings.sampling.get("exact", True):
+        if selector.needs_frames and selector.frame_size is not None and settings.sampling.get("exact", True):
             try:
                 with open_video(job.video, backend=settings.backend) as video:
                     sampling = {k: v for k, v in settings.reading().items() if k != "exact"}

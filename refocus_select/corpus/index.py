@@ -148,7 +148,7 @@ class Index:
         facts = {
             "selector": loaded.name if isinstance(selector, FrameSelector) else os.fspath(selector),
             "arguments": {name: str(value) for name, value in arguments.items() if name != "device"},
-            "fingerprint": loaded.fingerprint,
+            "fingerprint": loaded.encoding_fingerprint,
             "sampling": dict(sorted(sampling.items())),
         }
         with held(folder):
@@ -257,7 +257,7 @@ class Index:
     def _load(self, entry: Entry) -> VideoEncoding:
         path = self.folder / "encodings" / entry.encoding
         encoding = VideoEncoding.load(path)
-        if sha256_of(path) != entry.sha256 or encoding.selector_fingerprint != self._facts["fingerprint"]:
+        if sha256_of(path) != entry.sha256 or encoding.encoder_fingerprint != self._facts["fingerprint"]:
             raise EncodingError(f"{path} is damaged; remove it and index {entry.video} again")
         return encoding
 
@@ -273,10 +273,10 @@ class Index:
         return same[0]
 
     def _check_selector(self, selector: FrameSelector) -> None:
-        if selector.fingerprint != self._facts["fingerprint"]:
+        if selector.encoding_fingerprint != self._facts["fingerprint"]:
             raise EncodingError(
                 f"{self.folder} was made by {self._facts['selector']!r} ({self._facts['fingerprint'][:12]}), not by "
-                f"{selector.name!r} ({selector.fingerprint[:12]}); build another index"
+                f"{selector.encoding_name!r} ({selector.encoding_fingerprint[:12]}); build another index"
             )
 
 
@@ -367,7 +367,7 @@ class _Builder:
         )
 
     def _name(self, identity: str) -> str:
-        text = json.dumps([identity, self._selector.fingerprint, sorted(self._sampling.items())])
+        text = json.dumps([identity, self._selector.encoding_fingerprint, sorted(self._sampling.items())])
         return f"{hashlib.sha256(text.encode()).hexdigest()[:40]}.safetensors"
 
     def _remove_unused(self, entries: Mapping[str, Entry]) -> None:

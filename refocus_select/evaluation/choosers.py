@@ -5,7 +5,7 @@ from __future__ import annotations
 import inspect
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 
@@ -16,8 +16,12 @@ from ..questions import Question
 from ..selection import Selection
 from ..selectors import FrameSelector
 from ..selectors.algorithms import SCORED
+from ..selectors.registry import takes_encoder
 from ..video import open_video
 from .selections import StoredSelection
+
+if TYPE_CHECKING:
+    from ..arguments import LoadArguments
 
 
 class Chooser(Protocol):
@@ -64,7 +68,7 @@ class Encodings:
         return encoding if len(encoding) >= num_frames else self._encoded(video, selector, num_frames)
 
     def _encoded(self, video: str, selector: FrameSelector, least: int) -> VideoEncoding:
-        key = (selector.fingerprint, selector.rule, type(selector).looks, least)
+        key = (selector.encoding_fingerprint, selector.rule, type(selector).needs_frames, least)
         if key not in self._held:
             cache = self.cache if self.cache is not None else False
             self._held[key] = selector.encode(
@@ -97,13 +101,14 @@ class SelectorChooser:
 
 
 def load_selector(name: str, *, encoder: str | None = None, device: str | None = None) -> FrameSelector:
-    """A selector by name; the encoder is for algorithms, others have their own.
+    """A selector by name; the encoder is for those that read the vectors of one.
 
     Raises:
         SelectorLoadError: naming what is missing or damaged, and the remedy.
+        EncoderError: if the encoder cannot be used.
     """
-    options = {} if device is None else {"device": device}
-    if encoder is not None and name in SCORED:
+    options: LoadArguments = {} if device is None else {"device": device}
+    if encoder is not None and takes_encoder(name):
         options["encoder"] = encoder
     return FrameSelector.from_pretrained(name, **options)
 

@@ -193,7 +193,7 @@ def run_needles(
 class _Haystack:
     """The frames of a video as one selector sees them, ready to take a needle.
 
-    `stored` holds encodings by selector fingerprint and content, for other selectors with the same encoder.
+    `stored` holds encodings by encoder fingerprint and content, for other selectors with the same encoder.
     """
 
     def __init__(
@@ -204,7 +204,7 @@ class _Haystack:
         self._selector = selector
         metadata = video.metadata
         self._shape = metadata.height, metadata.width
-        self._size = selector._decode_size(metadata) or self._shape
+        self._size = selector.decode_size(metadata) or self._shape
         self._encoding = self._encoded(longest)
         self._frames = np.zeros((0, *self._size, 3), dtype=np.uint8)
         if self._encoding is None:
@@ -227,7 +227,7 @@ class _Haystack:
         return encoding if one_row_each else None
 
     def _encode(self, video: Video, count: int, what: str) -> VideoEncoding:
-        key = (self._selector.fingerprint, what)
+        key = (self._selector.encoding_fingerprint, what)
         if key not in self._stored:
             self._stored[key] = self._selector.encode(video, fps=_EVERY_FRAME, max_frames=count, cache=False)
         return self._stored[key]

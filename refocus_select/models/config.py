@@ -168,7 +168,7 @@ class RefocusConfig:
         feature_encoder: with `frame_encoder` "none", the dual encoder whose vectors of frames and questions the network
             reads: "mini", a folder, or a Hub id; empty if the caller provides other features.
         question_mentions: 0 reads a question as one vector; M above 0 as the vector of its sentence without the things
-            it names, and the vectors of up to M such things (`models.wording`).
+            it names, and the vectors of up to M such things (`refocus_select.parsing`).
         frame_cues: tokens of frames also tell time, change and (where the question is known) similarity.
         question_fusion: "after" reads the question behind the frames, so that one reading serves all questions (the
             paper's order); "before" adds it to every frame, so that the reading itself depends on it.
@@ -344,7 +344,7 @@ class RefocusConfig:
 
 
 def head_norm(name: str, value: bool | str | None) -> str:
-    """What a head's normalisation field means: "none", "l2" or "rms" (refocus-network, section 2)."""
+    """What a head's normalisation field means: "none", "l2" or "rms", as the authors' release reads it."""
     meanings: dict[Any, str] = {"False": "none", "True": "l2", "norm": "l2", "rmsnorm": "rms"}
     if value is None or value is False:
         return "none"

@@ -1,6 +1,6 @@
 """The Mamba-2 layer: reading long sequences in chunks with a carried state, and decoding many rows from one state.
 
-Source: refocus-network, section 8, after Dao and Gu, "Transformers are SSMs" (2024), sections 6 and 7.
+Source: Dao and Gu, "Transformers are SSMs" (2024), sections 6 and 7.
 
 Letters in shapes: B rows, L tokens, d model width, I = expand * d channels, H heads of P channels, G groups of heads
 that share the N-dimensional B and C vectors, K width of the causal convolution.

@@ -27,8 +27,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ..errors import InputError, SelectorLoadError
+from ..parsing import content_phrase
+from ..weights import resolve
 from .efficientnet_lite import FEATURES, EfficientNetLite
-from .question import content_phrase
 from .skeleton import unfilled
 from .text_encoder import WIDTH, TextEncoder, unpack_rows
 from .workers import workers
@@ -44,9 +45,12 @@ class MiniEncoder(nn.Module):
     """Vectors of frames and of text whose dot product says how well they match.
 
     Attributes:
+        name: "mini".
         frame_size: (height, width) that frames are best decoded at; other sizes are resized.
         fingerprint: sha256 of weights and configuration.
     """
+
+    name = "mini"
 
     class_vectors: Tensor  # unit sentence vectors of the class names, [classes, 384]
     text_mean: Tensor  # of many texts' sentence vectors, [384]
@@ -160,6 +164,11 @@ class MiniEncoder(nn.Module):
         learned = F.normalize(self.learned(shape), dim=-1)
         vectors = learned + named
         return (vectors / (vectors @ self.text_spread).norm(dim=-1, keepdim=True)).cpu()
+
+
+def load_mini(name: str = "mini", *, device: str | torch.device | None = None) -> MiniEncoder:
+    """The encoder that the package ships; for the registry."""
+    return MiniEncoder.from_pretrained(resolve(name), device=device)
 
 
 def _unpack(packed: dict[str, Tensor]) -> dict[str, Tensor]:

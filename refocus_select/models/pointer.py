@@ -1,4 +1,4 @@
-"""The pointer over frames: keys, values, queries, their norms and the logit scale (refocus-network, section 10)."""
+"""The pointer over frames: keys, values, queries, their norms and the logit scale."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""From decoded frames to the tower's input, exactly as the released evaluation does it (refocus-network, 4 and 5)."""
+"""From decoded frames to the tower's input, exactly as the released evaluation does it."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The prompt: a fixed template around the question, split at the image marker (refocus-network, section 9)."""
+"""The prompt: a fixed template around the question, split at the image marker."""
 
 from __future__ import annotations
 

@@ -6,7 +6,7 @@
     picks = model.decode(keys, values, state, steps=8).picks
 
 Frames precede the question and the network is causal: keys, values and the state behind the last frame hold for every
-question. Source: Lee et al., "ReFoCUS" (2025); refocus-network, sections 9 to 11.
+question. Source: Lee et al., "ReFoCUS" (2025), and the authors' release.
 """
 
 from __future__ import annotations
@@ -20,8 +20,8 @@ from torch import Tensor, nn
 from ..errors import InputError
 from .backbone import Backbone, BackboneState
 from .config import RefocusConfig
+from .cues import FrameCues
 from .pointer import PointerHead
-from .vectors import FrameCues
 from .vision import SiglipTower, make_projector, pool_patches
 
 TEXT_SEGMENT = 2048  # tokens
@@ -29,7 +29,7 @@ TEXT_SEGMENT = 2048  # tokens
 
 @dataclass(frozen=True)
 class Decoded:
-    """Selections of n questions with C candidates of Q picks each, among F frames.
+    """Selections of n questions with C samples of Q picks each, among F frames.
 
     Attributes:
         picks: frame positions in the order of selection, int64 [n, C, Q].
@@ -157,7 +157,7 @@ class RefocusModel(nn.Module):
         state: BackboneState,
         *,
         steps: int | None = None,
-        candidates: int = 1,
+        num_samples: int = 1,
         sample: bool = False,
         temperature: float = 1.0,
         replace: bool = False,
@@ -166,14 +166,14 @@ class RefocusModel(nn.Module):
         similarity: Tensor | None = None,
         rank: bool = True,
     ) -> Decoded:
-        """Pick frames one after another, for n questions and C candidates at once.
+        """Pick frames one after another, for n questions and C samples of each at once.
 
         Args:
             keys: [F, d] of one video, or [n, F, d] of a video per question.
             values: as the keys.
             state: behind each question, of n rows.
-            steps: picks Q per candidate (default `query_frames`); at most F unless `replace`.
-            candidates: independent selections C per question.
+            steps: picks Q per sample (default `query_frames`); at most F unless `replace`.
+            num_samples: independent selections C per question.
             sample: draw from the distribution; otherwise the largest probability wins, the first frame in a tie.
             temperature: above 0.
             replace: allow a frame to be picked again.
@@ -183,19 +183,19 @@ class RefocusModel(nn.Module):
             rank: feed the last pick too, for the rank logit.
 
         Raises:
-            InputError: for steps, candidates, a temperature or forced picks out of range.
+            InputError: for steps, num_samples, a temperature or forced picks out of range.
         """
         n, frames = state.rows, keys.shape[-2]
-        steps = self._checked_steps(steps, frames, candidates, temperature, replace)
-        rows = n * candidates
-        if forced is not None and (forced.shape[:2] != (n, candidates) or forced.shape[2] < steps):
-            raise InputError(f"forced picks must be [{n}, {candidates}, {steps}], not {list(forced.shape)}")
+        steps = self._checked_steps(steps, frames, num_samples, temperature, replace)
+        rows = n * num_samples
+        if forced is not None and (forced.shape[:2] != (n, num_samples) or forced.shape[2] < steps):
+            raise InputError(f"forced picks must be [{n}, {num_samples}, {steps}], not {list(forced.shape)}")
         if forced is not None and (int(forced.min()) < -1 or int(forced.max()) >= frames):
             raise InputError(f"forced picks must be positions 0..{frames - 1}, or -1 where free")
         given = None if forced is None else forced.to(keys.device).reshape(rows, -1)
-        residual = None if similarity is None else similarity.repeat_interleave(candidates, 0)[:, None]
+        residual = None if similarity is None else similarity.repeat_interleave(num_samples, 0)[:, None]
 
-        caches = self.backbone.start_decoding(state, candidates, steps + 1)
+        caches = self.backbone.start_decoding(state, num_samples, steps + 1)
         token = self.backbone.embedding.weight[self.config.start_of_frame_token_id].expand(rows, -1)
         used = torch.zeros(rows, frames, dtype=torch.bool, device=keys.device)
         picks, all_log_probs = [], []
@@ -217,7 +217,7 @@ class RefocusModel(nn.Module):
 
         chosen, distributions = torch.stack(picks, 1), torch.stack(all_log_probs, 1)
         pick_log_probs = distributions.gather(-1, chosen[..., None])[..., 0]
-        shape = (n, candidates)
+        shape = (n, num_samples)
         return Decoded(
             chosen.unflatten(0, shape),
             pick_log_probs.unflatten(0, shape),
@@ -245,7 +245,7 @@ class RefocusModel(nn.Module):
         Raises:
             InputError: for picks of the wrong shape or outside the frames.
         """
-        n, candidates, steps = picks.shape
+        n, samples, steps = picks.shape
         frames = keys.shape[-2]
         if n != state.rows:
             raise InputError(f"picks of {n} questions but states of {state.rows}")
@@ -256,7 +256,7 @@ class RefocusModel(nn.Module):
         inputs = torch.cat([first, _of_picks(values, flat)], 1)  # [n*C, Q+1, d]
         hidden, _ = self.backbone(inputs, state, return_state=False)
         queries = self.pointer.queries(hidden[:, :-1])  # [n*C, Q, d]
-        residual = None if similarity is None else similarity.repeat_interleave(candidates, 0)[:, None]
+        residual = None if similarity is None else similarity.repeat_interleave(samples, 0)[:, None]
         logits = self.pointer.logits(queries, keys, temperature, residual)
         if not replace:
             chosen = F.one_hot(flat, frames).cumsum(1)  # [n*C, Q, F]
@@ -264,7 +264,7 @@ class RefocusModel(nn.Module):
             logits = logits.masked_fill(used, -torch.inf)
         log_probs = logits.log_softmax(-1)
         rank_logits = self.pointer.rank(hidden[:, -1])
-        shape = (n, candidates)
+        shape = (n, samples)
         return Scored(
             picks,
             log_probs.gather(-1, flat[..., None])[..., 0].unflatten(0, shape),
@@ -275,10 +275,12 @@ class RefocusModel(nn.Module):
             queries,
         )
 
-    def _checked_steps(self, steps: int | None, frames: int, candidates: int, temperature: float, replace: bool) -> int:
+    def _checked_steps(
+        self, steps: int | None, frames: int, num_samples: int, temperature: float, replace: bool
+    ) -> int:
         steps = self.config.query_frames if steps is None else steps
-        if steps < 1 or candidates < 1:
-            raise InputError(f"at least one pick and one candidate are needed, not {steps} and {candidates}")
+        if steps < 1 or num_samples < 1:
+            raise InputError(f"steps and num_samples must be at least 1, not {steps} and {num_samples}")
         if not temperature > 0:
             raise InputError(f"temperature must be above 0, not {temperature}; use sample=False for greedy selection")
         # Without replacement nothing is left after F picks (the authors' code fails there).

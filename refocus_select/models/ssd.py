@@ -1,6 +1,6 @@
 """The state-space-duality scan of Mamba-2 in plain PyTorch: exact for every chunk length, differentiable.
 
-Source: Dao and Gu, "Transformers are SSMs" (2024), section 6; refocus-network, section 8. With s_l the cumulative sum
+Source: Dao and Gu, "Transformers are SSMs" (2024), section 6. With s_l the cumulative sum
 of dt * a inside a chunk:
 
     y_l   = sum_{m <= l} exp(s_l - s_m) (C_l . B_m) dt_m x_m  +  exp(s_l) S C_l

@@ -1,4 +1,4 @@
-"""From pixels to frame tokens: SigLIP tower, 2-D pooling, projector (refocus-network, sections 6 and 7)."""
+"""From pixels to frame tokens: SigLIP tower, 2-D pooling, projector."""
 
 from __future__ import annotations
 

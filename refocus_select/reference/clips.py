@@ -104,14 +104,8 @@ class VideoClip(Clip):
         return frames.data
 
     def encoding(self, reader: FrameSelector) -> VideoEncoding:
-        rule = self._rule
-        kept = reader.rule
-        try:
-            reader.rule = rule  # the candidates are those of the clip, whatever the reader is used to
-            with self._opened() as video:
-                encoding = reader.encode(video, cache=self._cache, progress=False)
-        finally:
-            reader.rule = kept
+        with self._opened() as video:
+            encoding = reader.encode(video, candidates=self._rule, cache=self._cache, progress=False)
         if len(encoding) != len(self):
             raise VideoDecodeError(
                 f"{self.source}: {len(self) - len(encoding)} of {len(self)} candidate frames are damaged; leave this "
@@ -135,7 +129,7 @@ class EncodedClip(Clip):
         self.name = name or encoding.video.source
         self.timestamps = encoding.timestamps
         self.duration = encoding.video.duration or float(encoding.timestamps[-1])
-        self.key = f"{encoding.video_fingerprint}-{len(encoding)}-{encoding.selector_fingerprint}"
+        self.key = f"{encoding.video_fingerprint}-{len(encoding)}-{encoding.encoder_fingerprint}"
 
     def pictures(self, positions: np.ndarray, *, size: tuple[int, int] | None = None) -> np.ndarray:
         source = self._encoding.video.source
@@ -151,10 +145,11 @@ class EncodedClip(Clip):
         return frames.data
 
     def encoding(self, reader: FrameSelector) -> VideoEncoding:
-        if reader.fingerprint != self._encoding.selector_fingerprint:
+        if reader.encoding_fingerprint != self._encoding.encoder_fingerprint:
             raise EncodingError(
-                f"{self.name} was encoded by {self._encoding.selector!r} "
-                f"({self._encoding.selector_fingerprint[:12]}), not by {reader.name!r} ({reader.fingerprint[:12]})"
+                f"{self.name} was encoded by {self._encoding.encoder!r} "
+                f"({self._encoding.encoder_fingerprint[:12]}), not by {reader.encoding_name!r} "
+                f"({reader.encoding_fingerprint[:12]})"
             )
         return self._encoding
 
@@ -183,8 +178,7 @@ class ChosenClip(Clip):
         plan = CandidatePlan(self.indices, self.timestamps)
         source = self._first.video.source
         with open_video(source) as video:
-            size = reader._decode_size(video.metadata)
-            encoding = reader._read(video, plan, size=size, exact=True, workers=None, progress=False)
+            encoding = reader.encode(video, candidates=plan, cache=False, progress=False)
         if len(encoding) != len(self):
             raise VideoDecodeError(f"{source}: {len(self) - len(encoding)} chosen frames are damaged; leave it out")
         return encoding

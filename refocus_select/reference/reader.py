@@ -14,12 +14,12 @@ from torch import Tensor
 
 from ..errors import InputError, SelectorLoadError
 from ..models.mini import MiniEncoder
+from ..parsing import MAX_ENTITIES, option_number, option_parts, parse_question
 from ..questions import Question
-from ..selectors.training_free import AlgorithmSelector
+from ..selectors.dual_encoder import DualEncoderSelector
 from .base import ReferenceModel, Request
 from .clips import REFERENCE_VIEW
 from .reader_net import Batch, ReaderConfig, ReaderNet, make_net
-from .wording import MENTIONS, number_in, parts_of, take_apart
 
 MODEL_TYPE = "refocus-select-reader"
 _WEIGHTS = "model.safetensors"
@@ -40,7 +40,7 @@ class ReaderReference(ReferenceModel):
         self.net = net.eval()
         self.encoder = encoder
         self.name = name
-        self.selector = AlgorithmSelector("topk", encoder)
+        self.selector = DualEncoderSelector(encoder)
         self._things: dict[str, Tensor] = {}
         self._sentences: dict[str, Tensor] = {}
         self.fingerprint = _fingerprint(net, encoder)
@@ -138,13 +138,13 @@ class ReaderReference(ReferenceModel):
         frames = tensors.get(REFERENCE_VIEW, tensors["embeddings"])[subsets].float()  # [N, K, D]
         times = torch.from_numpy(clip.timestamps).float()
         length = times[-1].clamp_min(1e-6)
-        wording = take_apart(question.question)
-        mentions, named = self._stacked(wording.mentions)
-        parts = [self._stacked(parts_of(option)) for option in options]
-        numbers = [number_in(option) for option in options]
+        parsed = parse_question(question.question)
+        mentions, named = self._stacked(parsed.entities)
+        parts = [self._stacked(option_parts(option)) for option in options]
+        numbers = [option_number(option) for option in options]
         alone = (
             mentions,
-            self._sentences[wording.frame],
+            self._sentences[parsed.template],
             torch.stack([vectors for vectors, _ in parts]),
             named,
             torch.stack([there for _, there in parts]),
@@ -158,10 +158,10 @@ class ReaderReference(ReferenceModel):
         )
 
     def _stacked(self, texts: Sequence[str]) -> tuple[Tensor, Tensor]:
-        """Vectors of at most `MENTIONS` things, zero-padded [M, D], and which there are [M]."""
-        vectors = torch.zeros(MENTIONS, self.net.config.dimensions)
-        there = torch.zeros(MENTIONS)
-        for i, text in enumerate(texts[:MENTIONS]):
+        """Vectors of at most `MAX_ENTITIES` things, zero-padded [M, D], and which there are [M]."""
+        vectors = torch.zeros(MAX_ENTITIES, self.net.config.dimensions)
+        there = torch.zeros(MAX_ENTITIES)
+        for i, text in enumerate(texts[:MAX_ENTITIES]):
             vectors[i], there[i] = self._things[text], 1.0
         return vectors, there
 
@@ -177,10 +177,12 @@ class ReaderReference(ReferenceModel):
         things: dict[str, None] = {}
         sentences: dict[str, None] = {}
         for question in questions:
-            wording = take_apart(question.question)
-            things.update(dict.fromkeys(wording.mentions[:MENTIONS]))
-            things.update(dict.fromkeys(part for option in question.options for part in parts_of(option)[:MENTIONS]))
-            sentences[wording.frame] = None
+            parsed = parse_question(question.question)
+            things.update(dict.fromkeys(parsed.entities[:MAX_ENTITIES]))
+            things.update(
+                dict.fromkeys(part for option in question.options for part in option_parts(option)[:MAX_ENTITIES])
+            )
+            sentences[parsed.template] = None
         if things:
             self.thing_vectors(list(things))
         new = [text for text in sentences if text not in self._sentences]

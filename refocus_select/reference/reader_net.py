@@ -12,7 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ..errors import InputError
-from .wording import MENTIONS
+from ..parsing import MAX_ENTITIES
 
 COUNTS = 6
 """Numbers that can be counted to, from 0."""
@@ -133,9 +133,9 @@ class ReaderNet(nn.Module):
         return logits
 
 
-_SIMILAR = 2 * MENTIONS + 2
+_SIMILAR = 2 * MAX_ENTITIES + 2
 _FRAME_FEATURES = 4 * _SIMILAR + 6 + 8
-_OPTION_FEATURES = 2 * _SIMILAR + 2 * MENTIONS + 2 + COUNTS + 1
+_OPTION_FEATURES = 2 * _SIMILAR + 2 * MAX_ENTITIES + 2 + COUNTS + 1
 
 
 class Counter(nn.Module):

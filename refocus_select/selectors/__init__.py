@@ -4,7 +4,15 @@ from __future__ import annotations
 
 from .algorithms import complete_picks
 from .base import Choice, FrameSelector
-from .registry import load_selector
-from .uniform import UniformSelector
+from .baselines import UniformSelector
+from .registry import load_selector, register_selector, selector_names
 
-__all__ = ["Choice", "FrameSelector", "UniformSelector", "complete_picks", "load_selector"]
+__all__ = [
+    "Choice",
+    "FrameSelector",
+    "UniformSelector",
+    "complete_picks",
+    "load_selector",
+    "register_selector",
+    "selector_names",
+]

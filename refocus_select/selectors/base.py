@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, overload
 
 import numpy as np
 
+from ..arguments import ENCODE_ARGUMENTS
 from ..cache import EncodingCache, encoding_key, find_cache
 from ..encoding import VideoEncoding
 from ..errors import EncodingError, InputError, VideoDecodeError
@@ -19,9 +20,13 @@ from ..selection import Selection
 from ..video import CandidatePlan, CandidateRule, Frames, Video, VideoMetadata, open_video, sample_candidates
 from ..weights import DEFAULT_SELECTOR
 from .algorithms.contract import check_num_frames, complete_picks
+from .registry import load_selector
 
 if TYPE_CHECKING:
     import torch
+    from typing_extensions import Unpack
+
+    from ..arguments import LoadArguments, SelectArguments, VideoSource
 
 logger = logging.getLogger(__name__)
 
@@ -33,7 +38,8 @@ class Choice:
     Attributes:
         picks: positions among the candidates, distinct, in any order, int64 [K].
         scores: one number per candidate for plots and refills, larger is better, float64 [F].
-        strategy: "selected" when the question decided, "spread" when the frames were spread over the video.
+        strategy: "selected" when the question decided, "uniform_fallback" when nothing did, and the frames are spread
+            evenly over the video.
         warnings: what the user should know.
     """
 
@@ -50,16 +56,16 @@ class FrameSelector(ABC):
         encoding = selector.encode("match.mp4")              # once per video
         selector.select(encoding, "Who scores first?", num_frames=8)
 
-    A subclass sets the attributes below and implements `_encode_frames` and `_choose`.
+    A subclass sets the attributes below and implements `encode_frames` and `choose`.
 
     Attributes:
         name: for people, e.g. "mini" or "interlive/ReFoCUS-1.3B".
-        fingerprint: identity of weights and configuration; an encoding of another fingerprint is refused.
+        fingerprint: identity of weights and configuration: of all that decides a choice.
         rule: which candidate frames are drawn from a video.
         frame_size: (height, width) at which candidates are decoded; None for the video's own size.
-        ordered: whether `_encode_frames` needs the frames in order (a recurrence) or in any order (faster).
-        looks: False for selectors that need no picture at all: nothing is decoded.
-        choice_arguments: names of the keyword arguments that `_choose` understands.
+        ordered: whether `encode_frames` needs the frames in order (a recurrence) or in any order (faster).
+        needs_frames: False for selectors that need no picture at all: nothing is decoded.
+        choice_arguments: names of the keyword arguments that `choose` understands.
     """
 
     name: str
@@ -67,23 +73,25 @@ class FrameSelector(ABC):
     rule: CandidateRule
     frame_size: tuple[int, int] | None = None
     ordered: ClassVar[bool] = False
-    looks: ClassVar[bool] = True
+    needs_frames: ClassVar[bool] = True
     choice_arguments: ClassVar[frozenset[str]] = frozenset()
 
     @classmethod
-    def from_pretrained(cls, name_or_path: str | os.PathLike[str] = DEFAULT_SELECTOR, **kwargs: Any) -> FrameSelector:
+    def from_pretrained(
+        cls, name_or_path: str | os.PathLike[str] = DEFAULT_SELECTOR, **kwargs: Unpack[LoadArguments]
+    ) -> FrameSelector:
         """Load a selector by name ("mini-policy", "mini", "aks", …), from a local folder, or from the Hugging Face Hub.
 
         Args:
-            name_or_path: a built-in name, a folder, or a Hub id such as "interlive/ReFoCUS-1.3B".
-            **kwargs: `device`, `dtype`; for an algorithm `encoder` and its settings (see
-                `AlgorithmSelector`); for the Hub also `revision`, `token`, `cache_dir`, `local_files_only`.
+            name_or_path: a built-in or registered name, a folder, or a Hub id such as "interlive/ReFoCUS-1.3B".
+            **kwargs: `device`, `dtype`; for algorithms and for policies that read vectors `encoder` (see
+                `load_encoder`); for an algorithm its settings (see `AlgorithmSelector`); for the Hub also `revision`,
+                `token`, `cache_dir`, `local_files_only`.
 
         Raises:
             SelectorLoadError: naming what is missing or damaged, and the remedy.
+            EncoderError: if the encoder cannot be used, or the policy was not trained for it.
         """
-        from .registry import load_selector
-
         selector = load_selector(name_or_path, **kwargs)
         if not isinstance(selector, cls):
             raise InputError(
@@ -94,10 +102,24 @@ class FrameSelector(ABC):
 
     # -- encoding ---------------------------------------------------------------------------------
 
+    @property
+    def encoding_fingerprint(self) -> str:
+        """Identity of what decides an encoding; encodings of another identity are refused.
+
+        Selectors with one value share encodings: all that read the vectors of one encoder, for instance.
+        """
+        return self.fingerprint
+
+    @property
+    def encoding_name(self) -> str:
+        """What makes the encodings, for people."""
+        return self.name
+
     def encode(
         self,
-        video: Any,
+        video: VideoSource,
         *,
+        candidates: CandidateRule | CandidatePlan | None = None,
         fps: float | None = None,
         max_frames: int | None = None,
         min_frames: int | None = None,
@@ -113,12 +135,13 @@ class FrameSelector(ABC):
 
         Args:
             video: anything that `open_video` takes, or an open `Video`.
+            candidates: a rule for choosing candidates, or the very frames to read (default: the selector's own rule).
             fps: candidates per second at most (default: the selector's own rule).
             max_frames: candidates in all at most (default: the selector's own rule).
             min_frames: candidates in all at least, as far as the video has frames: short videos are sampled more
                 densely than `fps` (default: the selector's own rule; `select` asks for `num_frames`).
-            start: begin of the part to look at, in seconds.
-            end: end of that part, in seconds.
+            start: where the part to look at begins, in seconds.
+            end: where it ends, in seconds.
             exact: False lets each candidate move to a near keyframe (faster; the true times are reported).
             workers: decoder threads (default: one per core).
             backend: "pyav", "torchcodec" or "decord" (default: chosen for you).
@@ -134,19 +157,50 @@ class FrameSelector(ABC):
             InputError: if an argument is out of range.
         """
         with _opened(video, backend) as source:
-            plan = sample_candidates(
-                source, self.rule, fps=fps, max_frames=max_frames, min_frames=min_frames, start=start, end=end
+            plan = self._plan(
+                source, candidates, fps=fps, max_frames=max_frames, min_frames=min_frames, start=start, end=end
             )
-            size = self._decode_size(source.metadata)
-            store = find_cache(cache) if self.looks else None
-            key = encoding_key(source, self.fingerprint, plan, size=size, exact=exact) if store else ""
+            size = self.decode_size(source.metadata)
+            store = find_cache(cache) if self.needs_frames else None
+            key = encoding_key(source, self.encoding_fingerprint, plan, size=size, exact=exact) if store else ""
             encoding = store.get(key) if store else None
             if encoding is None:
                 encoding = self._read(source, plan, size=size, exact=exact, workers=workers, progress=progress)
                 if store:
                     store.put(key, encoding)
-            origin = os.fspath(video) if _is_path(video) else source
-            return replace(encoding, video=source.metadata, selector=self.name, origin=origin)
+            origin = os.fspath(video) if isinstance(video, str | os.PathLike) and _is_path(video) else source
+            return replace(encoding, video=source.metadata, origin=origin)
+
+    def _plan(
+        self,
+        source: Video,
+        candidates: CandidateRule | CandidatePlan | None,
+        *,
+        fps: float | None,
+        max_frames: int | None,
+        min_frames: int | None,
+        start: float | None,
+        end: float | None,
+    ) -> CandidatePlan:
+        if not isinstance(candidates, CandidatePlan):
+            if candidates is not None and not isinstance(candidates, CandidateRule):
+                raise InputError(
+                    f"candidates must be a CandidateRule or a CandidatePlan, not {type(candidates).__name__}"
+                )
+            rule = self.rule if candidates is None else candidates
+            return sample_candidates(
+                source, rule, fps=fps, max_frames=max_frames, min_frames=min_frames, start=start, end=end
+            )
+        given = {"fps": fps, "max_frames": max_frames, "min_frames": min_frames, "start": start, "end": end}
+        unused = [name for name, value in given.items() if value is not None]
+        if unused:
+            raise InputError(f"{', '.join(unused)}: a CandidatePlan names every frame; give a CandidateRule instead")
+        if not len(candidates):
+            raise InputError("the CandidatePlan holds no frame")
+        count = len(source.timestamps)
+        if candidates.indices.min() < 0 or candidates.indices.max() >= count:
+            raise InputError(f"{source.metadata.source}: the CandidatePlan holds frames outside 0..{count - 1}")
+        return candidates
 
     def _read(
         self,
@@ -163,13 +217,13 @@ class FrameSelector(ABC):
         reader = _Reader(plan.indices, progress)
         per_frame: dict[str, torch.Tensor] = {}
         per_video: dict[str, torch.Tensor] = {}
-        if self.looks:
+        if self.needs_frames:
             height, width = size or (source.metadata.height, source.metadata.width)
             chunk = int(np.clip(_CHUNK_BYTES // (3 * height * width), 1, 32))
             stream = source.iter_frames(
                 plan.indices, size=size, exact=exact, workers=workers, chunk=chunk, ordered=self.ordered
             )
-            per_frame, per_video = self._encode_frames(reader.read(stream), len(plan.indices))
+            per_frame, per_video = self.encode_frames(reader.read(stream), len(plan.indices))
             positions, indices, timestamps = reader.arrived()
         else:
             indices, first = np.unique(plan.indices, return_index=True)
@@ -186,17 +240,17 @@ class FrameSelector(ABC):
             timestamps=timestamps[order],
             video=source.metadata,
             video_fingerprint=source.fingerprint,
-            selector=self.name,
-            selector_fingerprint=self.fingerprint,
+            encoder=self.encoding_name,
+            encoder_fingerprint=self.encoding_fingerprint,
             warnings=(*unusual, *reader.warnings()),
         )
 
-    def _decode_size(self, metadata: VideoMetadata) -> tuple[int, int] | None:
+    def decode_size(self, metadata: VideoMetadata) -> tuple[int, int] | None:
         """(height, width) at which the candidates of this video are decoded; None for the video's own size."""
         return self.frame_size
 
     @abstractmethod
-    def _encode_frames(
+    def encode_frames(
         self, frames: Iterator[Frames], total: int
     ) -> tuple[dict[str, torch.Tensor], dict[str, torch.Tensor]]:
         """Turn candidate frames into tensors.
@@ -212,38 +266,38 @@ class FrameSelector(ABC):
     # -- selection --------------------------------------------------------------------------------
 
     @overload
-    def select(
+    def select(  # type: ignore[overload-overlap]
         self,
-        video: Any,
+        video: VideoSource | VideoEncoding,
         question: str,
         *,
         num_frames: int = ...,
         options: Sequence[str] | None = ...,
-        **kwargs: Any,
+        **kwargs: Unpack[SelectArguments],
     ) -> Selection: ...
     @overload
     def select(
         self,
-        video: Any,
+        video: VideoSource | VideoEncoding,
         question: Sequence[str],
         *,
         num_frames: int = ...,
-        options: Sequence[Any] | None = ...,
-        **kwargs: Any,
+        options: Sequence[Sequence[str] | None] | None = ...,
+        **kwargs: Unpack[SelectArguments],
     ) -> list[Selection]: ...
     def select(
         self,
-        video: Any,
+        video: VideoSource | VideoEncoding,
         question: str | Sequence[str],
         *,
         num_frames: int = 8,
-        options: Sequence[Any] | None = None,
-        **kwargs: Any,
+        options: Sequence[str] | Sequence[Sequence[str] | None] | None = None,
+        **kwargs: Unpack[SelectArguments],
     ) -> Selection | list[Selection]:
         """Choose the frames that answer a question.
 
         Args:
-            video: an encoding of this selector, or anything that `encode` takes.
+            video: an encoding, or anything that `encode` takes.
             question: one question, or several (a list gives a list).
             num_frames: how many frames K. A video or part with fewer candidates is sampled more densely, up to every
                 frame; an encoding, or a video with fewer frames, gives all it has and a warning.
@@ -256,45 +310,48 @@ class FrameSelector(ABC):
 
         Raises:
             InputError: for an empty question or an impossible number of frames.
-            EncodingError: if the encoding was made by another selector.
+            EncodingError: if the encoding was made by another encoder.
             VideoError: see `encode`.
         """
         single = isinstance(question, str)
         questions = [_checked_question(q) for q in ([question] if single else question)]
         check_num_frames(num_frames)
-        choices_of: list[Sequence[str] | None] = [None] * len(questions)
+        options_of: list[Sequence[str] | None] = [None] * len(questions)
         if options is not None:
-            choices_of = [options] if single else list(options)
-            if len(choices_of) != len(questions):
-                raise InputError(f"{len(questions)} questions but options for {len(choices_of)}; give one list each")
-        unknown = sorted(kwargs.keys() - self.choice_arguments - _ENCODE_ARGUMENTS)
+            options_of = [options] if single else list(options)  # type: ignore[list-item]
+            if len(options_of) != len(questions):
+                raise InputError(f"{len(questions)} questions but options for {len(options_of)}; give one list each")
+        given: dict[str, Any] = dict(kwargs)
+        unknown = sorted(given.keys() - self.choice_arguments - ENCODE_ARGUMENTS)
         if unknown:
-            understood = ", ".join(sorted(_ENCODE_ARGUMENTS | self.choice_arguments))
+            understood = ", ".join(sorted(ENCODE_ARGUMENTS | self.choice_arguments))
             raise InputError(f"{self.name!r} has no argument {', '.join(unknown)}; it understands {understood}")
         if isinstance(video, VideoEncoding):
-            unused = sorted(_ENCODE_ARGUMENTS & kwargs.keys())
+            unused = sorted(ENCODE_ARGUMENTS & given.keys())
             if unused:
                 raise InputError(f"{', '.join(unused)}: decided when the video was encoded; encode it again instead")
             encoding = video
         else:
-            reading = {k: kwargs.pop(k) for k in list(kwargs) if k in _ENCODE_ARGUMENTS}
-            least = max(reading.pop("min_frames", None) or 1, least_candidates(num_frames, kwargs))
-            encoding = self.encode(video, min_frames=least, **reading)
-        if encoding.selector_fingerprint != self.fingerprint:
+            reading = {k: given.pop(k) for k in list(given) if k in ENCODE_ARGUMENTS}
+            if not isinstance(reading.get("candidates"), CandidatePlan):
+                reading["min_frames"] = max(reading.get("min_frames") or 1, least_candidates(num_frames, given))
+            encoding = self.encode(video, **reading)
+        if encoding.encoder_fingerprint != self.encoding_fingerprint:
             raise EncodingError(
-                f"this encoding was made by {encoding.selector!r} ({encoding.selector_fingerprint[:12]}), "
-                f"not by {self.name!r} ({self.fingerprint[:12]}); encode the video again with this selector"
+                f"this encoding was made by {encoding.encoder!r} ({encoding.encoder_fingerprint[:12]}), but "
+                f"{self.name!r} reads those of {self.encoding_name!r} ({self.encoding_fingerprint[:12]}); encode the "
+                "video again with this selector"
             )
         if not questions:
             return []
-        choices = self._choose(encoding, questions, num_frames, choices_of, **kwargs)
+        choices = self.choose(encoding, questions, num_frames, options_of, **given)
         selections = [
             self._selection(encoding, q, choice, num_frames) for q, choice in zip(questions, choices, strict=True)
         ]
         return selections[0] if single else selections
 
     @abstractmethod
-    def _choose(
+    def choose(
         self,
         encoding: VideoEncoding,
         questions: list[str],
@@ -330,9 +387,6 @@ class FrameSelector(ABC):
 
 
 _CHUNK_BYTES = 64 * 2**20  # of pictures handed over at once: 4K pictures come in small pieces
-_ENCODE_ARGUMENTS = frozenset(
-    {"fps", "max_frames", "min_frames", "start", "end", "exact", "workers", "backend", "progress", "cache"}
-)
 
 
 def least_candidates(num_frames: int, choice: Mapping[str, Any]) -> int:

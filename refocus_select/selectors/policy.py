@@ -17,9 +17,9 @@ from torch import Tensor
 
 from ..encoding import VideoEncoding
 from ..errors import EncodingError, InputError, SelectorLoadError
-from ..hub import HubOptions, hub_errors, hub_file
+from ..hub import CheckpointFiles, HubOptions, find_checkpoint, hub_errors, hub_file
 from ..models.backbone import BackboneState
-from ..models.checkpoint import fingerprint, save_model
+from ..models.checkpoint import fingerprint, load_model, save_model
 from ..models.preprocess import prepare_frames
 from ..models.prompt import TOKENIZER_FILE, TOKENIZER_ID, PromptTokenizer, multiple_choice_text
 from ..models.refocus import Decoded, RefocusModel
@@ -115,22 +115,31 @@ class PolicySelector(FrameSelector):
         Raises:
             SelectorLoadError: naming what is missing, gated, damaged or not supported, and the remedy.
         """
-        from .registry import load_policy
-
-        selector = load_policy(
-            name_or_path,
-            revision=revision,
-            device=device,
-            dtype=dtype,
-            token=token,
-            cache_dir=cache_dir,
-            local_files_only=local_files_only,
+        files = find_checkpoint(name_or_path, HubOptions(revision, token, cache_dir, local_files_only))
+        return cls.from_checkpoint(
+            files, device=device, dtype=dtype, token=token, cache_dir=cache_dir, local_files_only=local_files_only
         )
-        if not isinstance(selector, cls):
+
+    @classmethod
+    def from_checkpoint(
+        cls,
+        files: CheckpointFiles,
+        *,
+        device: str | torch.device | None = None,
+        dtype: str | torch.dtype | None = None,
+        token: str | bool | None = None,
+        cache_dir: str | Path | None = None,
+        local_files_only: bool = False,
+    ) -> PolicySelector:
+        """Load a policy whose files are found already; arguments and errors as for `from_pretrained`."""
+        model = load_model(files, device=device, dtype=dtype)
+        if model.config.feature_encoder:
             raise SelectorLoadError(
-                f"{os.fspath(name_or_path)} reads vectors of an encoder; load it with FrameSelector.from_pretrained"
+                f"{files.name} reads vectors of an encoder; load it with FrameSelector.from_pretrained"
             )
-        return selector
+        options = HubOptions(None, token, cache_dir, local_files_only)
+        tokenizer = PromptTokenizer.from_file(files.tokenizer or default_tokenizer(files.name, options))
+        return cls(model, tokenizer, name=files.name)
 
     def save_pretrained(self, folder: str | os.PathLike[str]) -> None:
         """Write config.json, model.safetensors, tokenizer.json and, if there is none yet, a model card."""
@@ -174,7 +183,7 @@ class PolicySelector(FrameSelector):
     # -- encoding -------------------------------------------------------------------------------------
 
     @torch.no_grad()
-    def _encode_frames(self, frames: Iterator[Frames], total: int) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+    def encode_frames(self, frames: Iterator[Frames], total: int) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
         model = self.model
         state = model.start(self._prefix.to(model.device))
         keys, values = [], []
@@ -202,7 +211,7 @@ class PolicySelector(FrameSelector):
     # -- choosing -------------------------------------------------------------------------------------
 
     @torch.no_grad()
-    def _choose(
+    def choose(
         self,
         encoding: VideoEncoding,
         questions: list[str],
@@ -223,11 +232,11 @@ class PolicySelector(FrameSelector):
         if protocol == "paper":
             if not uses_policy(len(encoding)):
                 return [_evenly_spaced(encoding, num_frames)] * len(questions)
-            decode = partial(self._decode, encoding, steps=PICKS, sample=True, seed=seed, candidates=num_samples)
+            decode = partial(self._decode, encoding, steps=PICKS, sample=True, seed=seed, num_samples=num_samples)
             return [_released(encoding, decode([suffix])[0], num_frames) for suffix in suffixes]
         decode = partial(
             self._decode, encoding, steps=num_frames, sample=sample, temperature=temperature, seed=seed,
-            candidates=num_samples,
+            num_samples=num_samples,
         )  # fmt: skip
         # A sample depends on the question and the seed alone, not on the other questions of the call.
         size = 1 if sample else MAX_QUESTIONS
@@ -240,7 +249,7 @@ class PolicySelector(FrameSelector):
         suffixes: list[Tensor],
         *,
         steps: int,
-        candidates: int,
+        num_samples: int,
         seed: int | None,
         **kwargs: Any,
     ) -> list[Decoded]:
@@ -251,7 +260,13 @@ class PolicySelector(FrameSelector):
         state = self._read_questions(suffixes, video)
         generator = None if seed is None else torch.Generator(device).manual_seed(seed)
         result = self.model.decode(
-            tensors["keys"], tensors["values"], state, steps=steps, candidates=candidates, generator=generator, **kwargs
+            tensors["keys"],
+            tensors["values"],
+            state,
+            steps=steps,
+            num_samples=num_samples,
+            generator=generator,
+            **kwargs,
         )
         ranks = result.rank_logits
         return [
@@ -306,16 +321,16 @@ class PolicySelector(FrameSelector):
             warnings.append(
                 f"protocol 'paper' gives {num_frames} frames with repeats; the {len(frames)} distinct ones are returned"
             )
-        spread = choice.strategy == "spread"
+        evenly = choice.strategy == "uniform_fallback"
         timestamps = _frame_times(encoding, frames)
         return Selection(
             question=question,
             selector=self.name,
             indices=frames,
             timestamps=timestamps,
-            scores=np.zeros(len(frames)) if spread else choice.scores,
-            candidate_indices=frames if spread else encoding.indices,
-            candidate_timestamps=timestamps if spread else encoding.timestamps,
+            scores=np.zeros(len(frames)) if evenly else choice.scores,
+            candidate_indices=frames if evenly else encoding.indices,
+            candidate_timestamps=timestamps if evenly else encoding.timestamps,
             video=encoding.video,
             video_fingerprint=encoding.video_fingerprint,
             strategy=choice.strategy,
@@ -344,7 +359,7 @@ def _check_choice(
 
 
 def _best(result: Decoded, choose_by: str) -> Choice:
-    """The likeliest or best ranked of the candidates of one question."""
+    """The likeliest or best ranked of the samples of one question."""
     quality = result.rank_logits if choose_by == "rank" else result.pick_log_probs.sum(-1)
     assert quality is not None
     winner = int(quality.argmax())
@@ -352,7 +367,7 @@ def _best(result: Decoded, choose_by: str) -> Choice:
 
 
 def _released(encoding: VideoEncoding, result: Decoded, num_frames: int) -> Choice:
-    """Candidate 0, its first picks, sorted; scores over all candidates and steps, as in the released database."""
+    """The first sample: its first picks, sorted; scores over all candidates and steps, as in the released database."""
     picks = result.picks[0].numpy()
     return _ReleasedChoice(
         picks[:num_frames],
@@ -365,7 +380,7 @@ def _evenly_spaced(encoding: VideoEncoding, num_frames: int) -> Choice:
     return _ReleasedChoice(
         np.zeros(0, np.int64),
         np.zeros(len(encoding)),
-        strategy="spread",
+        strategy="uniform_fallback",
         warnings=(
             f"protocol 'paper' spaces the frames evenly when there are at most 128 candidates, here {len(encoding)}",
         ),

@@ -1,21 +1,61 @@
-"""From a name, a folder or a Hub id to a selector."""
+"""From a name, a folder or a Hub id to a selector. Nothing of a selector is imported before it is asked for."""
 
 from __future__ import annotations
 
 import os
 from collections.abc import Callable
-from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from ..errors import SelectorLoadError
+from ..registry import Registry, accepts, check_arguments, load_attribute
 from .algorithms import SCORED
-from .base import FrameSelector
+
+if TYPE_CHECKING:
+    from .base import FrameSelector
+
+_HERE = "refocus_select.selectors"
+
+_SELECTORS = Registry(
+    "selector",
+    "refocus_select.selectors",
+    {
+        "mini": f"{_HERE}.similarity:SimilaritySelector.from_pretrained",
+        "mini-policy": f"{_HERE}.checkpoints:load_embedded_policy",
+        "uniform": f"{_HERE}.baselines:load_uniform",
+        "random": f"{_HERE}.baselines:load_random",
+        **dict.fromkeys(SCORED, f"{_HERE}.training_free:AlgorithmSelector.from_pretrained"),
+    },
+)
+
+
+def register_selector(name: str, loader: Callable[..., FrameSelector], *, replace: bool = False) -> None:
+    """Make a selector of your own known by a name, in this process: to `select_frames`, batches and the command line.
+
+        register_selector("middle", MiddleSelector)
+        select_frames("match.mp4", "Who scores first?", selector="middle")
+
+    A package announces its selectors as entry points of the group "refocus_select.selectors" instead.
+
+    Args:
+        name: a word without "/" and ":".
+        loader: a class or a function, called with the keyword arguments of `FrameSelector.from_pretrained`.
+        replace: whether a name that was registered before may be given away again.
+
+    Raises:
+        InputError: if the name cannot be used, or is taken.
+    """
+    _SELECTORS.register(name, loader, replace=replace)
+
+
+def selector_names() -> list[str]:
+    """Names of all selectors that can be loaded by name, those of the package first."""
+    return _SELECTORS.names()
 
 
 def load_selector(name_or_path: str | os.PathLike[str], **kwargs: Any) -> FrameSelector:
     """Load a selector; see `FrameSelector.from_pretrained`.
 
-    Built-in names come first; write "./mini" for a folder of your own with such a name.
+    Names come first; write "./mini" for a folder of your own with such a name.
 
     Raises:
         SelectorLoadError: if nothing of that name can be loaded.
@@ -23,98 +63,35 @@ def load_selector(name_or_path: str | os.PathLike[str], **kwargs: Any) -> FrameS
     if not isinstance(name_or_path, str | os.PathLike):
         raise SelectorLoadError(f"a selector is named by a text or a path, not by {type(name_or_path).__name__}")
     name = os.fspath(name_or_path)
-    if name in _BUILT_IN:
-        return _BUILT_IN[name](**kwargs)
-    if not os.path.exists(name) and "/" not in name:
-        known = ", ".join(repr(n) for n in _BUILT_IN)
-        raise SelectorLoadError(
-            f"no selector {name!r}: built in are {known}; otherwise give a folder or a Hub id 'owner/name'"
-        )
-    return load_policy(name, **kwargs)
+    if _is_checkpoint(name):
+        load_policy = load_attribute(f"{_HERE}.checkpoints:load_policy")
+        check_arguments(name, load_policy, kwargs)
+        return load_policy(name, **kwargs)
+    return _SELECTORS.load(name, kwargs)
 
 
-def load_policy(
-    name_or_path: str | os.PathLike[str],
-    *,
-    revision: str | None = None,
-    device: Any = None,
-    dtype: Any = None,
-    token: str | bool | None = None,
-    cache_dir: str | Path | None = None,
-    local_files_only: bool = False,
-) -> FrameSelector:
-    """Load a trained policy; see `PolicySelector.from_pretrained` for the arguments.
+def takes_encoder(name_or_path: str | os.PathLike[str]) -> bool:
+    """Whether a selector can be loaded with an `encoder` of your choice; a folder or Hub id is looked at.
 
     Raises:
-        SelectorLoadError: naming what is missing, gated, damaged or not supported, and the remedy.
+        SelectorLoadError: if nothing of that name can be loaded.
     """
-    from ..hub import HubOptions, find_checkpoint
-    from ..models.checkpoint import load_model
-    from ..models.prompt import PromptTokenizer
-    from .policy import PolicySelector, default_tokenizer
-    from .training_free import load_encoder
-    from .vector_policy import VectorPolicySelector
-
-    options = HubOptions(revision, token, cache_dir, local_files_only)
-    files = find_checkpoint(name_or_path, options)
-    model = load_model(files, device=device, dtype=dtype)
-    if not model.config.feature_encoder:
-        tokenizer = PromptTokenizer.from_file(files.tokenizer or default_tokenizer(files.name, options))
-        return PolicySelector(model, tokenizer, name=files.name)
-    encoder = model.config.feature_encoder
-    arguments: dict[str, Any] = {} if device is None else {"device": device}
-    if encoder != "mini":
-        arguments |= {"token": token, "cache_dir": cache_dir, "local_files_only": local_files_only}
-    return VectorPolicySelector(model, load_encoder(encoder, arguments)[0], name=files.name)
+    name = os.fspath(name_or_path)
+    if _is_checkpoint(name):
+        return bool(load_attribute(f"{_HERE}.checkpoints:reads_vectors")(name))
+    loader = _SELECTORS.find(name)
+    return loader is not None and accepts(loader, "encoder")
 
 
-def _mini(**kwargs: Any) -> FrameSelector:
-    from .similarity import SimilaritySelector
-
-    return SimilaritySelector.from_pretrained("mini", **kwargs)
-
-
-def _mini_policy(**kwargs: Any) -> FrameSelector:
-    from ..weights import resolve
-
-    if unknown := kwargs.keys() - {"device", "dtype"}:
-        raise SelectorLoadError(f"'mini-policy' takes no {', '.join(sorted(unknown))}; it takes device and dtype")
-    selector = load_policy(resolve("mini-policy"), **kwargs)
-    selector.name = "mini-policy"
-    return selector
-
-
-def _uniform(**kwargs: Any) -> FrameSelector:
-    from .uniform import UniformSelector
-
-    kwargs.pop("device", None)
-    if kwargs:
-        raise SelectorLoadError(f"'uniform' takes no {', '.join(sorted(kwargs))}")
-    return UniformSelector()
-
-
-def _random(**kwargs: Any) -> FrameSelector:
-    from .training_free import RandomSelector
-
-    kwargs.pop("device", None)
-    if kwargs.keys() - {"seed"}:
-        raise SelectorLoadError(f"'random' takes no {', '.join(sorted(kwargs.keys() - {'seed'}))}; it takes seed")
-    return RandomSelector(**kwargs)
-
-
-def _algorithm(name: str) -> Callable[..., FrameSelector]:
-    def load(**kwargs: Any) -> FrameSelector:
-        from .training_free import AlgorithmSelector
-
-        return AlgorithmSelector.from_pretrained(name, **kwargs)
-
-    return load
-
-
-_BUILT_IN: dict[str, Callable[..., FrameSelector]] = {
-    "mini": _mini,
-    "mini-policy": _mini_policy,
-    "uniform": _uniform,
-    "random": _random,
-    **{name: _algorithm(name) for name in SCORED},
-}
+def _is_checkpoint(name: str) -> bool:
+    """Whether a name means a folder or a Hub id."""
+    if "/" in name or os.sep in name:
+        return True
+    if _SELECTORS.find(name) is not None:
+        return False
+    if os.path.exists(name):
+        return True
+    known = ", ".join(map(repr, selector_names()))
+    raise SelectorLoadError(
+        f"no selector {name!r}: known are {known}; otherwise give a folder or a Hub id 'owner/name'"
+    )

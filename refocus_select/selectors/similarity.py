@@ -1,9 +1,9 @@
-"""`SimilaritySelector`: the frames most similar to the question, spread over what differs; the embedded default."""
+"""`SimilaritySelector`: the frames most similar to the question, avoiding repeats; the embedded selector 'mini'."""
 
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -11,10 +11,10 @@ import numpy as np
 
 from ..encoding import VideoEncoding
 from ..errors import SelectorLoadError
-from ..video import CandidateRule, Frames
-from ..video.candidates import MIN_CANDIDATES
+from ..weights import resolve
 from .algorithms import uniform
-from .base import Choice, FrameSelector
+from .base import Choice
+from .dual_encoder import VECTORS, DualEncoderSelector
 
 if TYPE_CHECKING:
     import torch
@@ -42,54 +42,40 @@ FLAT_RISE = 0.4
 """Below this rise of the best frames over the video's mean they differ too little to tell where to look."""
 
 
-class SimilaritySelector(FrameSelector):
+class SimilaritySelector(DualEncoderSelector):
     """Compares question and candidates with a `MiniEncoder` and picks relevant, differing frames.
 
     The similarity is centred on its mean over the video, since only the differences between frames tell where to look.
     When they are too small to tell anything, the frames are spread evenly over the video and a warning says so.
     """
 
-    ordered = False
-    rule = CandidateRule(fps=2.0, max_frames=256, min_frames=MIN_CANDIDATES)
+    encoder: MiniEncoder  # the thresholds above are those of its vectors
 
     def __init__(self, encoder: MiniEncoder, *, name: str = "mini") -> None:
-        self.encoder = encoder
-        self.name = name
-        self.fingerprint = encoder.fingerprint
-        self.frame_size = encoder.frame_size
+        super().__init__(encoder, name=name)
 
     @classmethod
-    def from_pretrained(cls, name_or_path: str | os.PathLike[str] = "mini", **kwargs: Any) -> SimilaritySelector:
+    def from_pretrained(  # type: ignore[override]
+        cls, name_or_path: str | os.PathLike[str] = "mini", *, device: str | torch.device | None = None
+    ) -> SimilaritySelector:
         """Load the encoder from an embedded name or a local folder.
 
         Args:
             name_or_path: "mini", or a folder with the files of `weights/mini`.
-            **kwargs: `device`, e.g. "cpu" or "cuda".
+            device: e.g. "cpu" or "cuda"; by default the GPU if there is one.
 
         Raises:
-            SelectorLoadError: if the weights are missing or damaged, or an argument is unknown.
+            SelectorLoadError: if the weights are missing or damaged.
         """
         from ..models.mini import MiniEncoder
 
         name = os.fspath(name_or_path)
-        device = kwargs.pop("device", None)
-        if kwargs:
-            raise SelectorLoadError(f"{name!r} takes no {', '.join(sorted(kwargs))}; it takes device")
-        folder = _embedded_folder(name) or Path(name)
+        folder = resolve(name) if name == "mini" else Path(name)
         if not folder.is_dir():
             raise SelectorLoadError(f"no weights for {name!r}: give 'mini' or a folder that holds config.json")
         return cls(MiniEncoder.from_pretrained(folder, device=device), name=name)
 
-    def _encode_frames(
-        self, frames: Iterator[Frames], total: int
-    ) -> tuple[dict[str, torch.Tensor], dict[str, torch.Tensor]]:
-        import torch
-
-        empty = np.zeros((0, *self.encoder.frame_size, 3), np.uint8)
-        rows = [self.encoder.encode_frames(empty), *(self.encoder.encode_frames(piece.data) for piece in frames)]
-        return {"embeddings": torch.cat(rows)}, {}
-
-    def _choose(
+    def choose(
         self,
         encoding: VideoEncoding,
         questions: list[str],
@@ -97,34 +83,36 @@ class SimilaritySelector(FrameSelector):
         options: list[Sequence[str] | None],
         **kwargs: Any,
     ) -> list[Choice]:
-        frames = encoding.tensors["embeddings"].float()
-        similarity = (self.encoder.encode_text(questions) @ frames.T).numpy().astype(np.float64)  # [Q, F]
+        similarity = self.similarity(encoding, questions)
+        frames = encoding.tensors[VECTORS].float()
         unit = frames / frames.norm(dim=-1, keepdim=True)
-        closeness = (unit @ unit.T).numpy().astype(np.float64)  # [F, F]
-        return [choose(row, closeness, encoding.timestamps, num_frames) for row in similarity]
+        pairwise = (unit @ unit.T).numpy().astype(np.float64)  # [F, F]
+        return [pick_relevant(row, pairwise, encoding.timestamps, num_frames) for row in similarity]
 
 
-def choose(similarity: np.ndarray, closeness: np.ndarray, timestamps: np.ndarray, num_frames: int) -> Choice:
+def pick_relevant(
+    similarity: np.ndarray, pairwise_similarity: np.ndarray, timestamps: np.ndarray, num_frames: int
+) -> Choice:
     """Pick relevant frames that differ, or spread over the video when no frame stands out.
 
     Maximal marginal relevance (Carbonell & Goldstein, 1998) over centred, standardised similarity.
 
     Args:
         similarity: of each candidate to the question, in deviations over unrelated texts, `[F]`.
-        closeness: similarity of each candidate to each other, 1 on the diagonal, `[F, F]`.
+        pairwise_similarity: of each candidate to each other, 1 on the diagonal, `[F, F]`.
         timestamps: sorted times in seconds, `[F]`.
         num_frames: how many to pick, K.
 
     Returns:
-        min(K, F) distinct picks; ties go to the earlier candidate. The scores are the centred similarity, steadied by
+        min(K, F) distinct picks; ties go to the earlier candidate. The scores are the centred similarity, smoothed over
         the neighbours in time.
     """
-    scores = steadied(similarity, timestamps)
+    scores = smoothed(similarity, timestamps)
     scores -= scores.mean()
     best = np.sort(similarity)[-peak_size(len(similarity)) :].mean()
     if best < FLAT_PEAK or best - similarity.mean() < FLAT_RISE:
         warning = "nothing in the video stands out for this question; the frames are spread evenly"
-        return Choice(uniform(timestamps, num_frames), scores, strategy="spread", warnings=(warning,))
+        return Choice(uniform(timestamps, num_frames), scores, strategy="uniform_fallback", warnings=(warning,))
     relevance = scores / max(float(scores.std()), 1e-9)
     nearest = np.zeros(len(scores))
     free = np.ones(len(scores), dtype=bool)
@@ -133,7 +121,7 @@ def choose(similarity: np.ndarray, closeness: np.ndarray, timestamps: np.ndarray
         pick = int(np.where(free, relevance - DIVERSITY * nearest, -np.inf).argmax())
         picks.append(pick)
         free[pick] = False
-        nearest = np.maximum(nearest, closeness[pick])
+        nearest = np.maximum(nearest, pairwise_similarity[pick])
     return Choice(np.array(picks, dtype=np.int64), scores)
 
 
@@ -142,7 +130,7 @@ def peak_size(candidates: int) -> int:
     return min(8, 1 + candidates // 16)
 
 
-def steadied(similarity: np.ndarray, timestamps: np.ndarray) -> np.ndarray:
+def smoothed(similarity: np.ndarray, timestamps: np.ndarray) -> np.ndarray:
     """The weighted mean of each candidate's similarity and its near neighbours', `[F]`."""
     weight = np.where(np.diff(timestamps) <= NEAR, NEIGHBOUR, 0.0)
     total, parts = similarity.astype(np.float64, copy=True), np.ones(len(similarity))
@@ -151,9 +139,3 @@ def steadied(similarity: np.ndarray, timestamps: np.ndarray) -> np.ndarray:
     parts[:-1] += weight
     parts[1:] += weight
     return total / parts
-
-
-def _embedded_folder(name: str) -> Path | None:
-    from ..weights import resolve
-
-    return resolve(name) if name == "mini" else None

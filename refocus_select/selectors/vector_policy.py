@@ -11,20 +11,23 @@ from typing import Any, ClassVar
 import numpy as np
 import torch
 
+from ..encoders import DualEncoder, load_encoder
 from ..encoding import VideoEncoding
-from ..errors import InputError, SelectorLoadError
-from ..models.checkpoint import fingerprint, save_model
+from ..errors import EncoderError, InputError, SelectorLoadError
+from ..hub import CheckpointFiles, HubOptions, find_checkpoint
+from ..models.checkpoint import fingerprint, load_model, save_model
+from ..models.cues import entity_similarity, match
 from ..models.refocus import RefocusModel
-from ..models.vectors import likeness, match, question_parts, read_vectors
+from ..models.vectors import question_parts, read_vectors
 from ..models.workers import workers
 from ..video.candidates import policy_rule
 from .algorithms import farthest_first, uniform
 from .algorithms.contract import minmax
 from .base import Choice
 from .card import model_card
+from .dual_encoder import VECTORS, DualEncoderSelector
 from .protocol import marginal_log_probs
 from .similarity import peak_size
-from .training_free import DualEncoder, VectorReader
 
 MAX_QUESTIONS = 64  # answered in one batch
 
@@ -37,14 +40,13 @@ worse on composed videos (benchmarks/storyboards/runs/README.md)."""
 UNRECOGNISED = "nothing in the video looks like what this question names; the frames are spread evenly"
 
 
-class VectorPolicySelector(VectorReader):
+class VectorPolicySelector(DualEncoderSelector):
     """Selects frames one after another with a small `RefocusModel` over the vectors of frames and question.
 
-    An encoding holds the encoder's vectors only: one encoding of a video serves this and every algorithm with the same
-    encoder. Only the question is read, never the answer options. When none of the things that a question names is to be
-    seen (`spread_below` of the configuration), the frames are spread evenly over the video and a warning says so. Where
-    more frames are wanted than the policy chooses well (`cover_after`), the rest covers what else the video shows, with
-    a bonus for relevance.
+    Only the question is read, never the answer options. When none of the things that a question names is to be seen
+    (`spread_below` of the configuration), the frames are spread evenly over the video and a warning says so. Where more
+    frames are wanted than the policy chooses well (`cover_after`), the rest covers what else the video shows, with a
+    bonus for relevance.
 
     Choice arguments of `select`:
         sample: draw from the policy instead of taking its best frame at every step (default False).
@@ -71,23 +73,72 @@ class VectorPolicySelector(VectorReader):
         super().__init__(encoder, name=name)
         self.model = model
         self.rule = policy_rule(config.max_fps, config.max_num_frames, config.candidate_method)
-        self.policy_fingerprint = f"policy-{fingerprint(model)[:40]}"
+        self.fingerprint = f"policy-{fingerprint(model)[:40]}"
 
     @classmethod
     def from_pretrained(  # type: ignore[override]
-        cls, name_or_path: str | os.PathLike[str], **kwargs: Any
+        cls,
+        name_or_path: str | os.PathLike[str],
+        *,
+        encoder: str | os.PathLike[str] | DualEncoder | None = None,
+        revision: str | None = None,
+        device: str | torch.device | None = None,
+        dtype: str | torch.dtype | None = None,
+        token: str | bool | None = None,
+        cache_dir: str | Path | None = None,
+        local_files_only: bool = False,
     ) -> VectorPolicySelector:
-        """Load a policy and the encoder that its configuration names; arguments as for `PolicySelector`.
+        """Load a policy and the encoder that its configuration names.
+
+        Args:
+            name_or_path: a folder or a Hub id.
+            encoder: the one that the policy was trained with, if it is loaded already or lies elsewhere.
+            revision, device, dtype, token, cache_dir, local_files_only: as for `PolicySelector`.
 
         Raises:
             SelectorLoadError: naming what is missing, damaged or not supported.
+            EncoderError: if the policy was trained with another encoder.
         """
-        from .registry import load_policy
+        files = find_checkpoint(name_or_path, HubOptions(revision, token, cache_dir, local_files_only))
+        return cls.from_checkpoint(
+            files,
+            encoder=encoder,
+            device=device,
+            dtype=dtype,
+            token=token,
+            cache_dir=cache_dir,
+            local_files_only=local_files_only,
+        )
 
-        selector = load_policy(name_or_path, **kwargs)
-        if not isinstance(selector, cls):
-            raise SelectorLoadError(f"{os.fspath(name_or_path)} reads pictures and text; load it with PolicySelector")
-        return selector
+    @classmethod
+    def from_checkpoint(
+        cls,
+        files: CheckpointFiles,
+        *,
+        encoder: str | os.PathLike[str] | DualEncoder | None = None,
+        device: str | torch.device | None = None,
+        dtype: str | torch.dtype | None = None,
+        token: str | bool | None = None,
+        cache_dir: str | Path | None = None,
+        local_files_only: bool = False,
+    ) -> VectorPolicySelector:
+        """Load a policy whose files are found already; arguments and errors as for `from_pretrained`."""
+        model = load_model(files, device=device, dtype=dtype)
+        own = model.config.feature_encoder
+        if model.config.frame_encoder != "none":
+            raise SelectorLoadError(f"{files.name} reads pictures and text; load it with FrameSelector.from_pretrained")
+        if isinstance(encoder, str) and own and encoder != own:
+            raise EncoderError(
+                f"{files.name} was trained with the encoder {own!r} and reads no vectors of {encoder!r}; leave "
+                f"encoder= out, or use an algorithm such as 'mmr' with {encoder!r}"
+            )
+        arguments: dict[str, Any] = {}
+        if encoder is None or isinstance(encoder, str | os.PathLike):
+            encoder = encoder or own or None
+            arguments = {} if device is None else {"device": device}
+            if encoder not in (None, "mini"):
+                arguments |= {"token": token, "cache_dir": cache_dir, "local_files_only": local_files_only}
+        return cls(model, load_encoder(encoder, **arguments), name=files.name)
 
     def save_pretrained(self, folder: str | os.PathLike[str]) -> None:
         """Write config.json, model.safetensors and, if there is none yet, a model card."""
@@ -97,7 +148,7 @@ class VectorPolicySelector(VectorReader):
         if not card.exists():
             card.write_text(model_card(self.model, self.name), encoding="utf-8")
 
-    def _choose(
+    def choose(
         self,
         encoding: VideoEncoding,
         questions: list[str],
@@ -111,7 +162,7 @@ class VectorPolicySelector(VectorReader):
     ) -> list[Choice]:
         if not temperature > 0:
             raise InputError(f"temperature must be above 0, not {temperature}; use sample=False for greedy selection")
-        embeddings = encoding.tensors["embeddings"]
+        embeddings = encoding.tensors[VECTORS]
         steps = min(num_frames, len(encoding), self.model.config.cover_after or num_frames)
         choices = []
         size = 1 if sample else MAX_QUESTIONS  # a sample depends on the question and the seed alone
@@ -126,7 +177,7 @@ class VectorPolicySelector(VectorReader):
                     choices.append(Choice(picked, scores))
                 else:
                     even = uniform(encoding.timestamps, num_frames)
-                    choices.append(Choice(even, scores, strategy="spread", warnings=(UNRECOGNISED,)))
+                    choices.append(Choice(even, scores, strategy="uniform_fallback", warnings=(UNRECOGNISED,)))
         return choices
 
     @torch.no_grad()
@@ -146,7 +197,7 @@ class VectorPolicySelector(VectorReader):
         """
         device = self.model.device
         asked = asked.to(device)
-        features = encoding.tensors["embeddings"].to(device).expand(len(asked), -1, -1)
+        features = encoding.tensors[VECTORS].to(device).expand(len(asked), -1, -1)
         times = torch.from_numpy(np.asarray(encoding.timestamps)).to(device).expand(len(asked), -1)
         reading = read_vectors(self.model, features, asked, times)
         decoded = self.model.decode(
@@ -161,7 +212,7 @@ class VectorPolicySelector(VectorReader):
             rank=False,
         )
         found = recognised(features, asked, self.model.config.spread_below)
-        relevance = likeness(features, asked).double().cpu()
+        relevance = entity_similarity(features, asked).double().cpu()
         return decoded.picks[:, 0].cpu(), decoded.log_probs[:, 0].cpu(), found, relevance
 
 

@@ -10,12 +10,13 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from ..encoders import load_encoder
 from ..errors import EncodingError, VideoError
 from ..questions import Question
 from ..reference import Request
 from ..reference.clips import Clip
 from ..selectors.algorithms import topk, uniform
-from ..selectors.training_free import VectorReader, load_encoder
+from ..selectors.dual_encoder import VECTORS, DualEncoderSelector
 from .data import QuestionSet
 from .policy import Policy, PolicyInputs
 from .reward import Judge, Judgement
@@ -141,7 +142,7 @@ class Comparison:
         return topk(similar, num_frames, timestamps=item.clip.timestamps)
 
     @cached_property
-    def _matcher(self) -> VectorReader:
+    def _matcher(self) -> DualEncoderSelector:
         return matcher_of(self._policy)
 
 
@@ -189,16 +190,16 @@ def grouped(policy: Policy, inputs: Sequence[PolicyInputs], size: int) -> list[l
     return [rows[i : i + size] for rows in groups.values() for i in range(0, len(rows), size)]
 
 
-def matcher_of(policy: Policy) -> VectorReader:
+def matcher_of(policy: Policy) -> DualEncoderSelector:
     """Who compares frames with questions: the policy's own encoder, or the embedded one."""
-    if isinstance(policy.reader, VectorReader):
+    if isinstance(policy.reader, DualEncoderSelector):
         return policy.reader
-    return VectorReader(load_encoder("mini", {})[0])
+    return DualEncoderSelector(load_encoder("mini"))
 
 
-def cosines(matcher: VectorReader, question: Question, clip: Clip) -> Tensor:
+def cosines(matcher: DualEncoderSelector, question: Question, clip: Clip) -> Tensor:
     """Cosine of each candidate with the question, float32 [F]."""
-    frames = torch.nn.functional.normalize(clip.encoding(matcher).tensors["embeddings"].float(), dim=-1)
+    frames = torch.nn.functional.normalize(clip.encoding(matcher).tensors[VECTORS].float(), dim=-1)
     text = torch.nn.functional.normalize(matcher.encoder.encode_text([question.question])[0].float(), dim=-1)
     return frames @ text
 

@@ -9,13 +9,14 @@ from typing import Literal
 import torch
 from torch import nn
 
+from ..encoders import load_encoder
 from ..errors import InputError
 from ..models.backbone import Block
 from ..models.config import RefocusConfig, SSMConfig
 from ..models.refocus import RefocusModel
+from ..selectors.checkpoints import load_policy
+from ..selectors.dual_encoder import DualEncoderSelector
 from ..selectors.policy import PolicySelector
-from ..selectors.registry import load_policy
-from ..selectors.training_free import VectorReader, load_encoder
 from ..selectors.vector_policy import VectorPolicySelector
 from .config import DataConfig, PolicyConfig
 from .data import seeded
@@ -46,7 +47,7 @@ def _load(config: PolicyConfig, data: DataConfig, device: torch.device) -> Polic
     # The exported selector draws candidates as it was trained to see them.
     model.config = replace(model.config, max_fps=data.fps, max_num_frames=data.max_frames, candidate_method=data.method)
     if isinstance(selector, VectorPolicySelector):
-        return VectorPolicy(model, VectorReader(selector.encoder), wording_noise=config.wording_noise)
+        return VectorPolicy(model, DualEncoderSelector(selector.encoder), wording_noise=config.wording_noise)
     return PicturePolicy(
         selector,
         options=data.options_to_policy,
@@ -57,7 +58,7 @@ def _load(config: PolicyConfig, data: DataConfig, device: torch.device) -> Polic
 
 
 def _new(config: PolicyConfig, data: DataConfig, device: torch.device) -> Policy:
-    encoder, _ = load_encoder(config.encoder, {})
+    encoder = load_encoder(config.encoder)
     width = encoder.encode_text(["a frame"]).shape[-1]
     model = RefocusModel(
         RefocusConfig(
@@ -84,7 +85,7 @@ def _new(config: PolicyConfig, data: DataConfig, device: torch.device) -> Policy
         )
     )
     reinitialise(model, "heads")
-    return VectorPolicy(model.to(device), VectorReader(encoder), wording_noise=config.wording_noise)
+    return VectorPolicy(model.to(device), DualEncoderSelector(encoder), wording_noise=config.wording_noise)
 
 
 @torch.no_grad()

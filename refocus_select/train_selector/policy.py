@@ -20,8 +20,8 @@ from ..models.vectors import Reading, TextEncoder, question_parts, read_vectors
 from ..questions import Question
 from ..reference.clips import Clip
 from ..selectors import FrameSelector
+from ..selectors.dual_encoder import VECTORS, DualEncoderSelector
 from ..selectors.policy import PolicySelector
-from ..selectors.training_free import VectorReader
 from ..selectors.vector_policy import VectorPolicySelector
 from ..video import CandidateRule, Frames
 from .objective import entropies
@@ -131,7 +131,7 @@ class Policy(nn.Module, ABC):
                 still.values,
                 still.state,
                 steps=steps,
-                candidates=rollouts,
+                num_samples=rollouts,
                 sample=True,
                 temperature=temperature,
                 generator=generator,
@@ -161,7 +161,7 @@ class Policy(nn.Module, ABC):
 class VectorPolicy(Policy):
     """Reads the vectors of a dual encoder; questions about videos of equal length share a batch."""
 
-    def __init__(self, model: RefocusModel, reader: VectorReader, *, wording_noise: float = 0.0) -> None:
+    def __init__(self, model: RefocusModel, reader: DualEncoderSelector, *, wording_noise: float = 0.0) -> None:
         """Wrap a network.
 
         Args:
@@ -181,11 +181,11 @@ class VectorPolicy(Policy):
                 "sentence: set policy.question_mentions above 0"
             )
         self.model, self.wording_noise = model, wording_noise
-        self.reader: VectorReader = reader
+        self.reader: DualEncoderSelector = reader
         self._memo = Memo(reader.encoder)
 
     def inputs(self, question: Question, clip: Clip) -> PolicyInputs:
-        vectors = clip.encoding(self.reader).tensors["embeddings"]
+        vectors = clip.encoding(self.reader).tensors[VECTORS]
         times = torch.from_numpy(np.asarray(clip.timestamps, dtype=np.float32))
         asked = question_parts(self._memo, [question.question], self.model.config.question_mentions)[0]
         return PolicyInputs(vectors, times, asked)
@@ -309,7 +309,7 @@ class TowerReader(FrameSelector):
         self.fingerprint = f"pictures-{side}" if keep_pixels else f"tower-{fingerprint(model, part='vision.')[:40]}"
 
     @torch.no_grad()
-    def _encode_frames(self, frames: Iterator[Frames], total: int) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+    def encode_frames(self, frames: Iterator[Frames], total: int) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
         rows = []
         for piece in frames:
             if self._keep_pixels:
@@ -319,5 +319,5 @@ class TowerReader(FrameSelector):
                 rows.append(self._model.pool_frames(pixels).to(self._model.dtype).cpu())
         return {"features": torch.cat(rows)}, {}
 
-    def _choose(self, *_: object, **__: object) -> list:
+    def choose(self, *_: object, **__: object) -> list:
         raise InputError("this reader only keeps features; it chooses no frames")

@@ -30,17 +30,17 @@ class NamedFrames(FrameSelector):
     name = "named-frames"
     fingerprint = "named-frames-1"
     rule = CandidateRule(fps=1000.0, max_frames=512)
-    looks = False
+    needs_frames = False
 
     def __init__(self) -> None:
         self.asked: list[tuple[str, Any]] = []
 
-    def _encode_frames(
+    def encode_frames(
         self, frames: Iterator[Frames], total: int
     ) -> tuple[dict[str, torch.Tensor], dict[str, torch.Tensor]]:
         return {}, {}
 
-    def _choose(
+    def choose(
         self,
         encoding: VideoEncoding,
         questions: list[str],

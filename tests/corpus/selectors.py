@@ -25,13 +25,13 @@ class Counting(BrightnessSelector):
         path = Path(self.log)
         return len(path.read_text().splitlines()) if path.exists() else 0
 
-    def _encode_frames(
+    def encode_frames(
         self, frames: Iterator[Frames], total: int
     ) -> tuple[dict[str, torch.Tensor], dict[str, torch.Tensor]]:
         with open(self.log, "a") as file:
             file.write("encode\n")
         time.sleep(self.delay)
-        return super()._encode_frames(frames, total)
+        return super().encode_frames(frames, total)
 
 
 class Meddling(BrightnessSelector):
@@ -40,10 +40,10 @@ class Meddling(BrightnessSelector):
     def __init__(self, video: Path) -> None:
         self.video = video
 
-    def _encode_frames(
+    def encode_frames(
         self, frames: Iterator[Frames], total: int
     ) -> tuple[dict[str, torch.Tensor], dict[str, torch.Tensor]]:
-        encoded = super()._encode_frames(frames, total)
+        encoded = super().encode_frames(frames, total)
         with open(self.video, "ab") as file:
             file.write(b"more")
         return encoded
@@ -55,11 +55,11 @@ class Mortal(BrightnessSelector):
     def __init__(self, flag: Path, *, deadly: int = -1) -> None:
         self.flag, self.deadly = str(flag), deadly
 
-    def _encode_frames(
+    def encode_frames(
         self, frames: Iterator[Frames], total: int
     ) -> tuple[dict[str, torch.Tensor], dict[str, torch.Tensor]]:
         if total == self.deadly or not os.path.exists(self.flag):
             with open(self.flag, "a") as file:
                 file.write("died\n")
             os.kill(os.getpid(), signal.SIGKILL)
-        return super()._encode_frames(frames, total)
+        return super().encode_frames(frames, total)

@@ -110,9 +110,9 @@ def test_a_video_is_encoded_once_for_all_that_share_an_encoder(room):
     class Watched(BrightnessSelector):
         encoded = 0
 
-        def _encode_frames(self, frames, total):
+        def encode_frames(self, frames, total):
             Watched.encoded += 1
-            return super()._encode_frames(frames, total)
+            return super().encode_frames(frames, total)
 
     first, second = Watched(), Watched()
     second.name = "again"

@@ -14,8 +14,8 @@ from refocus_select import weights
 from refocus_select.errors import InputError, SelectorLoadError
 from refocus_select.models.efficientnet_lite import LITE_VARIANTS, EfficientNetLite, block_shapes
 from refocus_select.models.mini import DIMENSIONS, MiniEncoder
-from refocus_select.models.question import content_phrase
 from refocus_select.models.text_encoder import quantize_rows
+from refocus_select.parsing import content_phrase
 from refocus_select.selectors.similarity import SimilaritySelector
 
 FOLDER = weights.resolve("mini")

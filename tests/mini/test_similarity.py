@@ -10,7 +10,7 @@ from hypothesis.extra import numpy as arrays
 
 from refocus_select import FrameSelector, open_video
 from refocus_select.selectors.algorithms import uniform
-from refocus_select.selectors.similarity import FLAT_PEAK, FLAT_RISE, choose, steadied
+from refocus_select.selectors.similarity import FLAT_PEAK, FLAT_RISE, pick_relevant, smoothed
 
 
 @st.composite
@@ -27,15 +27,15 @@ def videos(draw: st.DrawFn) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
 @settings(max_examples=200, deadline=None)
 @given(videos(), st.integers(1, 60))
 def test_the_contract_holds_for_any_scores(video: tuple[np.ndarray, np.ndarray, np.ndarray], k: int) -> None:
-    similarity, closeness, times = video
-    choice = choose(similarity, closeness, times, k)
+    similarity, pairwise, times = video
+    choice = pick_relevant(similarity, pairwise, times, k)
     assert len(set(choice.picks.tolist())) == len(choice.picks) == min(k, len(similarity))
     assert choice.picks.min() >= 0
     assert choice.picks.max() < len(similarity)
     assert choice.scores.shape == similarity.shape
-    again = choose(similarity.copy(), closeness.copy(), times.copy(), k)
+    again = pick_relevant(similarity.copy(), pairwise.copy(), times.copy(), k)
     assert (again.picks == choice.picks).all()
-    assert (choice.strategy == "spread") == bool(choice.warnings)
+    assert (choice.strategy == "uniform_fallback") == bool(choice.warnings)
     if choice.strategy == "selected":
         assert choice.scores[choice.picks].max() == choice.scores.max()
 
@@ -44,8 +44,8 @@ def test_the_contract_holds_for_any_scores(video: tuple[np.ndarray, np.ndarray, 
 def test_flat_scores_are_spread_and_reported(level: float, height: float) -> None:
     times = np.arange(50.0)
     similarity = level + height * np.sin(times)
-    choice = choose(similarity, np.eye(50), times, 5)
-    assert choice.strategy == "spread"
+    choice = pick_relevant(similarity, np.eye(50), times, 5)
+    assert choice.strategy == "uniform_fallback"
     assert "nothing in the video stands out" in choice.warnings[0]
     assert (choice.picks == uniform(times, 5)).all()
 
@@ -54,20 +54,20 @@ def test_a_peak_is_taken_first_and_copies_are_avoided() -> None:
     similarity = np.zeros(100)
     similarity[[40, 41, 42, 43, 44, 45, 46]] = 5.0
     similarity[70] = 4.9
-    closeness = np.eye(100)
-    closeness[40:47, 40:47] = 1.0
-    choice = choose(similarity, closeness, 10 * np.arange(100.0), 2)
+    pairwise = np.eye(100)
+    pairwise[40:47, 40:47] = 1.0
+    choice = pick_relevant(similarity, pairwise, 10 * np.arange(100.0), 2)
     assert choice.strategy == "selected"
     assert choice.picks.tolist() == [40, 70]
 
 
 def test_near_neighbours_steady_a_candidate_and_far_ones_do_not() -> None:
     similarity = np.array([0.0, 8.0, 0.0, 4.0, 4.0, 4.0])
-    near = steadied(similarity, np.array([0.0, 1.0, 2.0, 100.0, 101.0, 102.0]))
+    near = smoothed(similarity, np.array([0.0, 1.0, 2.0, 100.0, 101.0, 102.0]))
     np.testing.assert_allclose(near, [1.6, 8 / 1.5, 1.6, 4.0, 4.0, 4.0])
-    np.testing.assert_allclose(steadied(similarity, 10 * np.arange(6.0)), similarity)
+    np.testing.assert_allclose(smoothed(similarity, 10 * np.arange(6.0)), similarity)
     assert similarity[1] == 8.0
-    assert steadied(similarity[:1], np.zeros(1)).tolist() == [0.0]
+    assert smoothed(similarity[:1], np.zeros(1)).tolist() == [0.0]
 
 
 @pytest.fixture(scope="module")
@@ -78,7 +78,7 @@ def selector() -> FrameSelector:
 def test_a_video_of_one_colour_is_spread(selector: FrameSelector) -> None:
     grey = np.full((24, 64, 64, 3), 120, np.uint8)
     selection = selector.select(open_video(list(grey), fps=2), "Where is the dog?", num_frames=4)
-    assert selection.strategy == "spread"
+    assert selection.strategy == "uniform_fallback"
     assert len(selection.indices) == 4
     assert any("stands out" in warning for warning in selection.warnings)
 

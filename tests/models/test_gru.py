@@ -88,7 +88,7 @@ def test_decoding_is_scoring_and_everything_learns(bidirectional: bool) -> None:
     assert reading.finite
     assert not any(t.requires_grad for t in (still.keys, still.values, *still.state.stacked()))
     decoded = model.decode(
-        still.keys, still.values, still.state, steps=6, candidates=4, sample=True,
+        still.keys, still.values, still.state, steps=6, num_samples=4, sample=True,
         generator=torch.Generator().manual_seed(0),
     )  # fmt: skip
     scored = model.score(reading.keys, reading.values, reading.state, decoded.picks)

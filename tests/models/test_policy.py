@@ -112,7 +112,7 @@ def test_sampling(selector: PolicySelector, encoding: VideoEncoding) -> None:
     assert len(draw(seed=2, num_samples=16)) == 6
     # The best of many samples is at least as likely as the first of them, and ranks are the rank head's.
     result = selector._decode(
-        encoding, [selector.tokenizer.suffix("Why?")], steps=6, candidates=16, seed=2, sample=True
+        encoding, [selector.tokenizer.suffix("Why?")], steps=6, num_samples=16, seed=2, sample=True
     )[0]
     likeliest = int(result.pick_log_probs.sum(-1).argmax())
     ranked = int(result.rank_logits.argmax())
@@ -166,7 +166,7 @@ def test_the_released_protocol(selector: PolicySelector) -> None:
     assert spaced.indices.tolist() == np.linspace(0, 383, 32, dtype=int).tolist()
     assert not set(spaced.indices.tolist()) <= set(encoding.indices.tolist())
     np.testing.assert_allclose(spaced.timestamps, spaced.indices / 12.0, atol=1e-6)
-    assert spaced.strategy == "spread"
+    assert spaced.strategy == "uniform_fallback"
     assert any("evenly" in w for w in spaced.warnings)
 
     tiny = selector.select(video(9), "Why?", num_frames=32, protocol="paper")

@@ -66,7 +66,7 @@ def test_questions_and_candidates_in_one_batch_equal_single_runs(model: RefocusM
     questions = torch.tensor([[7, 2, 2, 9], [1, 1, 8, 3], [5, 0, 5, 0]])
     together = model.read_text(questions, state)
     forced = torch.randint(0, FRAMES, (3, 4, 6), generator=torch.Generator().manual_seed(1))
-    batch = model.decode(keys, values, together, steps=6, candidates=4, forced=forced, replace=True)
+    batch = model.decode(keys, values, together, steps=6, num_samples=4, forced=forced, replace=True)
     scored = model.score(keys, values, together, forced, replace=True)
     torch.testing.assert_close(scored.log_probs, batch.log_probs, atol=1e-4, rtol=1e-4)
     torch.testing.assert_close(scored.rank_logits, batch.rank_logits, atol=1e-4, rtol=1e-4)
@@ -135,7 +135,7 @@ def test_sampling_follows_the_distribution_and_the_seed(model: RefocusModel, fea
     def draw(seed: int, temperature: float = 1.0):
         generator = torch.Generator().manual_seed(seed)
         return model.decode(
-            keys, values, state, steps=2, candidates=4000, sample=True, temperature=temperature, generator=generator
+            keys, values, state, steps=2, num_samples=4000, sample=True, temperature=temperature, generator=generator
         )
 
     result = draw(3)
@@ -191,9 +191,9 @@ def test_question_vectors_and_similarity(features: torch.Tensor) -> None:
     keys, values, state = read(model, features)
     asked = model.read_question_vectors(torch.randn(2, 5), state)
     similarity = torch.zeros(2, FRAMES)
-    plain = model.decode(keys, values, asked, steps=3, similarity=similarity, candidates=2)
+    plain = model.decode(keys, values, asked, steps=3, similarity=similarity, num_samples=2)
     similarity[1, 6] = 100.0
-    pushed = model.decode(keys, values, asked, steps=3, similarity=similarity, candidates=2)
+    pushed = model.decode(keys, values, asked, steps=3, similarity=similarity, num_samples=2)
     assert torch.equal(pushed.picks[0], plain.picks[0])
     assert pushed.picks[1, :, 0].tolist() == [6, 6]
     scored = model.score(keys, values, asked, pushed.picks, similarity=similarity)

@@ -11,11 +11,11 @@ import torch.nn.functional as F
 
 from benchmarks.storyboards.subsets import KINDS, subset
 from refocus_select.errors import EncodingError, InputError, SelectorLoadError
+from refocus_select.parsing import option_number, option_parts, parse_question
 from refocus_select.questions import Question
 from refocus_select.reference import Request
 from refocus_select.reference.reader import ReaderReference
 from refocus_select.reference.reader_net import COUNTS, Counter, ReaderConfig, make_net
-from refocus_select.reference.wording import number_in, parts_of, take_apart
 from refocus_select.train_selector.storyboards import NOTHING, Storyboards
 
 from ..train_selector.tiny_world import DIMENSIONS, WordEncoder, tiny_bank
@@ -57,17 +57,17 @@ def request(boards: Storyboards, index: int, *, subsets: int = 3, num_frames: in
     ],
 )  # fmt: skip
 def test_questions_are_taken_apart(question: str, mentions: tuple[str, ...], frame: str) -> None:
-    wording = take_apart(question)
-    assert wording.mentions == mentions
-    assert wording.frame == frame
+    parsed = parse_question(question)
+    assert parsed.entities == mentions
+    assert parsed.template == frame
 
 
 def test_options_are_taken_apart() -> None:
-    assert parts_of("owl, red car, harp") == ("owl", "red car", "harp")
-    assert parts_of("owl") == ("owl",)
-    assert parts_of(",") == (",",)
+    assert option_parts("owl, red car, harp") == ("owl", "red car", "harp")
+    assert option_parts("owl") == ("owl",)
+    assert option_parts(",") == (",",)
     said = {"once": 1, "Twice": 2, "three times": 3, "4": 4, "two": 2, "0": 0, "owl": None, "2 owls": None, "²": None}
-    assert {text: number_in(text) for text in said} == said
+    assert {text: option_number(text) for text in said} == said
 
 
 @pytest.mark.parametrize("make", MAKES)

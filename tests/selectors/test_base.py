@@ -127,7 +127,7 @@ def test_a_range_limits_the_candidates():
 
 def test_an_encoding_of_another_selector_is_refused():
     encoding = BrightnessSelector().encode(ramp_video())
-    with pytest.raises(EncodingError, match=r"made by 'brightness'.*not by 'uniform'"):
+    with pytest.raises(EncodingError, match=r"made by 'brightness'.*reads those of 'uniform'"):
         UniformSelector().select(encoding, "light")
 
 

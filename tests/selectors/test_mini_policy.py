@@ -66,7 +66,7 @@ def test_it_is_what_selects_from_a_file_by_default(policy: VectorPolicySelector,
 
 
 def test_one_encoding_serves_the_policy_and_the_algorithms(policy: VectorPolicySelector) -> None:
-    assert policy.fingerprint == FrameSelector.from_pretrained("topk", device="cpu").fingerprint
+    assert policy.encoding_fingerprint == FrameSelector.from_pretrained("topk", device="cpu").encoding_fingerprint
     assert policy.rule == FrameSelector.from_pretrained("mini", device="cpu").rule
 
 

@@ -67,8 +67,8 @@ class World(Sequence):
                 tensors={"embeddings": vectors}, indices=np.arange(len(vectors)),
                 timestamps=np.arange(len(vectors), dtype=np.float64),
                 video=VideoMetadata(video, len(vectors), len(vectors) - 1.0),
-                video_fingerprint=f"{self.seed}-{video}", selector="vectors",
-                selector_fingerprint=f"embeddings-1-{Vectors.fingerprint}",
+                video_fingerprint=f"{self.seed}-{video}", encoder="vectors",
+                encoder_fingerprint=Vectors.fingerprint,
             )
         )  # fmt: skip
 

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from refocus_select.models.config import RefocusConfig, SSMConfig
 from refocus_select.models.refocus import RefocusModel
-from refocus_select.selectors.training_free import VectorReader
+from refocus_select.selectors.dual_encoder import DualEncoderSelector
 from refocus_select.train_selector import Request, TrainConfig, TrainResult, train_selector
 from refocus_select.train_selector.initialise import reinitialise
 from refocus_select.train_selector.logbook import read_log
@@ -36,7 +36,7 @@ def small_policy(seed: int = 0, *, d: int = 16, fusion: str = "before", **fields
     }  # fmt: skip
     model = RefocusModel(RefocusConfig(d_model=d, **values))
     reinitialise(model, "heads")
-    return VectorPolicy(model, VectorReader(Vectors()))
+    return VectorPolicy(model, DualEncoderSelector(Vectors()))
 
 
 class Both(Answerer):

@@ -36,7 +36,7 @@ def config(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         def encode_text(self, texts: Any) -> Any:
             return super().encode_text([text if text.split()[-1].isdigit() else "topic 0" for text in texts])
 
-    monkeypatch.setattr(initialise, "load_encoder", lambda *_: (Encoder(), None))
+    monkeypatch.setattr(initialise, "load_encoder", lambda *_: Encoder())
 
     path = tmp_path / "config.yaml"
     path.write_text(yaml.safe_dump({

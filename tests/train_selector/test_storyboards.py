@@ -274,7 +274,7 @@ def test_clips_keep_the_contract_of_clips(bank: Bank) -> None:
     selector = AlgorithmSelector("topk", WordEncoder())
     encoding = clip.encoding(selector)
     assert len(clip) == len(encoding) == 96
-    assert encoding.selector_fingerprint == selector.fingerprint
+    assert encoding.encoder_fingerprint == selector.encoding_fingerprint
     assert encoding.tensors["embeddings"].shape == (96, 32)
     assert encoding.tensors["embeddings"].dtype == torch.float32
     assert (clip.timestamps == layout.timestamps).all()

@@ -12,9 +12,10 @@ import torch
 from refocus_select import weights
 from refocus_select.errors import InputError, SelectorLoadError
 from refocus_select.models.config import RefocusConfig, SSMConfig
+from refocus_select.models.cues import entity_similarity
 from refocus_select.models.mini import DIMENSIONS, MiniEncoder
 from refocus_select.models.refocus import RefocusModel
-from refocus_select.models.vectors import likeness, question_parts, read_vectors
+from refocus_select.models.vectors import question_parts, read_vectors
 from refocus_select.selectors import FrameSelector
 from refocus_select.selectors.algorithms import farthest_first, uniform
 from refocus_select.selectors.algorithms.contract import minmax
@@ -59,7 +60,7 @@ def test_decoding_is_scoring_and_a_batch_is_its_rows(fields: dict[str, Any]) -> 
     assert reading.keys.shape == reading.values.shape == (3, 9, 16)
     assert reading.finite
     decoded = model.decode(
-        reading.keys, reading.values, reading.state, steps=5, candidates=4, sample=True, rank=False,
+        reading.keys, reading.values, reading.state, steps=5, num_samples=4, sample=True, rank=False,
         generator=torch.Generator().manual_seed(0), similarity=reading.similarity,
     )  # fmt: skip
     assert all(len(set(picks)) == 5 for picks in decoded.picks.flatten(0, 1).tolist())
@@ -141,7 +142,7 @@ def test_a_round_trip(folder: Path, selector: FrameSelector, film: Path) -> None
     one, other = (s.select(str(film), QUESTIONS[0], num_frames=4) for s in (selector, again))
     assert one.indices.tolist() == other.indices.tolist()
     assert np.array_equal(one.scores, other.scores)
-    assert again.policy_fingerprint == selector.policy_fingerprint
+    assert again.fingerprint == selector.fingerprint
     assert "from_pretrained" in (folder / "README.md").read_text()
 
 
@@ -185,7 +186,7 @@ def test_samples_follow_the_seed(selector: FrameSelector, film: Path) -> None:
 def test_one_encoding_serves_algorithms_and_many_questions(selector: FrameSelector, film: Path) -> None:
     topk = FrameSelector.from_pretrained("topk", device="cpu")
     encoding = topk.encode(str(film), fps=4.0, max_frames=12)
-    assert encoding.selector_fingerprint == selector.fingerprint
+    assert encoding.encoder_fingerprint == selector.encoding_fingerprint
     mine = selector.select(encoding, QUESTIONS, num_frames=4)
     other = selector.encode(str(film))  # and the other way round
     best = topk.select(other, QUESTIONS[0], num_frames=4)
@@ -207,7 +208,7 @@ def test_what_is_not_recognised_is_spread_over_the_video(film: Path) -> None:
     questions = ["When does the bow appear?", "What happens at the end?"]  # the second names nothing
     chosen = careful.select(encoding, questions, num_frames=3)
     usual = plain.select(encoding, questions, num_frames=3)
-    assert [c.strategy for c in chosen] == ["spread", "selected"]
+    assert [c.strategy for c in chosen] == ["uniform_fallback", "selected"]
     assert [c.strategy for c in usual] == ["selected", "selected"]
     assert chosen[0].indices.tolist() == encoding.indices[uniform(encoding.timestamps, 3)].tolist()
     assert any("what this question names" in warning for warning in chosen[0].warnings)
@@ -231,7 +232,7 @@ def test_what_the_policy_does_not_choose_covers_the_rest(film: Path) -> None:
     assert len(embeddings) > 8
     for count in (4, 8):
         asked = question_parts(encoder, [question], 0)
-        bonus = RELEVANCE * minmax(likeness(embeddings[None], asked)[0].double().numpy())
+        bonus = RELEVANCE * minmax(entity_similarity(embeddings[None], asked)[0].double().numpy())
         assert places(short, count) == sorted(farthest_first(embeddings, count, places(plain, 3), bonus).tolist())
         assert places(short, count) != places(plain, count)
     assert places(short, 10**4) == list(range(len(embeddings)))

@@ -204,8 +204,8 @@ class Storyboards(Sequence[Question]):
             timestamps=layout.timestamps,
             video=VideoMetadata(video, count, count * step, average_fps=1 / step),
             video_fingerprint=f"{self.fingerprint}-{index}",
-            selector="storyboards",
-            selector_fingerprint=f"embeddings-1-{self.bank.encoder}",
+            encoder="mini",
+            encoder_fingerprint=self.bank.encoder,
         )
 
     def _rows(self, series: np.ndarray, step: np.ndarray) -> torch.Tensor:

@@ -11,8 +11,8 @@ import torch.nn.functional as F
 from safetensors.torch import load_file, save_file
 from transformers import AutoImageProcessor, AutoModel, AutoTokenizer, BertConfig, BertModel
 
+from refocus_select.encoders.hf import HFEncoder
 from refocus_select.errors import InputError, SelectorLoadError
-from refocus_select.models.hf_encoder import HFEncoder
 from tests.models.tiny_encoders import TINY, tiny_clip, tiny_siglip
 
 

@@ -1,0 +1,119 @@
+"""What all selectors share that compare the vectors of frames with the question's: encoding, similarity, checks."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from ..encoders import DualEncoder, check_encoder
+from ..encoders.protocol import name_of
+from ..encoding import VideoEncoding
+from ..errors import EncoderError
+from ..video import CandidateRule, Frames, VideoMetadata
+from ..video.candidates import MIN_CANDIDATES
+from .base import Choice, FrameSelector
+
+if TYPE_CHECKING:
+    import torch
+
+VECTORS = "embeddings"
+"""Name of the frames' vectors among the tensors of an encoding."""
+
+
+class DualEncoderSelector(FrameSelector):
+    """Keeps the encoder's vectors of the candidates, and ranks them by similarity alone.
+
+    An encoding holds the encoder's vectors only: one encoding of a video serves every selector with that encoder.
+    """
+
+    rule = CandidateRule(fps=2.0, max_frames=256, min_frames=MIN_CANDIDATES)
+
+    def __init__(self, encoder: DualEncoder, *, name: str = "similarity") -> None:
+        self.encoder = check_encoder(encoder)
+        self.name = name
+        self.fingerprint = encoder.fingerprint
+        self.frame_size = getattr(encoder, "frame_size", None)
+
+    @property
+    def encoding_fingerprint(self) -> str:
+        return self.encoder.fingerprint
+
+    @property
+    def encoding_name(self) -> str:
+        return name_of(self.encoder)
+
+    def decode_size(self, metadata: VideoMetadata) -> tuple[int, int] | None:
+        decide = getattr(self.encoder, "decode_size", None)
+        return decide(metadata.height, metadata.width) if decide else self.frame_size
+
+    def encode_frames(
+        self, frames: Iterator[Frames], total: int
+    ) -> tuple[dict[str, torch.Tensor], dict[str, torch.Tensor]]:
+        import torch
+
+        rows = [self._checked(self.encoder.encode_frames(piece.data), len(piece), "frames") for piece in frames]
+        return {VECTORS: torch.cat(rows) if rows else torch.zeros(0, 0)}, {}
+
+    def choose(
+        self,
+        encoding: VideoEncoding,
+        questions: list[str],
+        num_frames: int,
+        options: list[Sequence[str] | None],
+        **kwargs: Any,
+    ) -> list[Choice]:
+        return [
+            Choice(np.argsort(-scores, kind="stable")[:num_frames], scores)
+            for scores in self.similarity(encoding, questions)
+        ]
+
+    def similarity(self, encoding: VideoEncoding, questions: Sequence[str], *, cosine: bool = False) -> np.ndarray:
+        """Dot products, or cosines for encoders whose vectors have any length, float64 [questions, F].
+
+        Raises:
+            EncoderError: if the vectors of frames and text do not fit each other.
+        """
+        frames, text = encoding.tensors[VECTORS].float(), self.encode_text(questions, like=encoding)
+        if cosine:
+            import torch.nn.functional as F
+
+            frames, text = F.normalize(frames, dim=-1), F.normalize(text, dim=-1)
+        return (text @ frames.T).numpy().astype(np.float64)
+
+    def encode_text(self, texts: Sequence[str], *, like: VideoEncoding | None = None) -> torch.Tensor:
+        """Vectors of texts, float32 [n, D] on the CPU, checked.
+
+        Args:
+            texts: the questions.
+            like: an encoding whose vectors they are to be compared with.
+
+        Raises:
+            EncoderError: if they are not finite, or of another length than the frames' vectors.
+        """
+        vectors = self._checked(self.encoder.encode_text(texts), len(texts), "text")
+        if like is not None and vectors.shape[1] != like.tensors[VECTORS].shape[1]:
+            raise EncoderError(
+                f"{self.encoding_name} gives vectors of {vectors.shape[1]} numbers for text and of "
+                f"{like.tensors[VECTORS].shape[1]} for frames: they cannot be compared. Both must come from one model, "
+                "after its projection into the common space"
+            )
+        return vectors
+
+    def _checked(self, vectors: Any, count: int, what: str) -> torch.Tensor:
+        import torch
+
+        found: torch.Tensor = torch.as_tensor(vectors)
+        if found.ndim != 2 or len(found) != count:
+            raise EncoderError(
+                f"{self.encoding_name} gives {list(found.shape)} for {count} {what}; one vector for each is needed, "
+                f"[{count}, D]"
+            )
+        found = found.detach().float().cpu()
+        if not found.isfinite().all():
+            raise EncoderError(
+                f"{self.encoding_name} gives vectors of {what} that hold NaN or infinity; load it with "
+                'dtype="float32", or check its weights'
+            )
+        return found
