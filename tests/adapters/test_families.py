@@ -17,7 +17,7 @@ from transformers.models.auto.video_processing_auto import VIDEO_PROCESSOR_MAPPI
 
 from refocus_select.adapters import families, last_selection, with_frame_selection
 from refocus_select.adapters.families import FAMILIES, NOT_CHAT, ROUTES, family_of, table
-from refocus_select.selectors.uniform import UniformSelector
+from refocus_select.selectors import UniformSelector
 
 from . import tiny
 from .conftest import chat_about
