@@ -66,4 +66,4 @@ def load_encoder(
         return check_encoder(_ENCODERS.load(name, given))
     loader = load_attribute("refocus_select.encoders.hf:HFEncoder").from_pretrained
     check_arguments(f"the encoder {name!r}", loader, given)
-    return check_encoder(loader(name, **given))
+    return check_encoder(loader(encoder, **given))

@@ -16,6 +16,7 @@ from refocus_select.models.efficientnet_lite import LITE_VARIANTS, EfficientNetL
 from refocus_select.models.mini import DIMENSIONS, MiniEncoder
 from refocus_select.models.text_encoder import quantize_rows
 from refocus_select.parsing import content_phrase
+from refocus_select.selectors import FrameSelector
 from refocus_select.selectors.similarity import SimilaritySelector
 
 FOLDER = weights.resolve("mini")
@@ -183,7 +184,7 @@ def test_an_unknown_name_is_refused() -> None:
     with pytest.raises(SelectorLoadError, match="no weights"):
         SimilaritySelector.from_pretrained("no/such/folder")
     with pytest.raises(SelectorLoadError, match="takes no colour"):
-        SimilaritySelector.from_pretrained("mini", colour="red")
+        FrameSelector.from_pretrained("mini", colour="red")  # type: ignore[call-arg]
 
 
 @pytest.fixture

@@ -224,7 +224,7 @@ def test_half_precision_stays_near_float32(features: torch.Tensor) -> None:
 @torch.no_grad()
 def test_wrong_arguments_are_refused(model: RefocusModel, features: torch.Tensor) -> None:
     keys, values, state = read(model, features)
-    for wrong in ({"steps": 0}, {"candidates": 0}, {"temperature": 0.0}, {"temperature": -1.0}):
+    for wrong in ({"steps": 0}, {"num_samples": 0}, {"temperature": 0.0}, {"temperature": -1.0}):
         with pytest.raises(InputError):
             model.decode(keys, values, state, **wrong)
     with pytest.raises(InputError, match=r"positions 0\.\.8"):
