@@ -185,7 +185,7 @@ def _select(arguments: argparse.Namespace) -> int:
             outputs.append(selection.plot(_numbered(arguments.plot, place)))
         if arguments.sheet:
             outputs.append(selection.contact_sheet(_numbered(arguments.sheet, place)))
-        if not selector.looks:  # nobody has seen these frames yet
+        if not selector.needs_frames:  # nobody has seen these frames yet
             selection.check()
         if arguments.json:
             print(selection.to_json(), flush=True)
