@@ -103,6 +103,6 @@ class JoinedVideo:
             timestamps=times,
             video=VideoMetadata(row["id"], len(frames), len(frames) * SECONDS, average_fps=1 / SECONDS),
             video_fingerprint=row["id"],
-            selector="embeddings",
-            selector_fingerprint=f"embeddings-1-{encoder.fingerprint}",
+            encoder="mini",
+            encoder_fingerprint=encoder.fingerprint,
         )  # fmt: skip
