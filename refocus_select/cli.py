@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import argparse
-import json
+import io
 import logging
 import os
 import re
@@ -17,6 +17,7 @@ from .corpus.cli import add_batch
 from .dependencies import check_dependencies
 from .errors import InputError, MissingDependencyError, RefocusError, SelectorLoadError, VideoError
 from .evaluation.cli import add_evaluate
+from .plain_text import json_text
 from .train_selector.cli import add_train
 from .weights import DEFAULT_SELECTOR
 
@@ -49,6 +50,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     elif rest:
         parser.error(f"unrecognized arguments: {' '.join(rest)}")
     logging.basicConfig(level=logging.INFO if arguments.verbose else logging.WARNING, format="%(message)s")
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):  # names of files may hold what the terminal's encoding does not
+            stream.reconfigure(errors="backslashreplace")
     try:
         check_dependencies()
         status: int = arguments.run(arguments)
@@ -231,7 +235,7 @@ def _info(arguments: argparse.Namespace) -> int:
     with open_video(arguments.video, backend=arguments.backend) as video:
         facts = {**asdict(video.metadata), "fingerprint": video.fingerprint, "warnings": list(video.warnings)}
     if arguments.json:
-        print(json.dumps(facts, ensure_ascii=False))
+        print(json_text(facts))
         return 0
     for name, value in facts.items():
         if name == "warnings":
@@ -254,7 +258,7 @@ def _cache(arguments: argparse.Namespace) -> int:
     entries = cache.entries()
     if arguments.json:
         for entry in entries:
-            print(json.dumps({**asdict(entry), "path": str(entry.path)}, ensure_ascii=False))
+            print(json_text({**asdict(entry), "path": str(entry.path)}))
         return 0
     for entry in entries:
         used = datetime.fromtimestamp(entry.used).strftime("%Y-%m-%d %H:%M")

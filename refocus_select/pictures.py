@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from .plain_text import printable
+
 if TYPE_CHECKING:
     from PIL import Image
 
@@ -25,6 +27,19 @@ def clock(seconds: float) -> str:
     hours, minutes = divmod(minutes, 60)
     head = f"{hours}:{minutes:02d}" if hours else f"{minutes}"
     return f"{head}:{tenths / 10:04.1f}"
+
+
+def drawable(text: str, width: int | None = None) -> str:
+    """A text of anybody for matplotlib: no formulas, nothing that a font cannot be asked for; four lines at most.
+
+    Args:
+        text: what is to be read.
+        width: letters of a line; None leaves the lines as they are.
+    """
+    plain = "".join(letter if letter.isprintable() or letter == "\n" else " " for letter in printable(text))
+    if width is not None:
+        plain = textwrap.fill(plain, width, max_lines=4, placeholder=" …")
+    return plain.replace("$", r"\$")
 
 
 def plot_choice(
@@ -72,7 +87,7 @@ def plot_choice(
         3, columns, height_ratios=[1.55, row_height, row_height], hspace=0.24, wspace=0.04,
         left=0.045, right=0.99, top=1 - 0.55 / (2.5 + 2 * row_height), bottom=0.01,
     )  # fmt: skip
-    figure.suptitle(textwrap.fill(title, 110), x=0.045, ha="left", fontsize=13, fontweight="bold")
+    figure.suptitle(drawable(title, 110), x=0.045, ha="left", fontsize=13, fontweight="bold")
 
     axis = figure.add_subplot(grid[0, :])
     _draw_scores(axis, candidate_timestamps, scores, timestamps, candidate_timestamps[spread], duration)
@@ -93,7 +108,7 @@ def plot_choice(
                 spine.set_linewidth(2.5)
             cell.set_xlabel(clock(float(time)), fontsize=9, labelpad=2)
             if column == 0:
-                cell.set_title(text, loc="left", fontsize=10, color=colour, fontweight="bold", pad=4)
+                cell.set_title(drawable(text), loc="left", fontsize=10, color=colour, fontweight="bold", pad=4)
     figure.savefig(path, format=path.suffix[1:])
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 import os
 import tempfile
@@ -16,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from .errors import EncodingError, InputError, VideoOpenError
+from .plain_text import json_text, parse_json
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -241,7 +241,7 @@ class Selection:
 
     def to_json(self, *, indent: int | None = None) -> str:
         """`to_dict` as JSON text."""
-        return json.dumps(self.to_dict(), indent=indent, ensure_ascii=False, allow_nan=False)
+        return json_text(self.to_dict(), indent=indent)
 
     # -- for people -------------------------------------------------------------------------------
 
@@ -276,7 +276,7 @@ class Selection:
                 with _replacing(target / name) as temporary:
                     image.save(temporary, quality=95) if format == "jpg" else image.save(temporary)
             with _replacing(target / "selection.json") as temporary:
-                temporary.write_text(json.dumps(record, indent=2, ensure_ascii=False, allow_nan=False), "utf-8")
+                temporary.write_text(json_text(record, indent=2), "utf-8")
             for name in stale:
                 (target / name).unlink(missing_ok=True)
         except OSError as error:
@@ -377,8 +377,8 @@ class _replacing:
 
 def _files_of_earlier_save(record: Path) -> set[str]:
     try:
-        files = json.loads(record.read_text("utf-8"))["files"]
+        files = list(parse_json(record.read_bytes())["files"])
     except (OSError, ValueError, KeyError, TypeError):
         return set()
-    plain = (name for name in files if isinstance(name, str) and Path(name).name == name)
+    plain = (name for name in files if isinstance(name, str) and Path(name).name == name and "\0" not in name)
     return {name for name in plain if name.endswith((".jpg", ".png"))}

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import argparse
-import json
 import os
 import sys
 from pathlib import Path
 from typing import Any
 
 from ..errors import InputError
+from ..plain_text import json_text
 from ..weights import DEFAULT_SELECTOR
 
 _BATCH = """\
@@ -206,7 +206,7 @@ def _search(arguments: argparse.Namespace) -> int:
         rows = [hit.to_dict() for hit in index.search(arguments.question, arguments.k, min_gap=arguments.gap)]
     for row in rows:
         if arguments.json:
-            print(json.dumps(row, ensure_ascii=False))
+            print(json_text(row))
         else:
             print(f"{row['score']:8.3f}  {clock(row['timestamp']):>10}  frame {row['index']:<8}  {row['video']}")
     return 0

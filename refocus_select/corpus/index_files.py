@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
+import os
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
@@ -12,6 +14,7 @@ from typing import Any
 from filelock import FileLock, Timeout
 
 from ..errors import EncodingError, InputError, MissingDependencyError
+from ..plain_text import is_utf8, parse_json, shown
 from .parts import write_atomically
 
 _FORMAT, _VERSION = "refocus-select/index", 1
@@ -71,11 +74,14 @@ def read_facts(folder: Path) -> dict[str, Any]:
     if not path.is_file():
         raise InputError(f"no index at {folder}; make one with `refocus-select index VIDEO … --out {folder}`")
     try:
-        facts: dict[str, Any] = json.loads(path.read_text("utf-8"))
+        facts = parse_json(path.read_bytes())
     except (OSError, ValueError) as error:
         raise EncodingError(f"{path} is damaged ({error}); build the index again in another folder") from error
-    if facts.get("format") != _FORMAT or facts.get("version") != _VERSION:
+    if not isinstance(facts, dict) or facts.get("format") != _FORMAT or facts.get("version") != _VERSION:
         raise EncodingError(f"{path} describes no index of this version; build it again in another folder")
+    for name, kind in (("selector", str), ("fingerprint", str), ("arguments", dict), ("sampling", dict)):
+        if not isinstance(facts.get(name), kind):
+            raise EncodingError(f"{path} is damaged ({name} is {shown(facts.get(name))}); build the index again")
     return facts
 
 
@@ -116,9 +122,30 @@ def read_table(folder: Path) -> dict[str, Entry]:
     try:
         names = [field.name for field in fields(Entry)]
         rows = parquet.read_table(path, columns=names).to_pylist()
-    except (OSError, pyarrow.ArrowException) as error:
+        entries = [_entry(row) for row in rows]
+    except (OSError, ValueError, pyarrow.ArrowException) as error:
         raise EncodingError(f"{path} is damaged ({error}); remove it and index again: encodings are kept") from error
-    return {row["video"]: Entry(**row) for row in rows}
+    return {entry.video: entry for entry in entries}
+
+
+def _entry(row: Mapping[str, Any]) -> Entry:
+    """A row of the table.
+
+    Raises:
+        ValueError: naming the field that is none of ours.
+    """
+    if isinstance(row["video"], bytes):  # names that are no UTF-8
+        row = {**row, "video": os.fsdecode(row["video"])}
+    for item in fields(Entry):
+        if not isinstance(row[item.name], _KINDS[str(item.type)]):
+            raise ValueError(f"{item.name} is {shown(row[item.name])}")
+    entry = Entry(**row)
+    if Path(entry.encoding).name != entry.encoding or entry.candidates < 1 or not 0 <= entry.duration < math.inf:
+        raise ValueError(f"the row of {shown(entry.video)} is none of an index")
+    return entry
+
+
+_KINDS = {"str": str, "int": int, "float": float}
 
 
 def write_table(folder: Path, entries: Mapping[str, Entry]) -> None:
@@ -129,6 +156,9 @@ def write_table(folder: Path, entries: Mapping[str, Entry]) -> None:
     kinds = {"str": pyarrow.string(), "int": pyarrow.int64(), "float": pyarrow.float64()}
     columns = pyarrow.schema([(field.name, kinds[str(field.type)]) for field in fields(Entry)])
     rows = [asdict(entries[video]) for video in sorted(entries)]
+    if not all(is_utf8(video) for video in entries):
+        columns = columns.set(0, pyarrow.field("video", pyarrow.binary()))
+        rows = [{**row, "video": os.fsencode(row["video"])} for row in rows]
     table = pyarrow.Table.from_pylist(rows, columns)
     write_atomically(folder / "videos.parquet", lambda file: parquet.write_table(table, file, compression="zstd"))
 

@@ -14,7 +14,7 @@ from pathlib import Path
 
 from ..errors import InputError
 from ..questions import Problem, Question, read_questions
-from .formats import BENCHMARKS, Benchmark
+from .formats import BAD_ROW, BENCHMARKS, Benchmark
 from .videos import VideoFolder
 
 
@@ -87,7 +87,7 @@ def read_benchmark(
             order.append(question.id)
             where = question.id
             path = found.find(question.video, near=converted.near)
-        except (InputError, KeyError, TypeError, ValueError) as error:
+        except BAD_ROW as error:
             known = isinstance(error, InputError)
             told = str(error) if known else f"not a row of {benchmark.title}: {type(error).__name__} {error}"
             problems.append(Problem(where, told))

@@ -27,6 +27,7 @@ def needle(arguments: argparse.Namespace) -> int:
     from .choosers import load_selector, settings_of
     from .needle import LENGTHS, load_needles, run_needles
     from .needle_trials import draw_heat_maps, read_trials, summarise, table, write_trial
+    from .records import writing
     from .report import build_report
     from .run import check_setup
 
@@ -57,7 +58,9 @@ def needle(arguments: argparse.Namespace) -> int:
     record = arguments.out / "trials.jsonl"
     check_setup(arguments.out / "setup.json", facts)
     trials = read_trials(record)
-    with record.open("a", encoding="utf-8") as file:
+    with writing(record):
+        opened = record.open("a", encoding="utf-8")
+    with opened as file:
         for trial in run_needles(arguments.video, needles, selectors, done={trial.key for trial in trials}, **options):
             write_trial(trial, file)
             trials.append(trial)
@@ -119,10 +122,8 @@ def evidence(arguments: argparse.Namespace) -> int:
 
 def export(arguments: argparse.Namespace) -> int:
     """Write the frames that one selector chose."""
-    import json
-
     from ..questions import Question
-    from .run import read_parts
+    from .run import read_parts, read_setup
     from .selections import StoredSelection, write_database, write_selections
 
     rows = [*read_parts(arguments.results, "predictions"), *read_parts(arguments.results, "scores")]
@@ -140,7 +141,7 @@ def export(arguments: argparse.Namespace) -> int:
     if arguments.like is None:
         print(f"written: {write_selections(arguments.out, chosen)} ({len(chosen)} questions)")
         return 0
-    benchmark = json.loads((arguments.results / "setup.json").read_text("utf-8"))["benchmark"]
+    benchmark = read_setup(arguments.results / "setup.json").get("benchmark", "")
     questions = [Question(r["id"], r["video"], r["question"]) for r in rows]
     count = write_database(arguments.out, chosen, like=arguments.like, questions=questions, benchmark=benchmark)
     print(f"written: {arguments.out} ({count} of {len(chosen)} questions)")
@@ -171,7 +172,7 @@ def _evaluate(
     work: Callable[[Any, Any], Iterable[Any]],
 ) -> int:
     """Run a shard, keep every result, and write the report when all shards are through."""
-    from .records import RecordWriter, write_json
+    from .records import RecordWriter, write_json, writing
     from .report import build_report
     from .run import check_setup, read_parts
 
@@ -192,13 +193,14 @@ def _evaluate(
     check_setup(folder / "setup.json", facts)
     _record_run(shard.file(folder, "runs"))
     finished = shard.file(folder, "finished").with_suffix(".json")
-    finished.unlink(missing_ok=True)
+    complaints = shard.file(folder, "problems")
+    with writing(folder):
+        finished.unlink(missing_ok=True)
+        complaints.unlink(missing_ok=True)
     counted = {"missing": dict(asked.missing), "left_out": dict(asked.left_out)}
     listed = [{"id": problem.where, "what": problem.what} for problem in problems]
     write_json(folder / "questions.json", {"questions": len(asked.questions), **counted, "problems": listed})
     done = {(row["id"], row["selector"], row["num_frames"]) for row in read_parts(folder, name)}
-    complaints = shard.file(folder, "problems")
-    complaints.unlink(missing_ok=True)
     with RecordWriter(shard.file(folder, name)) as results, RecordWriter(complaints) as wrong:
         for result in work(done, lambda problem: wrong.write({"id": problem.where, "what": problem.what})):
             results.write(result.to_dict())

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
@@ -11,6 +11,7 @@ import numpy as np
 from ..errors import InputError
 from ..questions import Problem, Question
 from .choosers import Chooser
+from .records import from_row
 from .rows import length_group
 from .run import Key, choose_frames
 
@@ -68,12 +69,7 @@ class EvidenceScore:
     @classmethod
     def from_dict(cls, row: Mapping[str, Any]) -> EvidenceScore:
         """From what `to_dict` gave and JSON kept."""
-        known = {field.name for field in fields(cls)}
-        values: dict[str, Any] = {
-            name: tuple(v) if isinstance(v, list) else v for name, v in row.items() if name in known
-        }
-        values["evidence"] = tuple((float(start), float(end)) for start, end in row["evidence"])
-        return cls(**values)
+        return from_row(cls, dict(row))
 
 
 def evidence_measures(

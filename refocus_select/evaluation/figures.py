@@ -11,7 +11,8 @@ from typing import Any
 import numpy as np
 
 from ..errors import RefocusError
-from ..pictures import clock
+from ..pictures import clock, drawable
+from ..plain_text import printable
 from ..statistics import Interval
 from ..video import open_video
 from .tables import Line
@@ -39,7 +40,7 @@ def curves(lines: Sequence[Line], *, what: str, baseline: str = "uniform") -> by
         if name == baseline:
             style |= {"color": _BASELINE, "linestyle": "--"}
         errors = [np.maximum(low, 0), np.maximum(high, 0)]
-        axis.errorbar(x, y, yerr=errors, markersize=5, capsize=2, linewidth=1.4, label=name, **style)
+        axis.errorbar(x, y, yerr=errors, markersize=5, capsize=2, linewidth=1.4, label=drawable(name), **style)
     axis.set_xscale("log", base=2)
     axis.set_xticks(sizes, [str(size) for size in sizes])
     axis.minorticks_off()
@@ -64,9 +65,10 @@ def gains(lines: Sequence[Line], *, what: str, baseline: str) -> bytes:
             axis.plot([gain.low, gain.high], [place, place], color=colour, linewidth=2)
         axis.plot(gain.mean, place, "o", color=colour, markersize=5)
     axis.axvline(0, color="#adb5bd", linewidth=1)
-    axis.set_yticks(range(len(shown)), [f"{line.selector}, K = {line.num_frames}" for line in shown], fontsize=8)
+    labels = [drawable(f"{line.selector}, K = {line.num_frames}") for line in shown]
+    axis.set_yticks(range(len(shown)), labels, fontsize=8)
     axis.invert_yaxis()
-    axis.set_xlabel(f"{what}, difference to {baseline} on the same questions")
+    axis.set_xlabel(f"{what}, difference to {drawable(baseline)} on the same questions")
     for side in ("top", "right", "left"):
         axis.spines[side].set_visible(False)
     return _png(figure)
@@ -84,8 +86,8 @@ def heat_table(groups: Mapping[str, Mapping[str, Interval]], *, what: str) -> by
         if not np.isnan(number):
             colour = "white" if number > 0.6 else "black"
             axis.text(column, row, f"{number:.2f}", ha="center", va="center", fontsize=7, color=colour)
-    axis.set_xticks(range(len(columns)), columns, fontsize=8, rotation=30, ha="right")
-    axis.set_yticks(range(len(rows)), rows, fontsize=8)
+    axis.set_xticks(range(len(columns)), [drawable(name) for name in columns], fontsize=8, rotation=30, ha="right")
+    axis.set_yticks(range(len(rows)), [drawable(name) for name in rows], fontsize=8)
     figure.colorbar(shown, ax=axis, label=what, shrink=0.8)
     return _png(figure)
 
@@ -119,11 +121,11 @@ def timeline(
     for place, strip in enumerate(strips):
         axis.plot(strip.timestamps, [place] * len(strip.timestamps), "|", color=_colour(strip), markersize=11,
                   markeredgewidth=1.8)  # fmt: skip
-    axis.set_yticks(range(len(strips)), [strip.label for strip in strips], fontsize=8)
+    axis.set_yticks(range(len(strips)), [drawable(strip.label) for strip in strips], fontsize=8)
     axis.set_ylim(len(strips) - 0.5, -0.5)
     axis.set_xlim(0, end)
     axis.set_xlabel(unit, fontsize=8)
-    axis.set_title(textwrap.fill(title, 100), fontsize=10, loc="left")
+    axis.set_title(drawable(title, 100), fontsize=10, loc="left")
     for side in ("top", "right", "left"):
         axis.spines[side].set_visible(False)
     return _png(figure)
@@ -142,7 +144,7 @@ def frame_strips(video: str, strips: Sequence[Strip], *, title: str) -> bytes | 
     except RefocusError:
         return None
     columns = max(map(len, wanted))
-    lines = textwrap.wrap(title, 110)
+    lines = textwrap.wrap(printable(title), 110, max_lines=4, placeholder=" …")
     label, gap, top = 18, 4, 10 + 20 * len(lines)
     row_height = label + height + 16 + gap
     sheet = Image.new("RGB", (columns * (_THUMB + gap) + gap, top + len(strips) * row_height), "white")
@@ -153,7 +155,7 @@ def frame_strips(video: str, strips: Sequence[Strip], *, title: str) -> bytes | 
     place = 0
     for row, (strip, pick) in enumerate(zip(strips, picks, strict=True)):
         y = top + row * row_height
-        draw.text((gap, y), strip.label, fill=_colour(strip), font=small)
+        draw.text((gap, y), printable(strip.label), fill=_colour(strip), font=small)
         for column, position in enumerate(pick):
             x = gap + column * (_THUMB + gap)
             sheet.paste(Image.fromarray(frames[place]), (x, y + label))

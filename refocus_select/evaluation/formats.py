@@ -7,15 +7,27 @@ docstring of each reader names them.
 from __future__ import annotations
 
 import hashlib
-import json
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from ..errors import InputError
+from ..plain_text import parse_json, shown
 from ..questions import Question
-from .rows import Row, by_letter, by_place, kept, length_group, seconds, spans, split_question, table, unlettered
+from .rows import (
+    Row,
+    beside,
+    by_letter,
+    by_place,
+    kept,
+    length_group,
+    seconds,
+    spans,
+    split_question,
+    table,
+    unlettered,
+)
 
 
 @dataclass(frozen=True)
@@ -137,7 +149,7 @@ def _with_vidor(files: list[Path]) -> Iterator[Mapping[str, Any]]:
         places: Mapping[str, str] = {}
         for folder in (path.parent, path.parent.parent):
             if (folder / "map_vid_vidorID.json").is_file():
-                places = json.loads((folder / "map_vid_vidorID.json").read_text("utf-8"))
+                places = beside(folder / "map_vid_vidorID.json")
                 break
         for row in table([path]):
             name = str(row.get("video", row.get("video_id")))
@@ -166,9 +178,8 @@ def _nextqa(row: Mapping[str, Any]) -> Row:
 def _egoschema_rows(files: list[Path]) -> Iterator[Mapping[str, Any]]:
     for path in files:
         answers: Mapping[str, int] = {}
-        beside = path.parent / "subset_answers.json"
-        if beside.is_file():
-            answers = json.loads(beside.read_text("utf-8"))
+        if (path.parent / "subset_answers.json").is_file():
+            answers = beside(path.parent / "subset_answers.json")
         for row in table([path]):
             yield {**row, "_answer": answers.get(str(row.get("q_uid")))}
 
@@ -191,6 +202,8 @@ def _egoschema(row: Mapping[str, Any]) -> Row | str:
 def _lvbench_rows(files: list[Path]) -> Iterator[Mapping[str, Any]]:
     for row in table(files):
         if "qa" in row:  # a line for each video
+            if not isinstance(row["qa"], list) or not all(isinstance(question, Mapping) for question in row["qa"]):
+                raise InputError(f"qa of {shown(row.get('key'))} is no list of questions")
             yield from ({**row, **question} for question in row["qa"])
         else:
             yield row
@@ -239,7 +252,7 @@ def _lvhaystack(row: Mapping[str, Any]) -> Row:
     (frame_rate, video_duration). A frame counts if it is at most 5 s away, as in the authors' evaluation.
     """
     facts = row["video_metadata"]
-    facts = json.loads(facts) if isinstance(facts, str) else facts
+    facts = parse_json(facts) if isinstance(facts, str) else facts
     rate = float(facts["frame_rate"])
     times = [int(index) / rate for index in row["frame_indexes_video"]]
     if not times:
@@ -289,13 +302,12 @@ def _momentseeker(row: Mapping[str, Any]) -> Row | str:
 def _nextgqa_rows(files: list[Path]) -> Iterator[Mapping[str, Any]]:
     for path in files:
         spans_path = path.with_name(f"gsub_{path.stem}.json")
-        try:
-            videos = json.loads(spans_path.read_text("utf-8"))
-        except OSError as error:
-            raise InputError(f"the time spans {spans_path} are not there; they belong beside {path.name}") from error
+        if not spans_path.is_file():
+            raise InputError(f"the time spans {spans_path} are not there; they belong beside {path.name}")
+        videos = beside(spans_path)
         for row in _with_vidor([path]):
             of_video = videos.get(str(row.get("video_id", row.get("video"))), {})
-            yield {**row, "_spans": of_video.get("location", {}).get(str(row.get("qid"))), "_facts": of_video}
+            yield {**row, "_facts": of_video}
 
 
 def _nextgqa(row: Mapping[str, Any]) -> Row | str:
@@ -304,7 +316,8 @@ def _nextgqa(row: Mapping[str, Any]) -> Row | str:
     `val.csv` or `test.csv` with video_id, question, answer (text or position), qid, type, a0 … a4; `gsub_val.json`
     with {video: {"duration", "location": {qid: [[start, end]]}}}; `map_vid_vidorID.json`.
     """
-    if not row["_spans"]:
+    spans_of_question = row["_facts"].get("location", {}).get(str(row.get("qid")))
+    if not spans_of_question:
         return "no time span"
     name = str(row.get("video_id") or row["video"])
     options = tuple(str(row[f"a{n}"]).strip() for n in range(5))
@@ -317,7 +330,7 @@ def _nextgqa(row: Mapping[str, Any]) -> Row | str:
             question=str(row["question"]).strip(),
             options=options,
             answer=options.index(answer) if answer in options else by_place(answer, options),
-            evidence=spans(row["_spans"]),
+            evidence=spans(spans_of_question),
             category=str(row["type"]),
             extra={} if duration is None else {"length": length_group(float(duration))},
         )
@@ -394,12 +407,16 @@ BENCHMARKS: dict[str, Benchmark] = {benchmark.name: benchmark for benchmark in _
 """By the name on the command line."""
 
 
+BAD_ROW = (LookupError, TypeError, ValueError, AttributeError, ArithmeticError)
+"""What the readers of rows raise for rows of something else."""
+
+
 def convert_row(name: str, row: Mapping[str, Any]) -> Question | None:
     """The question of one published row, its video by name; None if the row is of another kind or benchmark."""
     if name not in BENCHMARKS:
         raise InputError(f"no benchmark {name!r}; known are {', '.join(BENCHMARKS)}")
     try:
         converted = BENCHMARKS[name].convert(row)
-    except (KeyError, TypeError, ValueError):
+    except BAD_ROW:
         return None
     return None if isinstance(converted, str) else converted.question

@@ -7,7 +7,6 @@ the selector's K frames hold the needle. No language model takes part, so that t
 
 from __future__ import annotations
 
-import json
 import os
 import zlib
 from collections.abc import Collection, Iterator, Sequence
@@ -20,6 +19,7 @@ import numpy as np
 
 from ..encoding import VideoEncoding
 from ..errors import InputError
+from ..plain_text import is_utf8, parse_json, shown
 from ..selectors import FrameSelector
 from ..video import CandidateRule, Video, open_video, sample_candidates
 from .needle_trials import Trial
@@ -60,7 +60,7 @@ def load_needles(folder: str | os.PathLike[str]) -> list[Needle]:
     """
     path = Path(folder) / "needles.json"
     try:
-        listed = json.loads(path.read_text("utf-8"))
+        listed = parse_json(path.read_bytes())
     except OSError as error:
         raise InputError(f"no needles: cannot read {path} ({error.strerror}); see examples/needles") from error
     except ValueError as error:
@@ -96,8 +96,11 @@ def _needle(path: Path, number: int, item: Any) -> Needle:
     from PIL import Image
 
     where = f"{path}, needle {number + 1}"
-    if not isinstance(item, dict) or not str(item.get("question", "")).strip():
+    if not isinstance(item, dict) or not isinstance(item.get("question"), str) or not item["question"].strip():
         raise InputError(f"{where}: it needs a question")
+    for name in ("question", "name", "file", "text"):
+        if not isinstance(item.get(name, ""), str) or not is_utf8(item.get(name, "")):
+            raise InputError(f"{where}: {name} must be text, not {shown(item[name])}")
     if ("file" in item) == ("text" in item):
         raise InputError(f"{where}: it needs either a file or a text")
     name = str(item.get("name") or item.get("file") or item["text"])
@@ -108,7 +111,7 @@ def _needle(path: Path, number: int, item: Any) -> Needle:
         try:
             with Image.open(file) as picture:
                 return Needle(name, item["question"], (picture.convert("RGB"),))
-        except OSError as error:
+        except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
             raise InputError(f"{where}: cannot read the picture {file} ({error})") from error
     with open_video(file) as clip:
         plan = sample_candidates(clip, CandidateRule(fps=_EVERY_FRAME, max_frames=_CLIP_FRAMES))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
@@ -12,6 +11,9 @@ from typing import Any
 import numpy as np
 
 from ..errors import InputError
+from ..pictures import drawable
+from ..plain_text import json_text, parse_json
+from .records import from_row, writing
 
 _RESAMPLES = 2000
 
@@ -123,7 +125,7 @@ def draw_heat_maps(trials: Sequence[Trial], path: str | os.PathLike[str]) -> Pat
         grid, depths, lengths = recall_grid([trial for trial in trials if trial.selector == score.selector])
         axis = figure.add_subplot(rows, columns, number + 1)
         shown = axis.imshow(grid, vmin=0, vmax=1, cmap="RdYlGn", aspect="auto")
-        axis.set_title(f"{score.selector}: {score.recall:.2f}", fontsize=11)
+        axis.set_title(f"{drawable(score.selector)}: {score.recall:.2f}", fontsize=11)
         axis.set_xticks(range(len(lengths)), [str(length) for length in lengths], fontsize=8)
         axis.set_yticks(range(len(depths)), [f"{100 * depth:.0f} %" for depth in depths], fontsize=8)
         axis.set_xlabel("candidate frames", fontsize=8)
@@ -131,15 +133,17 @@ def draw_heat_maps(trials: Sequence[Trial], path: str | os.PathLike[str]) -> Pat
         if number == len(scores) - 1:
             figure.colorbar(shown, ax=figure.axes, label="recall", shrink=0.7)
     target = Path(path)
-    target.parent.mkdir(parents=True, exist_ok=True)
-    figure.savefig(target)
+    with writing(target):
+        target.parent.mkdir(parents=True, exist_ok=True)
+        figure.savefig(target)
     return target
 
 
 def write_trial(trial: Trial, file: Any) -> None:
     """Append a trial to an open text file as one line of JSON, at once."""
-    file.write(json.dumps(asdict(trial), ensure_ascii=False) + "\n")
-    file.flush()
+    with writing(Path(file.name)):
+        file.write(json_text(asdict(trial)) + "\n")
+        file.flush()
 
 
 def read_trials(path: str | os.PathLike[str]) -> list[Trial]:
@@ -151,14 +155,16 @@ def read_trials(path: str | os.PathLike[str]) -> list[Trial]:
     source = Path(path)
     if not source.is_file():
         return []
-    text = source.read_bytes()
-    complete = text[: text.rfind(b"\n") + 1]
     try:
-        trials = [Trial(**{**item, "picked": tuple(item["picked"])}) for item in map(json.loads, complete.splitlines())]
-    except (ValueError, TypeError, KeyError) as error:
+        text = source.read_bytes()
+        complete = text[: text.rfind(b"\n") + 1]
+        trials = [from_row(Trial, parse_json(line)) for line in complete.split(b"\n")[:-1]]
+        if any(trial.length < 1 or trial.size < 1 or trial.num_frames < 1 for trial in trials):
+            raise ValueError("a trial without candidates or frames")
+    except (OSError, ValueError) as error:
         raise InputError(f"{source} holds no trials of this evaluation ({error}); choose another folder") from error
     if len(complete) < len(text):
-        with source.open("r+b") as file:
+        with writing(source), source.open("r+b") as file:
             file.truncate(len(complete))
     return trials
 

@@ -6,11 +6,12 @@ import base64
 import html
 import importlib.metadata
 import platform
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from .records import write_text
+from .records import write_bytes, write_text
 
 _PACKAGES = ("refocus-select", "torch", "transformers", "tokenizers", "accelerate", "numpy", "av", "pillow", "pyarrow")
 
@@ -84,29 +85,28 @@ def write_report(folder: Path, title: str, parts: Sequence[Part], *, name: str =
     Returns:
         The paths of both.
     """
-    folder.mkdir(parents=True, exist_ok=True)
     for part in parts:
         if isinstance(part, Figure):
-            (folder / f"{part.name}.png").write_bytes(part.png)
+            write_bytes(folder / f"{part.name}.png", part.png)
     page = write_text(folder / f"{name}.html", to_html(title, parts))
     return write_text(folder / f"{name}.md", to_markdown(title, parts)), page
 
 
 def to_markdown(title: str, parts: Sequence[Part]) -> str:
     """The report as Markdown; pictures are files beside it."""
-    blocks = [f"# {title}"]
+    blocks = [f"# {_plain(title)}"]
     for part in parts:
         if isinstance(part, Heading):
-            blocks.append(f"## {part.text}")
+            blocks.append(f"## {_plain(part.text)}")
         elif isinstance(part, Text):
-            blocks.append(part.text)
+            blocks.append(_BEGIN.sub(r"\1\\\2", _plain(part.text)))
         elif isinstance(part, Code):
             blocks.append("\n".join(f"    {line}" for line in part.text.splitlines()))
         elif isinstance(part, Figure):
-            blocks.append(f"![{_cell(part.caption)}]({part.name}.png)")
+            blocks.append(f"![{_plain(part.caption)}]({part.name}.png)")
         else:
             lines = [_row(part.header), "|" + "---|" * len(part.header), *map(_row, part.rows)]
-            blocks.append("\n".join(([f"**{part.caption}**", ""] if part.caption else []) + lines))
+            blocks.append("\n".join(([f"**{_plain(part.caption)}**", ""] if part.caption else []) + lines))
     return "\n\n".join(blocks) + "\n"
 
 
@@ -149,9 +149,14 @@ def versions() -> dict[str, str]:
     return found
 
 
-def _cell(text: str) -> str:
-    return text.replace("|", "\\|").replace("\n", " ")
+_MARKUP = re.compile(r"[\\`*|$~]|<(?=[A-Za-z/!?])|(?<![0-9A-Za-z])_|_(?![0-9A-Za-z])|(?<=\])[(\[]|&(?=[#0-9A-Za-z]+;)")
+_BEGIN = re.compile(r"^(\d*)([-+#>=.):])")  # what makes a list, a heading or a quotation of a paragraph
+
+
+def _plain(text: str) -> str:
+    """A text of one line in which Markdown finds nothing to mark up."""
+    return _MARKUP.sub(r"\\\g<0>", " ".join(text.split()))
 
 
 def _row(cells: Sequence[str]) -> str:
-    return "| " + " | ".join(map(_cell, cells)) + " |"
+    return "| " + " | ".join(map(_plain, cells)) + " |"

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass
 from typing import Any
 
 from ..errors import RefocusError
 from ..questions import Problem, Question
 from .answerers import Answer, Answerer
 from .choosers import Chooser
+from .records import from_row
 from .rows import length_group
 from .run import Chosen, Key, choose_frames
 
@@ -74,11 +75,7 @@ class Prediction:
     @classmethod
     def from_dict(cls, row: Mapping[str, Any]) -> Prediction:
         """From what `to_dict` gave and JSON kept."""
-        known = {field.name for field in fields(cls)}
-        values: dict[str, Any] = {
-            name: tuple(v) if isinstance(v, list) else v for name, v in row.items() if name in known
-        }
-        return cls(**values)
+        return from_row(cls, dict(row))
 
 
 def answer_questions(

@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
-import json
+import errno
+import math
 import os
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import MISSING, fields
 from pathlib import Path
 from types import TracebackType
-from typing import Any
+from typing import Any, TypeVar
 
 from ..errors import InputError
+from ..plain_text import is_utf8, json_text, parse_json, printable, shown
+
+T = TypeVar("T")
 
 
 class RecordWriter:
@@ -22,19 +28,32 @@ class RecordWriter:
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        path.parent.mkdir(parents=True, exist_ok=True)
-        self._file = path.open("ab+")
-        size = self._file.seek(0, os.SEEK_END)
-        whole = _end_of_last_line(self._file, size)
-        if whole < size:
-            self._file.truncate(whole)
+        with writing(path):
+            path.parent.mkdir(parents=True, exist_ok=True)
+            self._file = path.open("ab+", buffering=0)
+            self._end = self._file.seek(0, os.SEEK_END)
+            whole = _end_of_last_line(self._file, self._end)
+            if whole < self._end:
+                self._file.truncate(whole)
+                self._end = whole
 
     def write(self, row: dict[str, Any]) -> None:
-        """Append one object."""
-        line = json.dumps(row, ensure_ascii=False, allow_nan=False) + "\n"
-        self._file.write(line.encode())
-        self._file.flush()
-        os.fsync(self._file.fileno())
+        """Append one object; no half line stays if there is no room for it.
+
+        Raises:
+            InputError: if it cannot be written.
+        """
+        line = (json_text(row) + "\n").encode()
+        with writing(self.path):
+            try:
+                if self._file.write(line) < len(line):
+                    raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+                os.fsync(self._file.fileno())
+            except OSError:
+                with suppress(OSError):
+                    self._file.truncate(self._end)
+                raise
+        self._end += len(line)
 
     def __enter__(self) -> RecordWriter:
         return self
@@ -64,12 +83,16 @@ def read_records(path: Path) -> Iterator[dict[str, Any]]:
     """
     if not path.is_file():
         return
-    with path.open("rb") as file:
+    try:
+        opened = path.open("rb")
+    except OSError as error:
+        raise InputError(f"{path} cannot be read ({error.strerror}); check its permissions") from error
+    with opened as file:
         for number, line in enumerate(file, start=1):
             if not line.endswith(b"\n"):  # being written, or left by a killed process
                 return
             try:
-                row = json.loads(line)
+                row = parse_json(line)
             except ValueError as error:
                 raise InputError(
                     f"{path}, line {number}: not JSON ({error}); the file was changed or damaged"
@@ -79,23 +102,101 @@ def read_records(path: Path) -> Iterator[dict[str, Any]]:
             yield row
 
 
-def write_text(path: Path, text: str) -> Path:
-    """Write a file under a temporary name and move it into place."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    handle, temporary = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
+def from_row(kind: Callable[..., T], row: Any) -> T:
+    """A dataclass of plain fields from what JSON kept of it; further fields are left out.
+
+    Raises:
+        ValueError: if a field is missing or of another type.
+    """
+    if not isinstance(row, dict):
+        raise ValueError(f"{shown(row)} is no object with fields")
+    values = {}
+    for item in fields(kind):  # type: ignore[arg-type]
+        if item.name not in row:
+            if item.default is MISSING:
+                raise ValueError(f"{item.name} is missing")
+            continue
+        value = _tuples(row[item.name])
+        if not _fits(value, str(item.type)):
+            raise ValueError(f"{item.name} is {shown(row[item.name])}")
+        values[item.name] = value
+    return kind(**values)
+
+
+def _tuples(value: Any) -> Any:
+    return tuple(map(_tuples, value)) if isinstance(value, list) else value
+
+
+def _fits(value: Any, kind: str) -> bool:
+    """Whether a value is of the type that an annotation names."""
+    if kind.endswith(" | None"):
+        return value is None or _fits(value, kind.removesuffix(" | None"))
+    if kind.startswith("tuple[") and kind.endswith(", ...]"):
+        return isinstance(value, tuple) and all(_fits(item, kind[6:-6]) for item in value)
+    if kind == "tuple[float, float]":
+        return isinstance(value, tuple) and len(value) == 2 and all(_fits(item, "float") for item in value)
+    if kind == "float":
+        return _fits(value, "int") or (isinstance(value, float) and math.isfinite(value))
+    if kind == "int":
+        return isinstance(value, int) and not isinstance(value, bool) and abs(value) < 2**63
+    return kind == "str" and isinstance(value, str) and is_utf8(value)
+
+
+@contextmanager
+def writing(path: Path) -> Iterator[None]:
+    """Errors of the system while a file of an evaluation is written, as ours.
+
+    Raises:
+        InputError: naming the file and the remedy.
+    """
     try:
-        with os.fdopen(handle, "w", encoding="utf-8", newline="\n") as file:
-            file.write(text)
-        umask = os.umask(0)
-        os.umask(umask)
-        os.chmod(temporary, 0o666 & ~umask)  # mkstemp makes private files; these are ordinary outputs
-        os.replace(temporary, path)
-    except BaseException:
-        Path(temporary).unlink(missing_ok=True)
-        raise
+        yield
+    except OSError as error:
+        raise InputError(
+            f"cannot write {path}: {error.strerror or error}; what is finished is kept: make room or change the "
+            "folder's permissions and run again, or choose another folder with --out"
+        ) from error
+
+
+def write_bytes(path: Path, content: bytes) -> Path:
+    """Write a file under a temporary name and move it into place.
+
+    Raises:
+        InputError: if it cannot be written.
+    """
+    with writing(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        handle, temporary = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
+        try:
+            with os.fdopen(handle, "wb") as file:
+                file.write(content)
+            umask = os.umask(0)
+            os.umask(umask)
+            os.chmod(temporary, 0o666 & ~umask)  # mkstemp makes private files; these are ordinary outputs
+            os.replace(temporary, path)
+        except BaseException:
+            Path(temporary).unlink(missing_ok=True)
+            raise
     return path
+
+
+def write_text(path: Path, text: str) -> Path:
+    """`write_bytes` of text as UTF-8."""
+    return write_bytes(path, printable(text).encode())
+
+
+def read_json(path: Path) -> Any:
+    """A JSON file of an evaluation.
+
+    Raises:
+        InputError: if it cannot be read.
+    """
+    try:
+        return parse_json(path.read_bytes())
+    except (OSError, ValueError) as error:
+        raise InputError(f"{path} cannot be read ({error}); it was changed or damaged") from error
 
 
 def write_json(path: Path, content: Any) -> Path:
     """`write_text` of JSON."""
-    return write_text(path, json.dumps(content, indent=2, ensure_ascii=False, allow_nan=False) + "\n")
+    return write_text(path, json_text(content, indent=2) + "\n")

@@ -18,8 +18,8 @@ from .evidence import MEASURES, EvidenceScore
 from .needle_trials import Trial, draw_heat_maps, read_trials, summarise
 from .pages import Code, Figure, Heading, Part, Table, Text, write_report
 from .qa import Prediction
-from .records import read_records, write_json
-from .run import read_parts
+from .records import read_json, read_records, write_json
+from .run import read_parts, read_setup
 from .tables import Line, Result, all_pairs, by_group, overall, selectors_of
 
 _EXAMPLES = 4  # questions whose frames are shown
@@ -53,9 +53,9 @@ def build_report(folder: Path, *, baseline: str = "uniform", seed: int = 0) -> R
     Raises:
         InputError: if the folder holds no results.
     """
-    setup = _json(folder / "setup.json")
-    if setup is None:
+    if not (folder / "setup.json").is_file():
         raise InputError(f"{folder} holds no evaluation: setup.json is not there; give the folder of an --out")
+    setup = read_setup(folder / "setup.json")
     kind = setup.get("kind", "needle")
     build = {"qa": _qa, "evidence": _evidence, "needle": _needle}[kind]
     title, main, parts, summary = build(folder, setup, baseline, seed)
@@ -73,7 +73,7 @@ Built = tuple[str, Table, list[Part], Any]
 
 
 def _qa(folder: Path, setup: Mapping[str, Any], baseline: str, seed: int) -> Built:
-    results = [Prediction.from_dict(row) for row in read_parts(folder, "predictions")]
+    results = _results(Prediction, folder, "predictions")
     _check_any(folder, results)
     right: Callable[[Prediction], float] = lambda r: float(r.correct)  # noqa: E731
     lines = overall(results, right, baseline=baseline, seed=seed)
@@ -142,7 +142,7 @@ def _uneven(results: Sequence[Prediction]) -> list[Part]:
 
 
 def _evidence(folder: Path, setup: Mapping[str, Any], baseline: str, seed: int) -> Built:
-    results = [EvidenceScore.from_dict(row) for row in read_parts(folder, "scores")]
+    results = _results(EvidenceScore, folder, "scores")
     _check_any(folder, results)
     values: dict[str, Callable[[EvidenceScore], float]] = {name: attrgetter(name) for name in MEASURES}
     lines = {name: overall(results, values[name], baseline=baseline, seed=seed) for name in MEASURES}
@@ -253,6 +253,15 @@ def _picked(trials: Sequence[Trial], num_frames: int) -> Figure:
 
 
 # -- parts of all ---------------------------------------------------------------------------------
+
+
+def _results(kind: type[Any], folder: Path, name: str) -> list[Any]:
+    try:
+        return [kind.from_dict(row) for row in read_parts(folder, name)]
+    except ValueError as error:
+        if isinstance(error, InputError):
+            raise
+        raise InputError(f"a line of {name} in {folder} is damaged ({error}); remove it and run again") from error
 
 
 def _check_any(folder: Path, results: Sequence[Any]) -> None:
@@ -412,15 +421,17 @@ def _examples(
 
 def _missing(folder: Path, results: Sequence[Any]) -> list[Part]:
     """What could not be evaluated, by name."""
-    facts = _json(folder / "questions.json") or {}
-    missing: Mapping[str, int] = facts.get("missing", {})
-    left_out: Mapping[str, int] = facts.get("left_out", {})
+    path = folder / "questions.json"
+    facts = read_json(path) if path.is_file() else {}
+    missing, left_out, known = (facts.get(name) or {} for name in ("missing", "left_out", "problems"))
+    if not isinstance(missing, dict) or not all(isinstance(count, int) for count in missing.values()):
+        raise InputError(f"{path} is damaged; run the evaluation again")
     complete = max(sum(1 for r in results if r.id == name) for name in {r.id for r in results})
     counts: dict[str, int] = {}
     for result in results:
         counts[result.id] = counts.get(result.id, 0) + 1
     later = [row for path in sorted(folder.glob("problems-*.jsonl")) for row in read_records(path)]
-    problems = [*facts.get("problems", []), *[row for row in later if counts.get(row["id"], 0) < complete]]
+    problems = [*known, *[row for row in later if counts.get(str(row.get("id")), 0) < complete]]
     parts: list[Part] = []
     if missing:
         total = sum(missing.values())
@@ -431,7 +442,7 @@ def _missing(folder: Path, results: Sequence[Any]) -> list[Part]:
         parts.append(Text(f"Rows of other kinds, left out: {told}."))
     if problems:
         parts.append(Text(f"{len(problems)} problems; what they concern is not in the tables:"))
-        parts.append(Code(_first([f"{row['id']}: {row['what']}" for row in problems])))
+        parts.append(Code(_first([f"{row.get('id')}: {row.get('what')}" for row in problems])))
     return [Heading("What is missing"), *parts] if parts else []
 
 
@@ -444,22 +455,20 @@ def _provenance(folder: Path, setup: Mapping[str, Any], seed: int) -> list[Part]
     """Command, versions, seeds, and fingerprints."""
     parts: list[Part] = [Heading("How this was made")]
     runs = [run for path in sorted(folder.glob("runs*.jsonl")) for run in read_records(path)]
-    commands = list(dict.fromkeys(run["command"] for run in runs))
+    commands = list(dict.fromkeys(str(run.get("command")) for run in runs))
     if commands:
         parts.append(Code("\n".join(commands)))
-    kinds = list(dict.fromkeys(", ".join(f"{k} {v}" for k, v in run["versions"].items()) for run in runs))
+    kinds = list(
+        dict.fromkeys(", ".join(f"{k} {v}" for k, v in dict(run.get("versions") or {}).items()) for run in runs)
+    )
     parts += [Text(f"Versions: {kind}.") for kind in kinds]
     parts.append(Text(f"Seed of the bootstrap: {seed}. Selectors with chance in them state their seed below."))
     rows = []
     for name, facts in setup["selectors"].items():
         known = facts if isinstance(facts, dict) else {"fingerprint": facts}
         settings = json.dumps(known.get("settings", {}), sort_keys=True) if known.get("settings") else "–"
-        rows.append([name, str(known["fingerprint"])[:40], settings])
+        rows.append([name, str(known.get("fingerprint"))[:40], settings])
     parts.append(Table(["selector", "fingerprint", "settings"], rows, "Selectors"))
     rest = {key: value for key, value in setup.items() if key not in ("selectors", "kind", "needles")}
     parts.append(Code(json.dumps(rest, indent=2, ensure_ascii=False)))
     return parts
-
-
-def _json(path: Path) -> Any:
-    return json.loads(path.read_text("utf-8")) if path.is_file() else None

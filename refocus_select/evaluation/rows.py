@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import csv
-import json
 import re
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
@@ -11,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import InputError, MissingDependencyError
+from ..plain_text import parse_json, shown
 from ..questions import Question
 
 
@@ -34,9 +34,29 @@ def table(files: list[Path]) -> Iterator[Mapping[str, Any]]:
     """Rows of Parquet, JSON Lines, CSV, or JSON (a list of rows, or a column per key)."""
     for path in files:
         try:
-            yield from _rows(path)
-        except (OSError, UnicodeDecodeError, json.JSONDecodeError) as error:
+            for row in _rows(path):
+                if not isinstance(row, Mapping):
+                    raise ValueError(f"{shown(row)} is no row with fields")
+                yield row
+        except InputError:
+            raise
+        except (OSError, ValueError, csv.Error) as error:
             raise InputError(f"{path} cannot be read ({error})") from error
+
+
+def beside(path: Path) -> dict[str, Any]:
+    """The JSON object of a file that belongs to a table.
+
+    Raises:
+        InputError: if it cannot be read.
+    """
+    try:
+        content = parse_json(path.read_bytes())
+    except (OSError, ValueError) as error:
+        raise InputError(f"{path} cannot be read ({error})") from error
+    if not isinstance(content, dict):
+        raise InputError(f"{path} must hold an object, not {shown(content)}")
+    return content
 
 
 def _rows(path: Path) -> Iterator[Mapping[str, Any]]:
@@ -44,12 +64,12 @@ def _rows(path: Path) -> Iterator[Mapping[str, Any]]:
     if kind == ".parquet":
         yield from _parquet(path)
     elif kind == ".jsonl":
-        yield from (json.loads(line) for line in path.read_text("utf-8").splitlines() if line.strip())
+        yield from (parse_json(line) for line in path.read_bytes().split(b"\n") if line.strip())
     elif kind == ".csv":
         with path.open(encoding="utf-8-sig", newline="") as file:
             yield from csv.DictReader(file)
     elif kind == ".json":
-        content = json.loads(path.read_text("utf-8"))
+        content = parse_json(path.read_bytes())
         if isinstance(content, dict) and content and all(isinstance(column, list) for column in content.values()):
             content = [dict(zip(content, row, strict=True)) for row in zip(*content.values(), strict=True)]
         if not isinstance(content, list):

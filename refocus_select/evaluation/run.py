@@ -13,7 +13,7 @@ from ..errors import InputError, RefocusError
 from ..questions import Problem, Question
 from ..selection import Selection
 from .choosers import Chooser
-from .records import read_records, write_json
+from .records import read_json, read_records, write_json
 
 logger = logging.getLogger(__name__)
 
@@ -122,6 +122,31 @@ def _choose(
     ]
 
 
+def read_setup(path: Path) -> dict[str, Any]:
+    """What an evaluation wrote down about itself.
+
+    Raises:
+        InputError: if it is damaged, or of something else.
+    """
+    facts = read_json(path)
+    if not isinstance(facts, dict) or facts.get("kind", "needle") not in list(_SETUPS):
+        raise InputError(f"{path} describes no evaluation; choose another folder")
+    known = _SETUPS[facts.get("kind", "needle")] | {"selectors": dict}
+    wrong = [name for name, types in known.items() if not isinstance(facts.get(name), types)]
+    if not isinstance(facts.get("answerer", {}), dict):
+        wrong.append("answerer")
+    if wrong or not all(isinstance(item, dict | str) for item in facts["selectors"].values()):
+        raise InputError(f"{path} is damaged ({', '.join(wrong) or 'selectors'}); choose another folder")
+    return facts
+
+
+_SETUPS: dict[str, dict[str, Any]] = {
+    "qa": {"benchmark": str},
+    "evidence": {"benchmark": str, "tolerance": int | float, "reach": int | float},
+    "needle": {"needles": dict},
+}
+
+
 def check_setup(path: Path, facts: dict[str, Any]) -> None:
     """Refuse to mix results of different questions, answerers or weights in one folder; more selectors may join.
 
@@ -133,7 +158,7 @@ def check_setup(path: Path, facts: dict[str, Any]) -> None:
         InputError: naming what is different.
     """
     if path.is_file():
-        before = json.loads(path.read_text("utf-8"))
+        before = read_setup(path)
         for part in facts.keys() - {"selectors", "frames"}:
             if before.get(part) != json.loads(json.dumps(facts[part])):
                 raise InputError(f"{path.parent} holds results with another {part}; choose another folder with --out")

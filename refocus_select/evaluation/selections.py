@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import dbm
 import io
-import json
+import math
 import os
 import pickle
 from collections import defaultdict
@@ -20,6 +20,7 @@ from typing import Any
 import numpy as np
 
 from ..errors import InputError
+from ..plain_text import json_text, parse_json
 from ..questions import Question
 from .formats import convert_row
 from .records import read_records, write_text
@@ -80,7 +81,7 @@ def write_selections(path: str | os.PathLike[str], selections: Iterable[StoredSe
         row: dict[str, Any] = {"id": item.id, "selector": item.selector, "num_frames": item.num_frames}
         row["indices"] = None if item.indices is None else list(item.indices)
         row["timestamps"] = list(item.timestamps)
-        rows.append(json.dumps(row, ensure_ascii=False, allow_nan=False) + "\n")
+        rows.append(json_text(row) + "\n")
     return write_text(Path(path), "".join(rows))
 
 
@@ -125,9 +126,12 @@ def write_database(
             entries[key.decode("utf-8")] = np.array(item.indices, dtype=np.int64)
     if not entries:
         raise InputError(f"no entry of {like} is about a question with a selection; is it of another benchmark?")
-    target.parent.mkdir(parents=True, exist_ok=True)
-    with shelve.open(str(target), "n") as database:
-        database.update(entries)
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        with shelve.open(str(target), "n") as database:
+            database.update(entries)
+    except (OSError, *dbm.error) as error:
+        raise InputError(f"cannot write {target}: {error}; make room, or choose another place") from error
     return len(entries)
 
 
@@ -154,7 +158,7 @@ class _Lookup:
     def of_database_key(self, key: bytes, benchmark: str) -> Question | None:
         """A key is JSON: [prompt, row of the benchmark]."""
         try:
-            _, row = json.loads(key)
+            _, row = parse_json(key)
         except (ValueError, TypeError) as error:
             raise InputError(f"the database has a key that is no [prompt, row]: {key[:60]!r}") from error
         question = convert_row(benchmark, row) if isinstance(row, Mapping) else None
@@ -193,7 +197,7 @@ def _from_lines(path: Path, questions: Sequence[Question]) -> Iterator[StoredSel
 
 def _from_list(path: Path, questions: Sequence[Question], order: Sequence[str]) -> Iterator[StoredSelection]:
     try:
-        content = json.loads(path.read_text("utf-8"))
+        content = parse_json(path.read_bytes())
     except (OSError, ValueError) as error:
         raise InputError(f"{path} cannot be read ({error})") from error
     if not isinstance(content, list) or not all(isinstance(row, list) for row in content):
@@ -223,10 +227,14 @@ def _stored(
         numbers = None if indices is None else [int(index) for index in indices]
         seconds = [float(time) for time in times]
         count = int(num_frames) if num_frames is not None else len(seconds if numbers is None else numbers)
-    except (TypeError, ValueError) as error:
+    except (TypeError, ValueError, OverflowError) as error:
         raise InputError(f"{where}: frame numbers must be whole numbers and times numbers ({error})") from error
     if count < 1 or any(n < 0 for n in numbers or ()) or any(not t >= 0 for t in seconds):
         raise InputError(f"{where}: no frame, or a negative one")
+    if any(n >= 2**62 for n in [count, *(numbers or ())]) or math.inf in seconds:
+        raise InputError(f"{where}: a number larger than any video has")
+    if numbers == [] or (numbers is None and not seconds):
+        raise InputError(f"{where}: no frame is given")
     distinct = None if numbers is None else tuple(sorted(set(numbers)))
     return StoredSelection(name, count, distinct, tuple(sorted(set(seconds))), selector)
 
@@ -244,22 +252,25 @@ def _database_entries(path: Path) -> Iterator[tuple[bytes, bytes]]:
         )
     try:
         database: Any = dbm.open(name, "r")  # noqa: SIM115
-    except (*dbm.error, ImportError) as error:
+    except Exception as error:  # every kind of database has errors of its own
         kind = dbm.whichdb(name)
         raise InputError(
             f"{path} is a database of the kind {kind}, which this Python cannot open ({error}); "
             "export it to .jsonl with a Python that can"
         ) from error
     with database:
-        for key in database.keys():  # noqa: SIM118
-            yield bytes(key), bytes(database[key])
+        try:
+            entries = [(bytes(key), bytes(database[key])) for key in database.keys()]  # noqa: SIM118
+        except Exception as error:  # every kind of database has errors of its own
+            raise InputError(f"{path} is damaged ({type(error).__name__}: {error}); export it again") from error
+    yield from entries
 
 
 def _frame_numbers(value: bytes, path: Path) -> list[int]:
     try:
         loaded = _ArrayUnpickler(io.BytesIO(value)).load()
         array = np.asarray(loaded)
-    except (pickle.UnpicklingError, EOFError, ValueError, TypeError, AttributeError, IndexError, KeyError) as error:
+    except Exception as error:  # a pickle that is none can end in any of them
         raise InputError(f"{path} holds something else than frame numbers ({error})") from error
     if array.ndim != 1 or not np.issubdtype(array.dtype, np.integer):
         raise InputError(
@@ -273,7 +284,7 @@ class _ArrayUnpickler(pickle.Unpickler):
 
     def find_class(self, module: str, name: str) -> Any:
         allowed = {
-            "_reconstruct": np.zeros(0).__reduce__()[0],
+            "_reconstruct": _empty,
             "ndarray": np.ndarray,
             "dtype": np.dtype,
             "_frombuffer": _from_buffer,
@@ -282,6 +293,13 @@ class _ArrayUnpickler(pickle.Unpickler):
         if module.split(".")[0] != "numpy" or name not in allowed:
             raise pickle.UnpicklingError(f"{module}.{name} is not allowed in a list of frame numbers")
         return allowed[name]
+
+
+def _empty(kind: Any, shape: Any, dtype: Any) -> np.ndarray:
+    """An array as every pickle of one begins: its content follows, with its size."""
+    if kind is not np.ndarray or shape != (0,):
+        raise pickle.UnpicklingError("not an array as NumPy writes it")
+    return np.ndarray((0,), np.int8)
 
 
 def _from_buffer(buffer: Any, dtype: Any, shape: Any, order: Any) -> np.ndarray:
