@@ -51,6 +51,14 @@ def test_frames_are_the_chosen_ones_at_full_size(selection):
     assert len(selection) == 4
 
 
+def test_metadata_rounds_to_the_nearest_millisecond():
+    times = [k * 1001 / 30000 for k in range(12)]  # 29.97 frames per second: 33.37 ms, 66.73 ms, 100.1 ms, …
+    selection = UniformSelector().select(open_video(ramp(), timestamps=times), "light", num_frames=12)
+    metadata = selection.metadata()
+    assert metadata["frames_indices"] == [0, 33, 67, 100, 133, 167, 200, 234, 267, 300, 334, 367]
+    assert metadata["total_num_frames"] == round(1000 * selection.duration) == 400
+
+
 def test_metadata_gives_every_processor_the_true_times(selection):
     metadata = selection.metadata()
     times = np.array(metadata["frames_indices"]) / metadata["fps"]

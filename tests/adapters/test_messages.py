@@ -15,6 +15,7 @@ import torch
 from PIL import Image
 
 from refocus_select.adapters import multiple_choice, select_messages
+from refocus_select.adapters.handling import Handling
 from refocus_select.adapters.questions import Question, questions_of, split_multiple_choice
 from refocus_select.errors import InputError, VideoOpenError
 from refocus_select.video import open_video
@@ -279,6 +280,41 @@ def test_frames_for_a_model_that_merges_two(merge: str, expected: list[int], cha
     assert kwargs["video_metadata"][0]["frames_indices"] == expected
     by_time = {round(1000 * t): i for i, t in enumerate(TIMES)}
     assert greys(frames_in(messages)[0]) == [by_time[ms] for ms in expected]
+
+
+@pytest.mark.parametrize(
+    ("merge", "expected"),
+    [
+        ("duplicate", [100] * 4 + [333] * 4 + [3333] * 4 + [3367] * 4 + [7000] * 4),
+        ("ignore", [100, 333, 3333, 3367, 7000]),
+        ("pairs", [100, 1000, 2000, 3333]),  # at half, one and one and a half seconds, or the next frame behind
+    ],
+)
+def test_frames_for_a_model_that_merges_four(merge: str, expected: list[int], film: str, selector: NamedFrames) -> None:
+    chat = chat_about(film, "What is in 1, 2, 5, 6 and 10?")
+    messages, kwargs = select_messages(chat, selector, num_frames=5, model="kimi_k25", temporal_merge=merge)
+    assert kwargs["video_metadata"][0]["frames_indices"] == expected
+    by_time = {round(1000 * t): i for i, t in enumerate(TIMES)}
+    assert greys(frames_in(messages)[0]) == [by_time[ms] for ms in expected]
+
+
+def test_groups_of_four_stay_in_order_and_end_with_the_last_frame(film: str, selector: NamedFrames) -> None:
+    chat = chat_about(film, "What is in 3, 9 and 11?")
+    messages, kwargs = select_messages(
+        chat, selector, num_frames=12, model="kimi_k25", temporal_merge="pairs", timestamps="interleave"
+    )
+    groups = [[1000, 2000, 3333, 3367], [6667, 7667, 7667, 7667], [7667] * 4]
+    assert [metadata["frames_indices"] for metadata in kwargs["video_metadata"]] == groups
+    assert [len(frames) for frames in frames_in(messages)] == [4, 4, 4]
+
+
+def test_times_between_milliseconds_are_rounded(selector: NamedFrames) -> None:
+    times = [k * 1001 / 30000 for k in range(12)]  # 29.97 frames per second
+    video = open_video(np.stack([picture(k) for k in range(12)]), timestamps=times)
+    handling = Handling.of("qwen3_vl")
+    (clip,) = handling.clips(selector.select(video, "1, 2, 5, 8", num_frames=4))
+    assert clip.milliseconds == (33, 33, 67, 67, 167, 167, 267, 267)
+    assert clip.metadata["frames_indices"] == list(clip.milliseconds)
 
 
 def test_pairs_at_the_end_of_the_video_repeat_the_last_frame(film: str, selector: NamedFrames) -> None:

@@ -97,6 +97,19 @@ def test_a_constant_reward_leaves_the_weights_as_they_are(tmp_path: Path, kind: 
     assert [row["gradient_norm"] for row in rows_of(tmp_path, "train")] == [0.0] * 3
 
 
+def test_the_entropy_bonus_raises_the_entropy(tmp_path: Path) -> None:
+    """With nothing to win, the bonus is all there is: choices become more even with it, and stay as they are without."""
+    last = {}
+    for bonus in (0.0, 0.5):
+        small_run(
+            tmp_path / str(bonus), f"stages=[{{num_frames: [2], steps: 16, rollouts: 4, entropy_bonus: {bonus}}}]",
+            "optimiser.weight_decay=0", policy=small_policy(2), reference=Blind(), train=World(50, 1),
+            validation=World(30, 2),
+        )  # fmt: skip
+        last[bonus] = np.mean([row["entropy"] for row in rows_of(tmp_path / str(bonus), "train")][-4:])
+    assert last[0.5] > last[0.0] + 0.2
+
+
 def trainer(folder: Path, *words: str, policy: Any = None, reference: Any = None, count: int = 60) -> Trainer:
     """A trainer to look into."""
     worlds = World(count, 1), World(30, 2)
