@@ -62,7 +62,8 @@ test-oldest:
 # Wheels for later Pythons are left out: they would only make the files longer.
 lock:
 	$(PYTHON) -m venv --clear build/lock && build/lock/bin/python $(PIP) uv
-	sed 's/^requires-python = .*/requires-python = ">=3.10,<3.14"/' pyproject.toml > build/lock/pyproject.toml
+	sed 's/^requires-python = .*/requires-python = ">=3.10,<3.14"/' pyproject.toml \
+	    | cat - requirements/lock.toml > build/lock/pyproject.toml
 	cd build/lock && bin/uv lock --quiet
 	cd build/lock && bin/uv export $(EXPORT) --output-file ../../requirements/runtime.txt
 	cd build/lock && bin/uv export $(EXPORT) --extra dev --output-file ../../requirements/dev.txt

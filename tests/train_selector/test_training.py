@@ -98,7 +98,7 @@ def test_a_constant_reward_leaves_the_weights_as_they_are(tmp_path: Path, kind: 
 
 
 def test_the_entropy_bonus_raises_the_entropy(tmp_path: Path) -> None:
-    """With nothing to win, the bonus is all there is: choices become more even with it, and stay as they are without."""
+    """With nothing to win, the bonus is all there is: it makes choices more even than they were."""
     last = {}
     for bonus in (0.0, 0.5):
         small_run(
