@@ -30,6 +30,7 @@ from .table import VideoJob
 logger = logging.getLogger(__name__)
 
 QUESTIONS_AT_ONCE = 64  # fixed: a text's vector depends in its last digits on the texts encoded with it
+_URL = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://")
 SAMPLING = frozenset({"fps", "max_frames", "start", "end", "exact"})
 _choosing = threading.Lock()  # tokenizers are not made for several threads
 
@@ -73,6 +74,7 @@ class BatchSettings:
         backend: decoder.
         frames: folder for the chosen frames; None to write none.
         scores: whether results hold the scores of all candidates.
+        network: whether videos may be fetched from URLs.
     """
 
     num_frames: int = 8
@@ -81,6 +83,7 @@ class BatchSettings:
     backend: str | None = None
     frames: str | None = None
     scores: bool = False
+    network: bool = True
 
     def check(self, selector: FrameSelector | Described) -> None:
         """Find now what would be wrong with every video.
@@ -98,6 +101,16 @@ class BatchSettings:
     def reading(self) -> dict[str, Any]:
         """Arguments of `FrameSelector.encode`: candidates enough for K frames, of short videos too."""
         return {"min_frames": least_candidates(self.num_frames, self.choice), **self.sampling}
+
+    def check_network(self, video: str) -> None:
+        """Refuse a URL where the network may not be used.
+
+        Raises:
+            InputError: naming the URL.
+        """
+        remote = _URL.match(video) and not video.lower().startswith("file://")
+        if remote and not self.network and not os.path.exists(video):
+            raise InputError(f"{video} is a URL, and the network may not be used; download it, and give the path")
 
     def facts(self) -> dict[str, Any]:
         """What decides a result, as plain values."""
@@ -137,6 +150,7 @@ def answer_video(
         OutputError: if frames cannot be written.
     """
     try:
+        settings.check_network(job.video)
         state = state or file_state(job.video)
         with ExitStack() as opened:
             video = decoded or opened.enter_context(open_video(job.video, backend=settings.backend))

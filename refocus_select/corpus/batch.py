@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from .. import __version__
 from ..cache import EncodingCache, find_cache
-from ..errors import InputError
+from ..errors import InputError, SelectorLoadError
 from ..plain_text import parse_json
 from ..weights import DEFAULT_SELECTOR
 from .answer import RESULT_FIELDS, SAMPLING, BatchSettings, no_result
@@ -67,6 +67,7 @@ def select_batch(
     backend: str | None = None,
     selector_arguments: Mapping[str, Any] | None = None,
     progress: bool | None = None,
+    network: bool = True,
     **kwargs: Any,
 ) -> BatchResult:
     """Choose frames for every row of a table.
@@ -96,6 +97,7 @@ def select_batch(
         backend: decoder.
         selector_arguments: for `FrameSelector.from_pretrained`, e.g. {"device": "cuda"}.
         progress: show rate and remaining time (default: only on a terminal).
+        network: False refuses URLs (their rows get an error) and Hub ids.
         **kwargs: `fps`, `max_frames`, `start`, `end`, `exact` (see `FrameSelector.encode`), and choice arguments of the
             selector.
 
@@ -125,12 +127,16 @@ def select_batch(
         backend=backend,
         frames=None if frames is None else str(Path(frames).absolute()),
         scores=scores,
+        network=network,
     )
+    arguments = dict(selector_arguments or {})
+    if not network:
+        arguments |= _without_network(selector, arguments.get("encoder"))
     with Workspace(target, part) as space:
         _check_existing(space, resume, overwrite)
         table = QuestionTable(questions, root=root)
         try:
-            runner = _runner(engine, selector, dict(selector_arguments or {}), workers, find_cache(cache))
+            runner = _runner(engine, selector, arguments, workers, find_cache(cache))
             settings.check(runner.selector)
             facts = {
                 "version": __version__,
@@ -194,6 +200,19 @@ def _shard(shard: tuple[int, int] | None) -> tuple[int, int]:
 
     chosen = Shard(*shard) if shard is not None else Shard.from_environment()
     return chosen.index, chosen.count
+
+
+def _without_network(selector: str | FrameSelector, encoder: Any) -> dict[str, Any]:
+    """Arguments that keep the loading of a selector away from the network.
+
+    Raises:
+        SelectorLoadError: for a Hub id.
+    """
+    for name in (selector, encoder):
+        if isinstance(name, str) and "/" in name and not os.path.exists(name):
+            raise SelectorLoadError(f"{name} is no folder here but a Hub id, and the network may not be used")
+    is_folder = isinstance(selector, str | os.PathLike) and os.path.isdir(selector) and os.sep in os.fspath(selector)
+    return {"local_files_only": True} if is_folder else {}
 
 
 def _check_existing(space: Workspace, resume: bool, overwrite: bool) -> None:

@@ -69,6 +69,7 @@ def _add_batch(commands: Any, common: argparse.ArgumentParser) -> None:
     batch.add_argument("--cache", metavar="DIR", help="keep encodings there (default: REFOCUS_CACHE_DIR if set)")
     batch.add_argument("--engine", choices=("local", "ray"), default="local", help="ray: on the cluster of RAY_ADDRESS")
     batch.add_argument("--shard", metavar="I/N", help="only every N-th video from I on (default: RANK/WORLD_SIZE)")
+    batch.add_argument("--no-network", action="store_true", help="refuse URLs and Hub ids")
     again = batch.add_mutually_exclusive_group()
     again.add_argument("--resume", action="store_true", help="go on with what was begun")
     again.add_argument("--overwrite", action="store_true", help="start again, whatever is there")
@@ -145,6 +146,7 @@ def _batch(arguments: argparse.Namespace) -> int:
         backend=arguments.backend,
         selector_arguments=_selector_arguments(arguments),
         progress=_progress(arguments),
+        network=not arguments.no_network,
         **_sampling(arguments),
     )
     print(summary(result))

@@ -247,6 +247,7 @@ def _decode(selector: Described, settings: BatchSettings, batch: dict[str, Any])
         pictures = b""
         if selector.needs_frames and selector.frame_size is not None and settings.sampling.get("exact", True):
             try:
+                settings.check_network(job.video)
                 with open_video(job.video, backend=settings.backend) as video:
                     sampling = {k: v for k, v in settings.reading().items() if k != "exact"}
                     plan = sample_candidates(video, selector.rule, **sampling)

@@ -12,7 +12,7 @@ import pyarrow.parquet
 import pytest
 
 from refocus_select.corpus import read_results, select_batch
-from refocus_select.errors import InputError, RefocusError
+from refocus_select.errors import InputError, RefocusError, SelectorLoadError
 from refocus_select.questions import iter_questions, read_questions
 from tests.corpus.clips import write_clips
 
@@ -213,3 +213,18 @@ def test_damaged_parts_of_a_run_give_our_errors_only(clip, tmp_path, name):
             select_batch(rows, out, selector="uniform", num_frames=2, progress=False, shard=(0, 2), resume=True)
         except RefocusError:
             continue
+
+
+def test_without_network_urls_and_hub_ids_are_refused(clip, tmp_path, monkeypatch):
+    monkeypatch.setattr("socket.socket.connect", lambda *_: pytest.fail("the network was used"))
+    rows = [{"video": url, "question": "q"} for url in ("http://example.org/v.mp4", "HTTPS://example.org/v", str(clip))]
+    settings = {"num_frames": 2, "progress": False, "network": False}
+    select_batch(rows, tmp_path / "r.jsonl", selector="uniform", **settings)
+    one, two, three = read_results(tmp_path / "r.jsonl")
+    assert "is a URL" in one["error"]
+    assert "is a URL" in two["error"]
+    assert three["error"] is None
+    with pytest.raises(SelectorLoadError, match="Hub id"):
+        select_batch(rows, tmp_path / "s.jsonl", selector="owner/name", **settings)
+    with pytest.raises(SelectorLoadError, match="Hub id"):
+        select_batch(rows, tmp_path / "s.jsonl", selector="topk", selector_arguments={"encoder": "a/b"}, **settings)
