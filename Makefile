@@ -59,6 +59,12 @@ test-oldest:
 	$(VENV)-oldest/bin/uv pip install --quiet --python $(VENV)-oldest --resolution lowest-direct --editable '.[dev]'
 	OMP_NUM_THREADS=1 $(VENV)-oldest/bin/python $(TEST)
 
+# Beside lmms-eval, which needs an older PyAV.
+test-engines:
+	$(PYTHON) -m venv --clear $(VENV)-engines
+	$(VENV)-engines/bin/python $(PIP) --editable . 'lmms-eval>=0.7,<0.8' pytest
+	$(VENV)-engines/bin/python -m pytest tests/engines
+
 # Wheels for later Pythons are left out: they would only make the files longer.
 lock:
 	$(PYTHON) -m venv --clear build/lock && build/lock/bin/python $(PIP) uv
