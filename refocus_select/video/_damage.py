@@ -85,7 +85,13 @@ class Damage:
         self.delay = delay
         self.lead = lead
         self.spans: list[tuple[int, float]] = []
+        self._missing = [(place, self._end(place)) for place in index.lost]
         self._last = 0  # the last known place of an error
+
+    def _end(self, position: int) -> float:
+        """Place of the keyframe at which pictures are whole again."""
+        following = int(self.index.key_positions.searchsorted(position, side="right")) + self.lead()
+        return float(self.index.key_positions[following]) if following < len(self.index.key_positions) else np.inf
 
     def note(self, key: int | None) -> None:
         """An error at the packet or picture with this key."""
@@ -95,19 +101,17 @@ class Damage:
     def note_at(self, position: int) -> None:
         """An error at a place in decoding order."""
         self._last = position
-        following = int(self.index.key_positions.searchsorted(position, side="right")) + self.lead()
-        end = float(self.index.key_positions[following]) if following < len(self.index.key_positions) else np.inf
-        self.spans.append((max(0, position - self.delay), end))
+        self.spans.append((max(0, position - self.delay), self._end(position)))
 
     def touches(self, key: int | None) -> bool:
         """Whether a picture was decoded after an error and before the next keyframe shown no later than it."""
-        if not self.spans:
+        if not self.spans and not self._missing:
             return False
         rank = rank_of(self.index, key)
         if rank is None:
             return True
         position, pts = int(self.index.positions[rank]), int(self.index.pts[rank])
-        for start, end in self.spans:
+        for start, end in (*self.spans, *self._missing):
             if start <= position < end:
                 return True
             if position >= end:  # a leading picture refers to what lies before its keyframe

@@ -16,7 +16,7 @@ from av.video.reformatter import VideoReformatter
 from refocus_select.video._boxes import clean_aperture
 from refocus_select.video._geometry import Orientation, aspect_of, orientation_of
 from refocus_select.video.base import MAX_PIXELS
-from refocus_select.video.container import open_container
+from refocus_select.video.container import demuxed, open_container
 from refocus_select.video.index import FrameIndex
 
 if TYPE_CHECKING:
@@ -42,6 +42,8 @@ class Decoder:
         self.context = self.stream.codec_context
         self.context.thread_type = ThreadType.FRAME if self.threads > 1 else ThreadType.NONE
         self.context.thread_count = self.threads
+        if self.context.name == "vp8":  # only this way it says where the data of a picture ends too early
+            self.context.thread_type, self.context.thread_count = ThreadType.SLICE, max(2, self.threads)
         self.context.flags |= Flags.unaligned  # crops at the left edge are kept to the pixel
         self.context.options = {"max_pixels": str(MAX_PIXELS)}
         self.can_skip = self.context.name in _SKIPPABLE and not _has_temporal_layers(self.context)
@@ -126,9 +128,7 @@ class Decoder:
 
     def demux(self) -> Iterator[Packet]:
         try:
-            for packet in self.container.demux(self.stream):
-                if packet.size:
-                    yield packet
+            yield from demuxed(self.container, self.stream)
         except av.error.FFmpegError:
             return  # the file ends here; what is missing is noticed by whoever wants it
 

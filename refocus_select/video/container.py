@@ -12,7 +12,10 @@ from refocus_select.errors import UnsupportedVideoError, VideoOpenError
 from refocus_select.video.base import MAX_PIXELS
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from av.container import InputContainer
+    from av.packet import Packet
     from av.video.stream import VideoStream
 
 # Demuxers that read one file and nothing else. Left out on purpose: playlists and manifests (hls, dash, concat, sdp,
@@ -54,6 +57,27 @@ def open_container(path: str, name: str) -> tuple[InputContainer, VideoStream]:
     except BaseException:
         container.close()
         raise
+
+
+def demuxed(container: InputContainer, stream: VideoStream, *, end: bool = False) -> Iterator[Packet]:
+    """The packets of a stream from where the container stands; `end` adds the empty one that drains a decoder.
+
+    A picture of an AVI that repeats the one before is an empty packet, too, and is left out.
+
+    Raises:
+        av.error.FFmpegError: the file cannot be read on.
+    """
+    last = None
+    try:
+        for packet in container.demux(stream):
+            if packet.size:
+                yield packet
+            else:
+                last = packet
+    except IndexError:  # PyAV, where a damaged file gains a stream while it is read
+        pass
+    if end and last is not None:
+        yield last
 
 
 def check_regular_file(path: str, name: str) -> os.stat_result:

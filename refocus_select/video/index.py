@@ -10,7 +10,7 @@ from dataclasses import dataclass, field, replace
 from fractions import Fraction
 from functools import cached_property
 from itertools import islice
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, cast
 
 import av
 import numpy as np
@@ -18,13 +18,15 @@ from numpy.typing import NDArray
 
 from refocus_select.errors import VideoDecodeError, VideoOpenError
 from refocus_select.video._complete import is_cut_short
+from refocus_select.video._order import CODECS, HEAD, Numbered, numbered, slots
 from refocus_select.video._table import read_table
 from refocus_select.video._times import join_clocks, repaired
 from refocus_select.video._transport import find_joins
-from refocus_select.video.container import open_container
+from refocus_select.video.container import demuxed, open_container
 
 if TYPE_CHECKING:
     from av.container import InputContainer
+    from av.packet import Packet
     from av.video.stream import VideoStream
 
 DEFAULT_FPS = Fraction(25)  # for streams that carry no times at all; FFmpeg assumes the same
@@ -190,9 +192,7 @@ def _read_packets(container: InputContainer, stream: VideoStream) -> _Packets:
     """Reads every packet once, without decoding."""
     found = _Packets()
     try:
-        for packet in container.demux(stream):
-            if packet.size == 0:  # the end, or a picture of an AVI that repeats the one before
-                continue
+        for packet in demuxed(container, stream):
             found.pts.append(packet.pts)
             found.dts.append(packet.dts)
             found.key.append(packet.is_keyframe)
@@ -233,9 +233,35 @@ def _from_packets(path: str, name: str, container: InputContainer, stream: Video
     index = _sorted_index(name, stream, pts, keys, kept, packets.last_duration, notes)
     if packets.corrupt and kind == "mpegts":
         index = replace(index, joins=find_joins(path, stream.id, packets.corrupt, packets.place, np.flatnonzero(keys)))
+    if stream.codec_context.codec.canonical_name == "h264" and _has_gaps(packets.dts):
+        numbers = numbered("h264", stream.codec_context.extradata, _heads(path, name))
+        index = replace(index, lost=_lost(numbers, None, index.positions))
     if is_counted or not (any(own in kind for own in _OWN_TIMES) or _same_after_seeks(container, stream, pts, keys)):
         return _counted(index)
     return index
+
+
+def _has_gaps(dts: list[int | None]) -> bool:
+    """Whether packets of a constant rate lack some, or are not in order: pictures may refer to missing ones then."""
+    steps = np.diff(np.array([d for d in dts if d is not None], dtype=np.float64))
+    if len(steps) == 0:
+        return False
+    usual = float(np.median(steps))
+    return bool(
+        (steps < 0).any() or ((steps > 1.5 * usual).any() and (np.abs(steps - usual) < 0.1 * usual).mean() > 0.8)
+    )
+
+
+def _heads(path: str, name: str) -> list[bytes]:
+    """The first bytes of every packet."""
+    container, stream = open_container(path, name)
+    with container, suppress(av.error.FFmpegError):
+        return [_head(packet) for packet in demuxed(container, stream)]
+    return []
+
+
+def _head(packet: Packet) -> bytes:
+    return bytes(memoryview(cast(Any, packet))[:HEAD])
 
 
 def _missing_end(path: str, name: str, kind: str, stream: VideoStream, packets: _Packets) -> list[str]:
@@ -389,20 +415,29 @@ def _by_decoding(
     notes: list[str],
 ) -> FrameIndex:
     """For packets that carry no or ambiguous times: decodes once and notes which packet each picture is from."""
-    order, _ = _decoded_order(path, name)
+    order, heads, extradata = _decoded_order(path, name)
     if len(order) == 0:
         raise VideoDecodeError(f"{name}: not one picture can be decoded; the file is damaged")
     if pts is not None:
         return _in_order(name, stream, order, pts, keys, notes)
-    dts = packets.dts
-    known = sorted({d for d in dts if d is not None})
+    numbers = numbered(stream.codec_context.codec.canonical_name, extradata, heads)
+    places = None if numbers is None else slots(numbers.order, order)
     rate = next((r for r in (stream.guessed_rate, stream.average_rate) if r and 0 < r <= 1000), DEFAULT_FPS)
-    if len(known) == len(dts) and len(known) >= len(order) and stream.time_base:
-        ticks = np.array(known[: len(order)], dtype=np.int64)
-        seconds = (ticks - ticks[0]) * float(stream.time_base)
+    ticks = np.unique([d for d in packets.dts if d is not None])
+    if len(ticks) == len(packets.dts) and len(ticks) >= len(order) and stream.time_base:
+        seconds = (ticks[: len(order)] - ticks[0]) * float(stream.time_base)
+        if places is not None and places[-1] > round(seconds[-1] / (_usual_step(seconds) or 1)):
+            seconds = places * _usual_step(seconds)
     else:
-        seconds = np.arange(len(order)) / float(rate)
+        seconds = (np.arange(len(order)) if places is None else places) / float(rate)
         notes.append(f"{name}: the stream carries no times; {float(rate):g} frames per second are assumed")
+    lost = _lost(numbers, places, order)
+    if places is not None and places[-1] > len(order) - 1 and seconds[-1] > (len(order) - 0.5) * _usual_step(seconds):
+        first = int(np.argmax(np.diff(places) > 1)) + 1
+        notes.append(
+            f"{name}: {int(places[-1]) - len(order) + 1} pictures are missing, the first before frame {first}; times "
+            "leave room for them"
+        )
     duration = float(seconds[-1]) + (_usual_step(seconds) or float(1 / rate))
     key_positions = np.flatnonzero(keys)
     return FrameIndex(
@@ -415,33 +450,44 @@ def _by_decoding(
         duration=duration,
         average_fps=_rate(stream, len(order), duration),
         counted=True,
+        lost=lost,
         notes=tuple(notes),
     )
 
 
-def _decoded_order(path: str, name: str) -> tuple[NDArray[np.int64], list[int]]:
-    """Places of the packets of all pictures, in the order in which the decoder shows them."""
+def _decoded_order(path: str, name: str) -> tuple[NDArray[np.int64], list[bytes], bytes | None]:
+    """Places of the packets of all pictures, in the order in which the decoder shows them; first bytes of packets."""
     shown: dict[int, None] = {}  # an ordered set
+    heads: list[bytes] = []
     # Not the caller's container, which stands at its end. The caller's stream stays valid for what is read below.
     container, again = open_container(path, name)
     with container:
         context = again.codec_context
         context.thread_type = av.codec.context.ThreadType.AUTO
         context.thread_count = 0
-        position = 0
-        with suppress(av.error.FFmpegError):
-            for packet in container.demux(again):
-                if packet.size:
-                    packet.pts = packet.dts = position
-                    position += 1
-                elif packet.pts is not None or packet.dts is not None:
-                    continue
-                try:
-                    pictures = context.decode(packet if packet.size else None)
-                except (av.error.FFmpegError, EOFError):
-                    continue
-                shown.update((picture.pts, None) for picture in pictures if picture.pts is not None)
-    return np.array(list(shown), dtype=np.int64), []
+        extradata = context.extradata
+        is_numbered = context.codec.canonical_name in CODECS
+        for packet in demuxed(container, again, end=True):
+            if packet.size:
+                packet.pts = packet.dts = len(heads)
+                heads.append(_head(packet) if is_numbered else b"")
+            try:
+                pictures = context.decode(packet if packet.size else None)
+            except (av.error.FFmpegError, EOFError):
+                continue
+            shown.update((picture.pts, None) for picture in pictures if picture.pts is not None)
+    return np.array(list(shown), dtype=np.int64), heads, extradata
+
+
+def _lost(numbers: Numbered | None, places: NDArray[np.int64] | None, order: NDArray[np.int64]) -> tuple[int, ...]:
+    """Places in decoding order from which on pictures may refer to some that are missing."""
+    lost = set(numbers.lost if numbers is not None else ())
+    if numbers is not None and places is not None and not numbers.lost:
+        for gap in np.flatnonzero(np.diff(places) > 1).tolist():
+            before = order[: gap + 1]
+            references = before[numbers.references[before]]
+            lost.add(int(references.max()) + 1 if len(references) else 0)
+    return tuple(sorted(lost))
 
 
 def _usual_step(seconds: NDArray[np.float64]) -> float:

@@ -55,8 +55,10 @@ KINDS: dict[str, dict[str, Any]] = {
     "h264.mkv": _kind(options=_options(g=20, bf=3)),
     "h264.ts": _kind(options=_options(g=20, bf=3)),
     "h264.avi": _kind(options=_options(g=20, bf=3)),
+    "gop12.avi": _kind(codec="mpeg4", options=_options(g=12, bf=0, b="2M")),
     "h264.flv": _kind(options=_options(g=20, bf=3)),
     "raw.h264": _kind(options=_options(g=20, bf=3)),
+    "raw_step1.h264": _kind(options={"g": "20", "bf": "0", "x264-params": "scenecut=0"}),
     "raw.hevc": _kind(codec="libx265", options={"x265-params": f"keyint=20:{_X265}"}),
     # other codecs
     "hevc.mp4": _kind(codec="libx265", options={"x265-params": f"keyint=20:{_X265}"}),
@@ -75,6 +77,7 @@ KINDS: dict[str, dict[str, Any]] = {
     "av1.webm": _kind(codec="libsvtav1", options={"g": "20", "preset": "8", "crf": "20", "svtav1-params": "lp=1"}),
     "mpeg1.mpg": _kind(codec="mpeg1video", options=_options(g=12, bf=2, b="2M")),
     "mpeg2.mpg": _kind(codec="mpeg2video", options=_options(g=12, bf=2, b="2M"), container="mpeg"),
+    "dvd.vob": _kind(codec="mpeg2video", options=_options(g=12, bf=2, b="2M"), container="vob"),
     "mpeg2.ts": _kind(codec="mpeg2video", options=_options(g=12, bf=2, b="2M")),
     "mpeg2_interlaced.mkv": _kind(
         codec="mpeg2video", options={"g": "12", "bf": "2", "flags": "+ildct+ilme", "b": "2M"}
