@@ -60,7 +60,7 @@ def test_pixels_and_times(clip: Clip, name: str) -> None:
             assert video.metadata.start_time == pytest.approx(times[0], abs=1e-6)
         assert video.timestamps[0] == 0
         assert (np.diff(video.timestamps) > 0).all()
-        assert video.warnings == () or name.startswith("raw.")
+        assert video.warnings == () or name.startswith("raw")
 
 
 def test_metadata(clip: Clip) -> None:
