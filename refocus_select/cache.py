@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from .errors import EncodingError, InputError
+from .files import remove_leftovers
 from .plain_text import parse_json
 
 if TYPE_CHECKING:
@@ -28,9 +29,9 @@ logger = logging.getLogger(__name__)
 
 FOLDER_VARIABLE, SIZE_VARIABLE = "REFOCUS_CACHE_DIR", "REFOCUS_CACHE_SIZE"
 DEFAULT_BYTES = 10 * 10**9
-_ABANDONED = 3600.0  # seconds after which an unfinished file is taken to be of a process that died
+_ABANDONED = 24 * 3600.0  # seconds after which an unfinished file of safetensors is taken to be of a dead process
 _ENTRY = re.compile(r"[0-9a-f]{40}\.safetensors")
-_UNFINISHED = re.compile(r"\.[0-9a-f]{40}\.safetensors\..+|\.tmp\w{6}")  # ours, and those of safetensors itself
+_UNFINISHED = re.compile(r"\.tmp\w{6}|\.[0-9a-f]{40}\.safetensors\..+")  # those of safetensors, and of version 0.1
 _UNITS = {"": 1, "b": 1, "kb": 10**3, "mb": 10**6, "gb": 10**9, "tb": 10**12}
 
 
@@ -125,6 +126,7 @@ class EncodingCache:
             How many entries were removed.
         """
         limit = self.max_bytes if max_bytes is None else max_bytes
+        remove_leftovers(self.folder)
         files = []
         for path, size, used in self._files():
             if _ENTRY.fullmatch(path.name):

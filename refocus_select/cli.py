@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from . import __version__
+from .cli_options import add_exact
 from .corpus.cli import add_batch
 from .dependencies import check_dependencies
 from .errors import InputError, MissingDependencyError, RefocusError, SelectorLoadError, VideoError
@@ -120,7 +121,7 @@ def _parser() -> argparse.ArgumentParser:
     select.add_argument("--end", type=_seconds, metavar="TIME", help="look up to here")
     select.add_argument("--fps", type=float, help="candidate frames per second at most")
     select.add_argument("--max-frames", type=int, metavar="F", help="candidate frames in all at most")
-    select.add_argument("--snap", action="store_true", help="let candidates move to near keyframes: faster, true times")
+    add_exact(select)
     select.add_argument("--workers", type=int, metavar="W", help="decoder threads (default: one per core)")
     select.set_defaults(run=_select)
 
@@ -175,7 +176,7 @@ def _select(arguments: argparse.Namespace) -> int:
         end=arguments.end,
         fps=arguments.fps,
         max_frames=arguments.max_frames,
-        exact=not arguments.snap,
+        exact=arguments.exact is not False,
         workers=arguments.workers,
         backend=arguments.backend,
     )

@@ -6,7 +6,6 @@ import hashlib
 import json
 import math
 import os
-import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -15,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from .errors import EncodingError
+from .files import replacing
 from .plain_text import parse_json, shown
 
 if TYPE_CHECKING:
@@ -85,15 +85,8 @@ class VideoEncoding:
         body["timestamps"] = torch.from_numpy(np.ascontiguousarray(self.timestamps, dtype=np.float64))
         header["checksum"] = _checksum(header, body)
         try:
-            target.parent.mkdir(parents=True, exist_ok=True)
-            handle, temporary = tempfile.mkstemp(prefix=f".{target.name}.", dir=target.parent)
-            os.close(handle)
-            try:
+            with replacing(target) as temporary:
                 save_file(body, temporary, metadata=header)
-                os.replace(temporary, target)
-            except BaseException:
-                Path(temporary).unlink(missing_ok=True)
-                raise
         except OSError as error:
             raise EncodingError(f"cannot write the encoding to {target}: {error.strerror or error}") from error
         return target

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 import os
-import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
@@ -15,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from .errors import EncodingError, InputError, VideoOpenError
+from .files import remove_leftovers, replacing, write_json
 from .plain_text import json_text, parse_json
 
 if TYPE_CHECKING:
@@ -270,13 +270,12 @@ class Selection:
         images = dict(zip(names, self.images, strict=True))  # two chosen frames may have one substitute
         record = {**self.to_dict(), "files": names}
         try:
-            target.mkdir(parents=True, exist_ok=True)
+            remove_leftovers(target)
             stale = _files_of_earlier_save(target / "selection.json") - set(names)
             for name, image in images.items():
-                with _replacing(target / name) as temporary:
+                with replacing(target / name) as temporary:
                     image.save(temporary, quality=95) if format == "jpg" else image.save(temporary)
-            with _replacing(target / "selection.json") as temporary:
-                temporary.write_text(json_text(record, indent=2), "utf-8")
+            write_json(target / "selection.json", record)
             for name in stale:
                 (target / name).unlink(missing_ok=True)
         except OSError as error:
@@ -333,8 +332,7 @@ class Selection:
         if target.suffix.lower() not in (".png", ".jpg", ".jpeg", ".pdf", ".svg"):
             raise InputError(f"{target}: the name must end in .png, .jpg, .pdf or .svg")
         try:
-            target.parent.mkdir(parents=True, exist_ok=True)
-            with _replacing(target) as temporary:
+            with replacing(target) as temporary:
                 write(temporary)
         except OSError as error:
             raise InputError(f"cannot write {target}: {error.strerror or error}") from error
@@ -351,28 +349,6 @@ def _told(substitutes: tuple[Substitute, ...], count: int) -> str:
     ]
     more = f", and {len(substitutes) - 5} more" if len(substitutes) > 5 else ""
     return f"{len(substitutes)} of {count} chosen frames are damaged and shown by others: {', '.join(shown)}{more}"
-
-
-class _replacing:
-    """A temporary name beside the target, renamed onto it if the block ends well."""
-
-    def __init__(self, target: Path) -> None:
-        self._target = target
-
-    def __enter__(self) -> Path:
-        handle, name = tempfile.mkstemp(prefix=".refocus-", suffix=self._target.suffix, dir=self._target.parent)
-        os.close(handle)
-        self._temporary = Path(name)
-        return self._temporary
-
-    def __exit__(self, kind: object, *_: object) -> None:
-        if kind is not None:
-            self._temporary.unlink(missing_ok=True)
-            return
-        umask = os.umask(0)
-        os.umask(umask)
-        self._temporary.chmod(0o666 & ~umask)  # mkstemp makes private files; these are ordinary outputs
-        os.replace(self._temporary, self._target)
 
 
 def _files_of_earlier_save(record: Path) -> set[str]:

@@ -5,9 +5,11 @@ from __future__ import annotations
 import json
 import os
 import signal
+import stat
 import subprocess
 import sys
 import time
+import traceback
 from pathlib import Path
 
 import numpy as np
@@ -19,9 +21,11 @@ from refocus_select import VideoEncoding, open_video
 from refocus_select.cache import EncodingCache, default_folder, find_cache, parse_size
 from refocus_select.cli import main
 from refocus_select.errors import InputError
+from refocus_select.files import replacing
 from refocus_select.selectors import UniformSelector
 from refocus_select.video import VideoMetadata
 from tests.brightness import BrightnessSelector, ramp
+from tests.leftovers import name_of_a_dead_process
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -42,7 +46,7 @@ def video(count=12, fps=4.0):
 
 
 def stored(folder):
-    return sorted(folder.glob("*.safetensors"))
+    return sorted(path for path in folder.glob("*.safetensors") if not path.name.startswith("."))
 
 
 def key(number):
@@ -276,13 +280,63 @@ def test_foreign_files_are_left_alone(tmp_path):
 
 def test_what_a_dead_process_left_is_removed_but_not_what_is_being_written(tmp_path):
     cache = EncodingCache(tmp_path)
-    old, young = (tmp_path / f".{key(n)}.safetensors.abc" for n in (1, 2))
-    for path in (old, young):
-        path.write_bytes(b"half")
-    os.utime(old, (time.time() - 7200,) * 2)
-    cache.put(key(3), encoding(3))
-    assert not old.exists()
-    assert young.exists()
+    dead, old, young = name_of_a_dead_process(tmp_path), ".tmpAbc123", ".tmpDef456"  # the latter are of safetensors
+    for name in (dead, old, young):
+        (tmp_path / name).write_bytes(b"half")
+    os.utime(tmp_path / old, (time.time() - 100_000,) * 2)
+    with replacing(tmp_path / "entry") as own:
+        cache.put(key(3), encoding(3))
+        assert sorted(path.name for path in tmp_path.iterdir()) == sorted([own.name, young, f"{key(3)}.safetensors"])
+
+
+@pytest.mark.skipif(not hasattr(os, "fork") or os.geteuid() != 0, reason="only root can become another user")
+def test_two_users_share_a_folder(tmp_path, caplog):
+    """The second reads and writes what the first may, and never removes what it may not read."""
+    for folder in (tmp_path, *tmp_path.parents[: len(tmp_path.parents) - 2]):
+        folder.chmod(folder.stat().st_mode | 0o055)
+    tmp_path.chmod(0o1777)
+    before = os.umask(0o022)
+    try:
+        EncodingCache(tmp_path).put(key(1), encoding(1))
+        EncodingCache(tmp_path).put(key(2), encoding(2))
+    finally:
+        os.umask(before)
+    private = tmp_path / f"{key(2)}.safetensors"
+    assert stat.S_IMODE((tmp_path / f"{key(1)}.safetensors").stat().st_mode) == 0o644
+    private.chmod(0o600)
+
+    def as_second_user():
+        cache = EncodingCache(tmp_path)
+        assert cache.get(key(1)).video_fingerprint == "film-1"
+        assert cache.get(key(2)) is None
+        assert private.exists()
+        cache.put(key(2), encoding(2))  # in a folder as /tmp, the first user's file cannot be replaced either
+        cache.put(key(3), encoding(3))
+        assert cache.get(key(3)).video_fingerprint == "film-3"
+
+    assert in_child_of_user(65_534, as_second_user) == 0
+    assert EncodingCache(tmp_path).get(key(2)).video_fingerprint == "film-2"
+    assert EncodingCache(tmp_path).get(key(3)).video_fingerprint == "film-3"
+    assert (tmp_path / f"{key(3)}.safetensors").stat().st_uid == 65_534
+    assert not list(tmp_path.glob(".refocus-*"))
+
+
+def in_child_of_user(user, work):
+    """Exit status of a child process that does the work as another user."""
+    child = os.fork()
+    if child == 0:
+        status = 1
+        try:
+            os.setgroups([])
+            os.setgid(user)
+            os.setuid(user)
+            work()
+            status = 0
+        except BaseException:
+            traceback.print_exc()
+        finally:
+            os._exit(status)
+    return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
 
 
 # -- several processes ----------------------------------------------------------------------------

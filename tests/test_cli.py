@@ -8,7 +8,7 @@ import sys
 
 import pytest
 
-from refocus_select import cli
+from refocus_select import FrameSelector, cli
 from tests.brightness import ramp
 from tests.test_selection import write_mp4
 
@@ -112,3 +112,19 @@ def test_a_reader_that_goes_away_is_no_error(film):
     done = subprocess.run(["sh", "-c", f"{command} | head -n 1"], capture_output=True, text=True)
     assert done.stdout.startswith("q0")
     assert "Traceback" not in done.stderr
+
+
+def test_the_option_that_was_renamed_is_named(capsys):
+    for command in (["select", "a.mp4", "what?"], ["batch", "q.jsonl", "--out", "r.jsonl"]):
+        with pytest.raises(SystemExit, match="2"):
+            cli.main([*command, "--snap"])
+        assert "--snap is called --no-exact now" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(("option", "exact"), [([], True), (["--exact"], True), (["--no-exact"], False)])
+def test_exact_reaches_the_selector(monkeypatch, film, option, exact):
+    given = []
+    encode = FrameSelector.encode
+    monkeypatch.setattr(FrameSelector, "encode", lambda *a, **kw: given.append(kw["exact"]) or encode(*a, **kw))
+    assert cli.main(["select", str(film), "what?", "--selector", "uniform", *option]) == 0
+    assert given == [exact]

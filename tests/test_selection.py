@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import stat
 from pathlib import Path
 
 import av
@@ -114,7 +115,17 @@ def test_pictures_are_written_whole(selection, tmp_path, num_frames):
     columns = int(np.ceil(np.sqrt(num_frames)))
     assert Image.open(sheet).size[0] == columns * 44 + 4
     assert sorted(p.name for p in tmp_path.iterdir()) == ["plot.png", "sheet.png"]  # no temporary files left
-    assert os.stat(plot).st_mode & 0o400
+
+
+def test_files_have_the_permissions_of_ordinary_ones(selection, tmp_path):
+    before = os.umask(0o027)
+    try:
+        written = [selection.plot(tmp_path / "plot.png"), selection.contact_sheet(tmp_path / "sheet.jpg")]
+        written += sorted(selection.save(tmp_path / "frames").iterdir())
+    finally:
+        os.umask(before)
+    assert len(written) == 2 + len(selection) + 1
+    assert {stat.S_IMODE(path.stat().st_mode) for path in written} == {0o640}
 
 
 def test_plot_draws_the_chosen_frames_and_survives_flat_scores(tmp_path):

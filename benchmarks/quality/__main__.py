@@ -29,9 +29,9 @@ import torch
 from refocus_select import FrameSelector
 from refocus_select.evaluation.needle import load_needles, run_needles
 from refocus_select.evaluation.needle_trials import draw_heat_maps, recall_grid, summarise
+from refocus_select.files import write_text
 from refocus_select.reference.reader import ReaderReference
 from refocus_select.selectors.vector_policy import VectorPolicySelector
-from refocus_select.train_selector.checkpoints import write_text
 from refocus_select.train_selector.storyboards import Bank, Storyboards
 
 from . import film as real

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from refocus_select.train_selector.checkpoints import write_text
+from refocus_select.files import write_text
 
 from .storyboards import UNSEEN, WORLDS
 

@@ -21,11 +21,11 @@ import numpy as np
 import torch
 
 from refocus_select import FrameSelector
+from refocus_select.files import write_text
 from refocus_select.models.mini import MiniEncoder
 from refocus_select.reference.reader import ReaderReference
 from refocus_select.selectors.vector_policy import VectorPolicySelector
 from refocus_select.train_selector import TrainConfig, train_selector
-from refocus_select.train_selector.checkpoints import write_text
 from refocus_select.train_selector.logbook import read_log
 from refocus_select.train_selector.storyboards import Bank, Storyboards
 from refocus_select.weights import resolve

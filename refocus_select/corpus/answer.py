@@ -7,7 +7,6 @@ import logging
 import math
 import os
 import re
-import tempfile
 import threading
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
@@ -25,6 +24,7 @@ from ..selectors import FrameSelector
 from ..selectors.algorithms.contract import check_num_frames
 from ..selectors.base import least_candidates
 from ..video import CandidateRule, Video, open_video
+from .output import OutputError, cannot_write, write_output
 from .table import VideoJob
 
 logger = logging.getLogger(__name__)
@@ -33,10 +33,6 @@ QUESTIONS_AT_ONCE = 64  # fixed: a text's vector depends in its last digits on t
 _URL = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://")
 SAMPLING = frozenset({"fps", "max_frames", "start", "end", "exact"})
 _choosing = threading.Lock()  # tokenizers are not made for several threads
-
-
-class OutputError(InputError):
-    """Results cannot be written: the run stops, what is finished stays."""
 
 
 @dataclass(frozen=True)
@@ -274,7 +270,7 @@ def _write_frames(video: Video, encoding: VideoEncoding, results: Sequence[dict[
         target.mkdir(parents=True, exist_ok=True)
         missing = sorted(index for index, name in names.items() if not (target / name).exists())
     except OSError as error:
-        raise OutputError(_cannot_write(target, error)) from error
+        raise cannot_write(target, error) from error
     if not missing:
         return
     for piece in video.iter_frames(np.array(missing), chunk=4, workers=1):
@@ -287,34 +283,4 @@ def _write_frames(video: Video, encoding: VideoEncoding, results: Sequence[dict[
 def _write_picture(path: Path, picture: np.ndarray) -> None:
     from PIL import Image
 
-    try:
-        handle, temporary = tempfile.mkstemp(prefix=".refocus-", suffix=".jpg", dir=path.parent)
-        try:
-            with os.fdopen(handle, "wb") as file:
-                Image.fromarray(picture).save(file, format="JPEG", quality=95)
-            make_ordinary(temporary)
-            os.replace(temporary, path)
-        except BaseException:
-            Path(temporary).unlink(missing_ok=True)
-            raise
-    except OSError as error:
-        raise OutputError(_cannot_write(path, error)) from error
-
-
-def make_ordinary(path: str | os.PathLike[str]) -> None:
-    """Give a temporary file, which only its owner may read, the permissions of an ordinary one."""
-    umask = os.umask(0)
-    os.umask(umask)
-    os.chmod(path, 0o666 & ~umask)
-
-
-def _cannot_write(path: Path, error: OSError) -> str:
-    return (
-        f"cannot write {path}: {error.strerror or error}; what is finished is kept: make room or change the folder's "
-        "permissions, and go on with --resume"
-    )
-
-
-def cannot_write(path: Path, error: OSError) -> OutputError:
-    """The error that stops a run."""
-    return OutputError(_cannot_write(path, error))
+    write_output(path, lambda file: Image.fromarray(picture).save(file, format="JPEG", quality=95), sync=False)

@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
+from ..cli_options import add_exact
 from ..errors import InputError
 from ..plain_text import json_text
 from ..weights import DEFAULT_SELECTOR
@@ -37,7 +38,7 @@ def add_batch(commands: Any) -> None:
     common.add_argument("--device", help="where the selector runs, e.g. cuda (default: chosen by the selector)")
     common.add_argument("--fps", type=float, help="candidate frames per second at most")
     common.add_argument("--max-frames", type=int, metavar="F", help="candidate frames in all at most")
-    common.add_argument("--snap", action="store_true", help="let candidates move to near keyframes: faster, true times")
+    add_exact(common)
     common.add_argument("--backend", choices=("pyav", "torchcodec", "decord"), help="decoder")
     common.add_argument("--workers", type=int, metavar="W", help="videos at a time (default: one per core and one)")
     common.add_argument("--quiet", action="store_true", help="no progress")
@@ -229,7 +230,7 @@ def _selector_arguments(arguments: argparse.Namespace) -> dict[str, Any]:
 
 
 def _sampling(arguments: argparse.Namespace) -> dict[str, Any]:
-    given = {"fps": arguments.fps, "max_frames": arguments.max_frames, "exact": False if arguments.snap else None}
+    given = {"fps": arguments.fps, "max_frames": arguments.max_frames, "exact": arguments.exact}
     return {name: value for name, value in given.items() if value is not None}
 
 

@@ -14,8 +14,9 @@ from typing import Any
 from filelock import FileLock, Timeout
 
 from ..errors import EncodingError, InputError, MissingDependencyError
+from ..files import remove_leftovers
 from ..plain_text import is_utf8, parse_json, shown
-from .parts import write_atomically
+from .output import write_output
 
 _FORMAT, _VERSION = "refocus-select/index", 1
 
@@ -54,6 +55,8 @@ class held:
         try:
             self._folder.mkdir(parents=True, exist_ok=True)
             self._lock.acquire(timeout=0)
+            remove_leftovers(self._folder)
+            remove_leftovers(self._folder / "encodings")
         except Timeout:
             raise InputError(f"another process builds {self._folder}; wait for it") from None
         except OSError as error:
@@ -96,7 +99,7 @@ def check_facts(folder: Path, facts: dict[str, Any]) -> None:
         if any(item.name != ".lock" for item in folder.iterdir()):
             raise InputError(f"{folder} holds other files; choose an empty folder, or a new one")
         text = json.dumps({"format": _FORMAT, "version": _VERSION, **facts}, indent=2) + "\n"
-        write_atomically(path, lambda file: file.write(text.encode()))
+        write_output(path, lambda file: file.write(text.encode()))
         return
     before = read_facts(folder)
     different = [name for name in ("fingerprint", "sampling") if before[name] != json.loads(json.dumps(facts[name]))]
@@ -160,7 +163,7 @@ def write_table(folder: Path, entries: Mapping[str, Entry]) -> None:
         columns = columns.set(0, pyarrow.field("video", pyarrow.binary()))
         rows = [{**row, "video": os.fsencode(row["video"])} for row in rows]
     table = pyarrow.Table.from_pylist(rows, columns)
-    write_atomically(folder / "videos.parquet", lambda file: parquet.write_table(table, file, compression="zstd"))
+    write_output(folder / "videos.parquet", lambda file: parquet.write_table(table, file, compression="zstd"))
 
 
 def sha256_of(path: Path) -> str:

@@ -10,8 +10,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
-import tempfile
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -20,8 +19,10 @@ import numpy as np
 from filelock import FileLock, Timeout
 
 from ..errors import InputError
+from ..files import remove_leftovers
 from ..plain_text import json_text, parse_json, shown
-from .answer import cannot_write, make_ordinary
+from .output import cannot_write, write_output
+from .results import write_rows
 
 _OPEN_FILES = 32  # parts open at once while merging
 
@@ -51,6 +52,8 @@ class Workspace:
         """
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
+            remove_leftovers(self.folder)
+            remove_leftovers(self.folder.parent)
             self._lock.acquire(timeout=0)
         except Timeout:
             raise self._taken() from None
@@ -104,7 +107,7 @@ class Workspace:
         if path.exists():
             check_facts(path, facts, self.target)
         else:
-            write_atomically(path, lambda file: file.write(_as_json(facts)))
+            write_output(path, lambda file: file.write(_as_json(facts)))
 
     def finished(self, facts: dict[str, Any]) -> bool:
         """Whether the file is there and holds the results of this job.
@@ -121,12 +124,10 @@ class Workspace:
 
     def finish(self, rows: Iterator[dict[str, Any]], facts: dict[str, Any], summary: dict[str, Any]) -> None:
         """Merge into the target, and remove the parts."""
-        from .results import write_rows
-
         with FileLock(self.folder / "merge.lock"):
             if not self.target.exists():
-                write_atomically(self.record, lambda file: file.write(_as_json({**facts, "result": summary})))
-                write_atomically(self.target, lambda file: write_rows(rows, file, self.target))
+                write_output(self.record, lambda file: file.write(_as_json({**facts, "result": summary})))
+                write_output(self.target, lambda file: write_rows(rows, file, self.target))
         self.clean()
 
     def clean(self) -> None:
@@ -255,29 +256,6 @@ def check_facts(path: Path, facts: dict[str, Any], target: Path) -> None:
             f"{target} was begun with other {', '.join(different)}; use the same as then, choose another --out, or "
             "start again with --overwrite"
         )
-
-
-def write_atomically(path: Path, write: Callable[[BinaryIO], object]) -> None:
-    """Write a file under a temporary name, put it on the disk, and move it into place.
-
-    Raises:
-        OutputError: if it cannot be written.
-    """
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        handle, temporary = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
-        try:
-            with os.fdopen(handle, "wb") as file:
-                write(file)
-                file.flush()
-                os.fsync(file.fileno())
-            make_ordinary(temporary)
-            os.replace(temporary, path)
-        except BaseException:
-            Path(temporary).unlink(missing_ok=True)
-            raise
-    except OSError as error:
-        raise cannot_write(path, error) from error
 
 
 def _as_json(content: Any) -> bytes:

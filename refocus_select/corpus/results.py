@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, BinaryIO
 from ..errors import InputError, MissingDependencyError
 from ..plain_text import json_text, parse_json, printable, shown
 from ..questions import Question
+from .output import write_output
 
 if TYPE_CHECKING:
     import datasets
@@ -144,8 +145,6 @@ def convert_results(
         questions = [_question(row) for row in read_results(path) if row["error"] is None]
         return write_database(goal, stored_selections(path), like=like, questions=questions, benchmark=benchmark)
     if goal.suffix.lower() in SUFFIXES:
-        from .parts import write_atomically
-
         check_target(goal)
         count = 0
 
@@ -155,7 +154,7 @@ def convert_results(
                 count += 1
                 yield row
 
-        write_atomically(goal, lambda file: write_rows(counted(), file, goal))
+        write_output(goal, lambda file: write_rows(counted(), file, goal))
         return count
     if goal.suffix:
         raise InputError(f"{goal}: results become .jsonl, .parquet, a folder, or with --like a database")

@@ -17,7 +17,7 @@ import numpy as np
 from ..encoding import VideoEncoding
 from ..errors import InputError, MissingDependencyError
 from .index_files import Entry
-from .parts import write_atomically
+from .output import write_output
 
 logger = logging.getLogger(__name__)
 
@@ -169,8 +169,8 @@ class FaissSearch(Search):
 
     def _save(self) -> None:
         content = self._faiss.serialize_index(self._index)
-        write_atomically(self._digest_path, lambda file: file.write(self._identity(content).encode()))
-        write_atomically(self._path, lambda file: file.write(content.tobytes()))
+        write_output(self._digest_path, lambda file: file.write(self._identity(content).encode()))
+        write_output(self._path, lambda file: file.write(content.tobytes()))
 
     def _read(self) -> None:
         self._index = self._stored if self._stored is not None else self._trained()

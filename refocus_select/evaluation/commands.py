@@ -172,6 +172,7 @@ def _evaluate(
     work: Callable[[Any, Any], Iterable[Any]],
 ) -> int:
     """Run a shard, keep every result, and write the report when all shards are through."""
+    from ..files import remove_leftovers
     from .records import RecordWriter, write_json, writing
     from .report import build_report
     from .run import check_setup, read_parts
@@ -190,6 +191,7 @@ def _evaluate(
             for chooser in choosers
         },
     }
+    remove_leftovers(folder)
     check_setup(folder / "setup.json", facts)
     _record_run(shard.file(folder, "runs"))
     finished = shard.file(folder, "finished").with_suffix(".json")

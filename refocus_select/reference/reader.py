@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from ..errors import InputError, SelectorLoadError
+from ..files import write_bytes
 from ..models.mini import MiniEncoder
 from ..parsing import MAX_ENTITIES, option_number, option_parts, parse_question
 from ..questions import Question
@@ -101,9 +102,7 @@ class ReaderReference(ReferenceModel):
         }
         weights = save({name: tensor.cpu().contiguous() for name, tensor in self.net.state_dict().items()})
         for name, content in ((_WEIGHTS, weights), (_CONFIG, (json.dumps(config, indent=2) + "\n").encode())):
-            temporary = folder / f".{name}.tmp"
-            temporary.write_bytes(content)
-            os.replace(temporary, folder / name)
+            write_bytes(folder / name, content)
 
     @torch.inference_mode()
     def option_logits(self, requests: Sequence[Request]) -> list[Tensor]:

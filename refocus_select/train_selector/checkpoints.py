@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import json
-import os
 import shutil
-import tempfile
 from pathlib import Path
 from typing import Any
 
@@ -14,32 +12,18 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from ..errors import InputError
+from ..files import remove_leftovers, replacing_folder
 
 WEIGHTS, OPTIMISER, STATE = "model.safetensors", "optimiser.safetensors", "state.json"
 
 
 def save_checkpoint(folder: Path, model: nn.Module, optimiser: torch.optim.Optimizer, state: dict[str, Any]) -> Path:
     """Write the checkpoint of `state["step"]` under a temporary name and move it into place."""
-    folder.mkdir(parents=True, exist_ok=True)
-    scratch = Path(tempfile.mkdtemp(prefix=".writing-", dir=folder))
-    try:
+    target = at_step(folder, state["step"])
+    with replacing_folder(target) as scratch:
         save_file({n: t.detach().cpu().contiguous() for n, t in model.state_dict().items()}, scratch / WEIGHTS)
         save_file(_flat(optimiser), scratch / OPTIMISER)
         (scratch / STATE).write_text(json.dumps(state, indent=1), encoding="utf-8")
-        for path in scratch.iterdir():
-            with path.open("rb+") as file:
-                os.fsync(file.fileno())
-        target = at_step(folder, state["step"])
-        if target.exists():
-            old = Path(tempfile.mkdtemp(prefix=".old-", dir=folder))
-            os.replace(target, old / target.name)
-            os.replace(scratch, target)
-            shutil.rmtree(old, ignore_errors=True)
-        else:
-            os.replace(scratch, target)
-    except BaseException:
-        shutil.rmtree(scratch, ignore_errors=True)
-        raise
     return target
 
 
@@ -80,21 +64,7 @@ def clean(folder: Path, keep: int) -> None:
     best = {json.loads((path / STATE).read_text(encoding="utf-8"))["best_step"] for path in found[-keep:]}
     for path in set(found[:-keep]) - {at_step(folder, step) for step in best}:
         shutil.rmtree(path, ignore_errors=True)
-    for pattern in (".writing-*", ".old-*"):
-        for path in folder.glob(pattern):
-            shutil.rmtree(path, ignore_errors=True)
-
-
-def write_text(path: Path, text: str) -> None:
-    """Write a text file under a temporary name and move it into place."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    scratch = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
-        scratch.write_text(text, encoding="utf-8")
-        os.replace(scratch, path)
-    except BaseException:
-        scratch.unlink(missing_ok=True)
-        raise
+    remove_leftovers(folder)
 
 
 def _flat(optimiser: torch.optim.Optimizer) -> dict[str, Tensor]:

@@ -20,9 +20,9 @@ import numpy as np
 import torch
 
 from ..errors import InputError, VideoDecodeError
+from ..files import replacing, write_text
 from ..questions import Question, as_row
 from ..reference import Request
-from .checkpoints import write_text
 from .compare import BROKEN
 from .data import QuestionSet, rows
 from .reward import Judge
@@ -190,9 +190,8 @@ def _draw(variance: np.ndarray, threshold: float, path: Path) -> None:
     axis.set_xlabel("sample variance of the margins (up to 0.0001 in the first bar)")
     axis.set_ylabel("questions")
     axis.spines[["top", "right"]].set_visible(False)
-    scratch = path.with_name(f".{path.name}.png")
-    figure.savefig(scratch, dpi=110)
-    scratch.replace(path)
+    with replacing(path) as scratch:
+        figure.savefig(scratch, dpi=110)
 
 
 def _margins(folder: Path) -> Iterator[dict[str, Any]]:

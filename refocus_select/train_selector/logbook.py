@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from .checkpoints import write_text
+from ..files import replacing, write_text
 from .data import rows
 
 logger = logging.getLogger(__name__)
@@ -103,10 +103,8 @@ def draw_curves(log: Sequence[dict[str, Any]], path: Path) -> Path:
             axis.axvline(border, color="#999999", linewidth=0.8, linestyle="--")
     for axis in axes[1]:
         axis.set_xlabel("step")
-    path.parent.mkdir(parents=True, exist_ok=True)
-    scratch = path.with_name(f".{path.name}.png")
-    figure.savefig(scratch, dpi=110)
-    scratch.replace(path)
+    with replacing(path) as scratch:
+        figure.savefig(scratch, dpi=110)
     return path
 
 

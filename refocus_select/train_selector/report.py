@@ -13,9 +13,9 @@ import torch
 import yaml
 
 from .. import __version__
+from ..files import write_text
 from ..selectors.card import model_card
 from ..statistics import Interval, bootstrap_interval, paired_difference
-from .checkpoints import write_text
 from .compare import Comparison, Outcome
 from .logbook import draw_curves, read_log
 from .team import Team

@@ -14,10 +14,10 @@ import numpy as np
 import yaml
 
 from ..errors import InputError
+from ..files import write_text
 from ..questions import Question
 from ..reference import ReferenceModel
 from ..reference.clips import ClipSource
-from .checkpoints import write_text
 from .config import TrainConfig
 from .data import QuestionSet, check_questions, evenly, load_questions, refuse_problems, source_of_files
 from .initialise import make_policy

@@ -22,8 +22,9 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from ..errors import InputError, TrainingError
+from ..files import replacing, write_text
 from ..reference import Request
-from .checkpoints import at_step, clean, load_checkpoint, numbered, save_checkpoint, write_text
+from .checkpoints import at_step, clean, load_checkpoint, numbered, save_checkpoint
 from .compare import Broken, Comparison, Item, cosines, grouped, judge_readable, load_item, matcher_of
 from .config import StageConfig, TrainConfig
 from .curriculum import Progress, advance, entropy_bonus, learning_rate, planned_steps
@@ -445,9 +446,8 @@ class Trainer:
         for part in self.team.gather(self.comparison.first_picks()):
             current.update(part)
         if self.team.leads and not path.exists():
-            scratch = path.with_suffix(".tmp")
-            save_file({name: row.contiguous() for name, row in current.items()}, scratch)
-            scratch.replace(path)
+            with replacing(path) as scratch:
+                save_file({name: row.contiguous() for name, row in current.items()}, scratch)
         self.team.wait()
         anchor = load_file(path)
         known = [(row, anchor[name]) for name, row in current.items() if name in anchor]

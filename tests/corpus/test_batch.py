@@ -17,8 +17,8 @@ from PIL import Image
 
 from refocus_select import select_frames
 from refocus_select.corpus import load_results, read_results, select_batch
-from refocus_select.corpus.answer import OutputError
 from refocus_select.corpus.local import in_parallel
+from refocus_select.corpus.output import OutputError
 from refocus_select.corpus.parts import Workspace
 from refocus_select.errors import InputError
 from tests.brightness import BrightnessSelector

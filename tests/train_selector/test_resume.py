@@ -16,6 +16,7 @@ import pytest
 from refocus_select.errors import InputError, VideoDecodeError
 from refocus_select.train_selector.checkpoints import numbered
 
+from ..leftovers import name_of_a_dead_process
 from .small_run import GRAIN, killed_run, log, rows_of, small_run, weights
 
 # A warm start, two stages of rewards with a mix of K, and a policy that is taken back again and again: whatever is not
@@ -146,10 +147,11 @@ def test_a_half_line_and_scraps_of_checkpoints_are_cleared_away(whole: Path, tmp
         small_run(tmp_path, *WORDS, before=stop, lengths=LENGTHS, grain=GRAIN)
     with (tmp_path / "log.jsonl").open("a") as file:
         file.write('{"kind": "train", "st')
-    scrap = tmp_path / "checkpoints" / ".writing-abc"
+    scrap = tmp_path / "checkpoints" / name_of_a_dead_process(tmp_path)
     scrap.mkdir()
     (scrap / "model.safetensors").write_bytes(b"half")
     small_run(tmp_path, *WORDS, lengths=LENGTHS, grain=GRAIN)
+    assert not scrap.exists()
     assert_same(tmp_path, whole)
 
 

@@ -14,6 +14,7 @@ import numpy as np
 from torch import Tensor
 
 from ...errors import InputError
+from ...files import write_bytes
 from ...models.text_encoder import quantize_rows
 
 FORMAT = "refocus-select/storyboard-bank"
@@ -135,9 +136,7 @@ def write_bank(path: str | os.PathLike[str], index: Mapping[str, Any], *, things
     rows_path, index_path = _paths(path)
     entries = ",\n".join(f"{json.dumps(key)}: {_lines(value)}" for key, value in index.items())
     for target, content in ((rows_path, save(tensors)), (index_path, f"{{\n{entries}\n}}\n".encode())):
-        temporary = target.with_name(f".{target.name}.tmp")
-        temporary.write_bytes(content)
-        os.replace(temporary, target)
+        write_bytes(target, content)
 
 
 def _lines(value: Any) -> str:

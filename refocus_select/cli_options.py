@@ -1,0 +1,29 @@
+"""Options that several commands share."""
+
+from __future__ import annotations
+
+import argparse
+from typing import Any, NoReturn
+
+
+def add_exact(parser: argparse.ArgumentParser) -> None:
+    """Add `--exact` and `--no-exact`; None if neither is given."""
+    parser.add_argument(
+        "--exact",
+        action=argparse.BooleanOptionalAction,
+        help="read exactly the candidate frames (default); --no-exact takes near keyframes instead: faster, true times",
+    )
+    parser.add_argument("--snap", action=_Renamed, nargs=0, help=argparse.SUPPRESS, to="--no-exact")
+
+
+class _Renamed(argparse.Action):
+    """An option of before, refused with its new name."""
+
+    def __init__(self, *args: Any, to: str, **kwargs: Any) -> None:
+        super().__init__(*args, default=argparse.SUPPRESS, **kwargs)
+        self._to = to
+
+    def __call__(
+        self, parser: argparse.ArgumentParser, namespace: object, values: object, option: str | None = None
+    ) -> NoReturn:
+        parser.error(f"{option} is called {self._to} now")
