@@ -13,11 +13,12 @@ import numpy as np
 
 from refocus_select.errors import InputError
 from refocus_select.selection import Selection
+from refocus_select.video.inputs import SOURCE_KEYS, read_input
 
-from .choose import Request, choose, video_key
+from .choose import Request, choose, located, video_key
 from .handling import Clip, Handling, equal_length, processor_kwargs, seconds_per_grid
-from .media import is_source, name_of, sound_of, to_pictures
-from .messages import block_limits, given_metadata, is_batch, pictures_of_files
+from .media import is_source, is_video_block, keys_beside, name_of, names_video, prepared, sound_of, to_pictures
+from .messages import given_metadata, is_batch
 from .prompts import write_times
 from .questions import Query, conversation_of_prompt, questions_of
 from .state import CHAT, PINNED, Chat, Notes, State, state_of
@@ -30,20 +31,31 @@ logger = logging.getLogger(__name__)
 
 def _notes_of(conversation: Any, query: Query, where: str) -> Notes:
     contents = [m.get("content") for m in conversation if isinstance(m, Mapping)]
-    blocks = [b for content in contents if isinstance(content, list | tuple) for b in content if _names_video(b)]
+    blocks = [b for content in contents if isinstance(content, list | tuple) for b in content if names_video(b)]
     if not blocks and callable(query):
         return Notes([], [])
     try:
         return Notes(
-            questions_of(conversation, query, max(1, len(blocks)), where=where), [block_limits(b) for b in blocks]
+            questions_of(conversation, query, max(1, len(blocks)), where=where), [keys_beside(b) for b in blocks]
         )
     except InputError as error:  # matters only if frames must be chosen
         return Notes(error, [])
 
 
-def _names_video(block: Any) -> bool:
-    """Whether a block is a video, or stands for one that is given to the processor later."""
-    return isinstance(block, Mapping) and block.get("type") in ("video", "video_url")
+def _readable(chat: Any) -> Any:
+    """A chat in which every video stands where transformers looks for it."""
+
+    def block(b: Any) -> Any:
+        if not is_video_block(b) or (b["type"] == "video" and any(key in b for key in ("video", "url", "path"))):
+            return b
+        held = {key: value for key, value in b.items() if key in SOURCE_KEYS}
+        return {**keys_beside(b), "type": "video", "video": held}
+
+    def message(m: Any) -> Any:
+        content = m.get("content") if isinstance(m, Mapping) else None
+        return {**m, "content": [block(b) for b in content]} if isinstance(content, list | tuple) else m
+
+    return [message(m) for m in chat]
 
 
 def render_chat(processor: Any, base: Any, conversation: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
@@ -54,6 +66,8 @@ def render_chat(processor: Any, base: Any, conversation: Any, args: tuple[Any, .
     chats = list(conversation) if batched else [conversation]
     names = [f"conversation {c + 1}" if batched else "the chat" for c in range(len(chats))]
     notes = [_notes_of(chat, state.query, name) for chat, name in zip(chats, names, strict=True)]
+    readable = [_readable(chat) for chat in chats]
+    conversation = readable if batched else readable[0]
     kwargs = dict(kwargs)
     inner = dict(kwargs.get("processor_kwargs") or {})
     num_frames = _take_sampling(kwargs, state, inner)
@@ -95,6 +109,7 @@ class _Video:
     prompt: int
     place: int  # among the videos of its prompt
     metadata: Any = None
+    source: Any = None  # what the selector is given for it
     selection: Selection | None = None
     clips: list[Clip] = field(default_factory=list)
 
@@ -211,8 +226,7 @@ def _placed(
             "give as many videos as the prompts name, as a list, or as one list per prompt"
         )
     owners = [(p, k) for p, count in enumerate(counts) for k in range(count)]
-    clean = [v.removeprefix("file://") if isinstance(v, str) else v for v in values]
-    return [_Video(value, p, k, metadata) for value, metadata, (p, k) in zip(clean, given, owners, strict=True)]
+    return [_Video(value, p, k, metadata) for value, metadata, (p, k) in zip(values, given, owners, strict=True)]
 
 
 def _read_back(processor: Any, state: State, prompt: str) -> Notes:
@@ -234,25 +248,27 @@ def _select(state: State, videos: list[_Video], notes: list[Notes], num_frames: 
     wanted = [v for v in videos if is_source(v.value) and v.metadata is None]
     asking: list[tuple[_Video, Request]] = []
     for video in wanted:
-        if pins is not None and video_key(video.value) in pins:
-            video.selection = pins[video_key(video.value)]
-            continue
         note = notes[video.prompt]
+        where = f"video {video.place + 1}"
+        where = f"conversation {video.prompt + 1}, {where}" if several else where
+        with located(where, video.value):
+            given = read_input(video.value, note.beside[video.place] if video.place < len(note.beside) else None)
+            video.source = prepared(given)
+        if pins is not None and video_key(video.source) in pins:
+            video.selection = pins[video_key(video.source)]
+            continue
         if isinstance(note.questions, InputError):
             raise note.questions
         if not note.questions:
             raise InputError(f"prompt {video.prompt + 1} has a video, but no message of its chat names one")
         question = note.questions[min(video.place, len(note.questions) - 1)]
-        where = f"video {video.place + 1}"
-        where = f"conversation {video.prompt + 1}, {where}" if several else where
-        limits = note.limits[video.place] if video.place < len(note.limits) else {}
-        arguments = {**state.select_kwargs, **limits}
-        count = state.handling.frames_to_choose(num_frames)
-        asking.append((video, Request(video.value, question, count, where, arguments)))
+        arguments = {**state.select_kwargs, **given.sampling}
+        count = state.handling.frames_to_choose(num_frames if given.num_frames is None else given.num_frames)
+        asking.append((video, Request(video.source, question, count, where, arguments)))
     for (video, _), selection in zip(asking, choose(state.selector, [r for _, r in asking]), strict=True):
         video.selection = selection
         if pins is not None:
-            pins.setdefault(video_key(video.value), selection)
+            pins.setdefault(video_key(video.source), selection)
     for video in wanted:
         if video.selection is not None:
             video.clips = state.handling.clips(video.selection)
@@ -283,8 +299,7 @@ def _frames(video: _Video) -> list[Any]:
             f"{name_of(video.value)} has its own video_metadata, while frames are chosen from other videos of the "
             "call: transformers takes files or frames, not both; give its frames"
         )
-    value = pictures_of_files(video.value)
-    return [to_pictures(value) if isinstance(value, list | tuple) else value]
+    return [to_pictures(video.value) if isinstance(video.value, list | tuple) else video.value]
 
 
 def _write(processor: Any, prompt: str, videos: list[_Video], handling: Handling) -> str:
@@ -318,7 +333,7 @@ def _load_sound(processor: Any, videos: list[_Video], kwargs: dict[str, Any]) ->
 
 
 def _sound(video: _Video, rate: int) -> np.ndarray | None:
-    source = video.value
+    source = read_input(video.value).source
     if not isinstance(source, str | bytes) and not hasattr(source, "__fspath__"):
         source = getattr(source, "origin", None) or getattr(getattr(source, "metadata", None), "source", None)
     if not isinstance(source, str | bytes) and not hasattr(source, "__fspath__"):

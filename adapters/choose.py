@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Hashable, Mapping, Sequence
+from collections.abc import Hashable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
 from refocus_select.errors import InputError, RefocusError
+from refocus_select.locations import local_path
 from refocus_select.selection import Selection
 
 from .media import name_of
@@ -50,8 +52,8 @@ def load(selector: Any) -> Any:
 def video_key(video: Any) -> Hashable:
     """Identity of a video within a process: its absolute path, URL, content fingerprint, or the object itself."""
     if isinstance(video, str | os.PathLike):
-        text = str(os.fspath(video))
-        return text if "://" in text or text.startswith("data:") else os.path.abspath(text)
+        path = local_path(video)
+        return os.fspath(video) if path is None else os.path.abspath(path)
     if isinstance(video, bytes):
         return video
     fingerprint = getattr(video, "video_fingerprint", None) or getattr(video, "fingerprint", None)
@@ -78,7 +80,7 @@ def _ask(selector: Any, requests: list[Request]) -> list[Selection]:
     first = requests[0]
     options = [None if r.question.options is None else list(r.question.options) for r in requests]
     kwargs: dict[str, Any] = {**first.arguments, "num_frames": first.num_frames}
-    try:
+    with located(first.where, first.video):
         if len(requests) == 1:
             if options[0] is not None:
                 kwargs["options"] = options[0]
@@ -86,5 +88,12 @@ def _ask(selector: Any, requests: list[Request]) -> list[Selection]:
         if any(o is not None for o in options):
             kwargs["options"] = options
         return list(selector.select(first.video, [r.question.text for r in requests], **kwargs))
+
+
+@contextmanager
+def located(where: str, video: Any) -> Iterator[None]:
+    """Errors of the block begin with the place and the name of the video."""
+    try:
+        yield
     except RefocusError as error:
-        raise type(error)(f"{first.where} ({name_of(first.video)}): {error}") from error
+        raise type(error)(f"{where} ({name_of(video)}): {error}") from error

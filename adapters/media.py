@@ -4,102 +4,113 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-VIDEO_KEYS = ("video", "url", "path", "video_url")
+from refocus_select.video.inputs import SAMPLING_KEYS, SOURCE_KEYS, TIME_KEYS, VideoInput, read_input
 
-# Keys of a video block that say how to sample it; they mean nothing once frames are chosen.
-SAMPLING_KEYS = frozenset(
-    {"fps", "nframes", "num_frames", "min_frames", "max_frames", "video_start", "video_end", "raw_fps", "sample_fps"}
-    | {"timestamps", "video_metadata"}
-)
+if TYPE_CHECKING:
+    from refocus_select.video import Video
+
+# Keys of a block that its frames replace: where the video was, and how it was to be sampled.
+REPLACED_KEYS = frozenset({*SOURCE_KEYS, *TIME_KEYS, *SAMPLING_KEYS})
 
 
 def is_video_block(block: Any) -> bool:
     """Whether a content block holds a video."""
-    return isinstance(block, Mapping) and block.get("type") in ("video", "video_url") and video_of(block) is not None
+    return names_video(block) and any(block.get(key) is not None for key in SOURCE_KEYS)
 
 
-def video_of(block: Mapping[str, Any]) -> Any:
-    """The video of a block: the value of `video`, `url`, `path`, or OpenAI's `video_url`."""
-    value = next((block[key] for key in VIDEO_KEYS if block.get(key) is not None), None)
-    return value.get("url") if isinstance(value, Mapping) else value
+def names_video(block: Any) -> bool:
+    """Whether a block is a video, or stands for one that is given to the processor later."""
+    return isinstance(block, Mapping) and block.get("type") in ("video", "video_url")
+
+
+def keys_beside(block: Mapping[str, Any]) -> dict[str, Any]:
+    """What a block says of its video."""
+    return {key: value for key, value in block.items() if key not in SOURCE_KEYS and key != "type"}
 
 
 def is_source(value: Any) -> bool:
-    """Whether frames are still to be chosen: a path, URL, bytes, an open `Video` or a `VideoEncoding`."""
-    if isinstance(value, str | os.PathLike | bytes):
+    """Whether frames are still to be chosen: a path, URL, bytes, file, dict, an open `Video` or a `VideoEncoding`."""
+    if isinstance(value, str | os.PathLike | bytes | bytearray | memoryview | Mapping | VideoInput):
         return True
-    from refocus_select.encoding import VideoEncoding
-    from refocus_select.video import Video
-
-    return isinstance(value, Video | VideoEncoding)
+    if callable(getattr(value, "read", None)) or callable(getattr(value, "get_frames_at", None)):
+        return not hasattr(value, "getbands")
+    return _is_open(value)
 
 
 def is_frame(value: Any) -> bool:
-    """Whether a value is one picture: a PIL image, or an array or tensor of three dimensions."""
-    return getattr(value, "ndim", None) == 3 or (hasattr(value, "getbands") and hasattr(value, "size"))
+    """Whether a value is one picture: a PIL image, or an array or tensor of three dimensions (two, if it is grey)."""
+    return getattr(value, "ndim", None) in (2, 3) or (hasattr(value, "getbands") and hasattr(value, "size"))
 
 
 def is_frames(value: Any) -> bool:
     """Whether a value is the frames of one video: an array or tensor [T, ...], or a list of pictures."""
     if isinstance(value, list | tuple):
         return bool(value) and all(is_frame(v) for v in value)
-    return getattr(value, "ndim", None) == 4
+    return getattr(value, "ndim", None) in (3, 4)
+
+
+def prepared(given: VideoInput) -> Any:
+    """What a selector is given for a video: what it can open again, or else the opened video.
+
+    Raises:
+        VideoError, InputError: if it cannot be opened.
+    """
+    from refocus_select.video import open_video
+
+    if given.path is not None:
+        return given.path
+    timed = given.timestamps is not None or given.fps is not None
+    if _is_open(given.source) or (isinstance(given.source, str | bytes) and not timed):
+        return given.source
+    return open_video(given)
 
 
 def name_of(value: Any) -> str:
     """How errors name a video."""
     from refocus_select.encoding import VideoEncoding
     from refocus_select.video import Video
+    from refocus_select.video.inputs import name_of_source
 
     if isinstance(value, VideoEncoding):
         return f"encoding of {value.video.source}"
-    if isinstance(value, Video):
-        return str(value.metadata.source)
-    if isinstance(value, bytes):
-        return f"{len(value)} bytes"
-    if isinstance(value, str | os.PathLike):
-        text = str(os.fspath(value))
-        return text if len(text) <= 200 else f"{text[:80]}…"
-    return f"{type(value).__name__} of frames"
+    return str(value.metadata.source) if isinstance(value, Video) else name_of_source(value)
 
 
 def to_pictures(value: Any) -> np.ndarray:
-    """Frames of any kind as uint8 RGB [T, H, W, 3], for a selector to look at."""
-    if isinstance(value, list | tuple):
-        return np.stack([_to_picture(v) for v in value])
-    return np.stack([_to_picture(v) for v in _to_numpy(value)])
+    """Frames of any kind as uint8 RGB [T, H, W, 3]; what floats mean is judged over all of them."""
+    with _as_video(value) as video:
+        return video.get_frames(np.arange(len(video))).data
 
 
-def _to_numpy(value: Any) -> np.ndarray:
-    if hasattr(value, "detach"):
-        value = value.detach().cpu()
-        value = value.float() if value.is_floating_point() else value
-        return np.asarray(value.numpy())
-    return np.asarray(value)
+def to_images(value: Any) -> list[Any]:
+    """Frames of any kind as PIL images; lists of files and URLs too."""
+    from PIL import Image
+
+    return [Image.fromarray(picture) for picture in to_pictures(value)]
 
 
-def _to_picture(value: Any) -> np.ndarray:
-    if hasattr(value, "getbands"):
-        return np.asarray(value.convert("RGB"))
-    picture = _to_numpy(value)
-    if picture.shape[-1] not in (1, 3, 4) and picture.shape[0] in (1, 3, 4):
-        picture = np.moveaxis(picture, 0, -1)
-    if np.issubdtype(picture.dtype, np.floating):
-        picture = picture * 255 if picture.size and picture.max() <= 1 else picture
-        picture = np.clip(np.rint(picture), 0, 255)
-    picture = picture.astype(np.uint8)
-    return np.repeat(picture, 3, axis=-1) if picture.shape[-1] == 1 else picture[..., :3]
+def _as_video(value: Any) -> Video:
+    from refocus_select.video import open_video
+
+    return open_video(value, fps=1.0)
+
+
+def _is_open(value: Any) -> bool:
+    from refocus_select.encoding import VideoEncoding
+    from refocus_select.video import Video
+
+    return isinstance(value, Video | VideoEncoding)
 
 
 def sound_of(source: Any, sampling_rate: int) -> np.ndarray | None:
     """The sound track of a video, mono float32 in [-1, 1], or None if it is silent.
 
     Args:
-        source: a path, a URL, or bytes.
+        source: a path, a URL, bytes, or what else `open_video` reads as a file.
         sampling_rate: samples per second of the result.
 
     Raises:
@@ -110,8 +121,12 @@ def sound_of(source: Any, sampling_rate: int) -> np.ndarray | None:
     import av
 
     from refocus_select.errors import VideoOpenError
+    from refocus_select.locations import is_data, local_path, read_data_url
 
-    file = io.BytesIO(source) if isinstance(source, bytes) else str(os.fspath(source)).removeprefix("file://")
+    source = read_input(source).source
+    if isinstance(source, str) and is_data(source):
+        source = read_data_url(source)[0]
+    file = io.BytesIO(source) if isinstance(source, bytes) else local_path(source) or source
     try:
         with av.open(file) as container:
             if not container.streams.audio:

@@ -3,30 +3,39 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from refocus_select.errors import InputError
+from refocus_select.locations import local_path
 from refocus_select.selection import Selection
+from refocus_select.video.images import seconds_of
+from refocus_select.video.inputs import VideoInput, is_pictures, read_input
 from refocus_select.weights import DEFAULT_SELECTOR
 
-from .choose import Request, choose, load
+from .choose import Request, choose, load, located
 from .handling import Clip, Handling, equal_length, processor_kwargs, stamp
-from .media import SAMPLING_KEYS, VIDEO_KEYS, is_frames, is_source, is_video_block, to_pictures, video_of
-from .questions import Query, check_query, questions_of
+from .media import REPLACED_KEYS, is_frames, is_source, is_video_block, name_of, prepared, to_images
+from .questions import Query, Question, check_query, questions_of
 
 
 class SelectedMessages(tuple[Any, dict[str, Any]]):
     """`(messages, processor_kwargs)`, with what was chosen in `.selections` (None for frames left as they were)."""
 
     selections: tuple[Selection | None, ...]
+    metadata: tuple[dict[str, Any], ...]  # one entry per video of the new messages
 
     def __new__(
-        cls, messages: Any, kwargs: dict[str, Any], selections: Sequence[Selection | None] = ()
+        cls,
+        messages: Any,
+        kwargs: dict[str, Any],
+        selections: Sequence[Selection | None] = (),
+        metadata: Sequence[dict[str, Any]] = (),
     ) -> SelectedMessages:
         """Hold the pair, and the selections beside it."""
         pair = super().__new__(cls, (messages, kwargs))
         pair.selections = tuple(selections)
+        pair.metadata = tuple(metadata)
         return pair
 
 
@@ -37,10 +46,28 @@ class _Place:
     conversation: int
     message: int
     block: int
-    value: Any
+    given: VideoInput
     where: str
+    kept: bool = False  # the caller has chosen the frames
     selection: Selection | None = None
     clips: list[Clip] | None = None
+
+    own_metadata: Any = None  # of the caller, for frames that are kept
+
+    def metadata(self) -> list[dict[str, Any]]:
+        """Metadata of the videos that stand here afterwards."""
+        if self.clips:
+            return [clip.metadata for clip in self.clips]
+        return [given_metadata(self.value, self.own_metadata, self.given)]
+
+    @property
+    def value(self) -> Any:
+        return self.given.source
+
+    @property
+    def own_frames(self) -> Any:
+        """The frames that the caller holds in memory; None if they are to be decoded."""
+        return self.value if is_frames(self.value) else None
 
 
 def select_messages(
@@ -66,8 +93,8 @@ def select_messages(
     Args:
         messages: a chat, or a list of chats. A video block holds a path, URL, bytes, an open `Video`, a
             `VideoEncoding`, or frames (PIL images, arrays, a tensor [T, ...]); frames want `fps` or `timestamps`
-            (seconds) beside them in the block. `video_start` and `video_end` (seconds) in a block limit the part
-            that is looked at.
+            (seconds) beside them in the block. `video_start` and `video_end` in a block limit the part that is looked
+            at, and `nframes` is its own K (see `refocus_select.video.inputs.read_input`).
         selector: a `FrameSelector`, or the name of one.
         num_frames: how many frames K per video.
         query: what counts as the question: "last_user", "first_user", "all", or a function of the conversation (see
@@ -88,14 +115,43 @@ def select_messages(
         InputError: if a chat with a video has no question, or an argument is not usable.
         VideoError: if a video cannot be read; the message names the conversation and the video.
     """
+    return selected_messages(
+        messages,
+        selector,
+        num_frames=num_frames,
+        query=query,
+        model=model,
+        timestamps=timestamps,
+        temporal_merge=temporal_merge,
+        frames=frames,
+        audio=audio,
+        **select_kwargs,
+    )
+
+
+def selected_messages(
+    messages: Sequence[Any],
+    selector: Any,
+    *,
+    num_frames: int,
+    query: Query,
+    model: Any = None,
+    timestamps: str = "auto",
+    temporal_merge: str = "auto",
+    frames: str = "select",
+    audio: bool = False,
+    keep_kind: bool = True,
+    **select_kwargs: Any,
+) -> SelectedMessages:
+    """`select_messages`; without `keep_kind` all chosen frames are uint8 arrays, whatever the caller's were."""
     check_query(query)
     if frames not in ("select", "keep"):
         raise InputError(f"frames must be 'select' or 'keep', not {frames!r}")
     handling = Handling.of(model, timestamps, temporal_merge)
     batched = is_batch(messages)
     conversations = list(messages) if batched else [messages]
-    places = [p for c, chat in enumerate(conversations) for p in _places(chat, c, batched)]
-    wanted = [p for p in places if _wants_selection(p, conversations, frames)]
+    places = [p for c, chat in enumerate(conversations) for p in _places(chat, c, batched, frames)]
+    wanted = [p for p in places if not p.kept]
     requests = []
     for c, chat in enumerate(conversations):
         here = [p for p in places if p.conversation == c]
@@ -103,26 +159,20 @@ def select_messages(
             continue
         questions = questions_of(chat, query, len(here), where=f"conversation {c + 1}" if batched else "the chat")
         for place, question in zip(here, questions, strict=True):
-            if place not in wanted:
-                continue
-            block = chat[place.message]["content"][place.block]
-            given = {**select_kwargs, **block_limits(block)}
-            video = place.value if is_source(place.value) else _opened(place, block)
-            requests.append(Request(video, question, handling.frames_to_choose(num_frames), place.where, given))
+            if place in wanted:
+                requests.append(_request(place, question, num_frames, handling, select_kwargs))
     for place, selection in zip(wanted, choose(load(selector), requests) if requests else [], strict=True):
         place.selection = selection
-        place.clips = handling.clips(selection, None if is_source(place.value) else place.value)
+        place.clips = handling.clips(selection, place.own_frames if keep_kind else None)
     _pad([p for p in places if p.clips], handling)
-    kwargs = (
-        processor_kwargs(_metadata(places, conversations), [c for p in places for c in p.clips or []], handling)
-        if wanted
-        else {}
-    )
+    metadata = [m for place in places for m in place.metadata()]
+    clips = [c for place in places for c in place.clips or []]
+    kwargs = processor_kwargs(metadata, clips, handling) if wanted else {}
     rewritten = [
         _rewritten(chat, [p for p in places if p.conversation == c], handling, audio)
         for c, chat in enumerate(conversations)
     ]
-    return SelectedMessages(rewritten if batched else rewritten[0], kwargs, [p.selection for p in places])
+    return SelectedMessages(rewritten if batched else rewritten[0], kwargs, [p.selection for p in places], metadata)
 
 
 def is_batch(messages: Sequence[Any]) -> bool:
@@ -130,7 +180,7 @@ def is_batch(messages: Sequence[Any]) -> bool:
     return bool(messages) and isinstance(messages[0], list | tuple)
 
 
-def _places(chat: Sequence[Mapping[str, Any]], conversation: int, batched: bool) -> list[_Place]:
+def _places(chat: Sequence[Mapping[str, Any]], conversation: int, batched: bool, frames: str) -> list[_Place]:
     places: list[_Place] = []
     for m, message in enumerate(chat):
         content = message.get("content")
@@ -138,44 +188,32 @@ def _places(chat: Sequence[Mapping[str, Any]], conversation: int, batched: bool)
             if is_video_block(block):
                 where = f"video {len(places) + 1}"
                 where = f"conversation {conversation + 1}, {where}" if batched else where
-                places.append(_Place(conversation, m, b, pictures_of_files(video_of(block)), where))
+                places.append(_place(block, conversation, m, b, where, frames))
     return places
 
 
-def pictures_of_files(value: Any) -> Any:
-    """A list of picture files as a list of pictures; anything else as it is."""
-    if isinstance(value, list | tuple) and value and all(isinstance(v, str) for v in value):
-        from PIL import Image
-
-        try:
-            return [Image.open(v.removeprefix("file://")).convert("RGB") for v in value]
-        except OSError as error:
-            raise InputError(f"a frame of the video cannot be read: {error}; give paths of picture files") from error
-    return value.removeprefix("file://") if isinstance(value, str) else value
-
-
-def _wants_selection(place: _Place, conversations: Sequence[Any], frames: str) -> bool:
-    if is_source(place.value):
-        return True
-    if not is_frames(place.value):
-        raise InputError(
-            f"{place.where} is a {type(place.value).__name__}: give a path, a URL, bytes, or frames [T, H, W, 3]"
-        )
-    block = conversations[place.conversation][place.message]["content"][place.block]
-    return frames == "select" and block.get("video_metadata") is None
+def _place(block: Mapping[str, Any], conversation: int, message: int, number: int, where: str, frames: str) -> _Place:
+    with located(where, block):
+        given = read_input(block)
+    listed = isinstance(given.source, list | tuple) and len(given.source) > 0
+    if not (is_source(given.source) or is_frames(given.source) or listed):
+        kind = type(given.source).__name__
+        raise InputError(f"{where} is a {kind}: give a path, a URL, bytes, or frames [T, H, W, 3]")
+    kept = not is_source(given.source) and (frames == "keep" or block.get("video_metadata") is not None)
+    if kept and not is_frames(given.source):
+        with located(where, given):
+            given = replace(given, source=to_images(given.source))
+    return _Place(conversation, message, number, given, where, kept, own_metadata=block.get("video_metadata"))
 
 
-def block_limits(block: Mapping[str, Any]) -> dict[str, float]:
-    """The part of the video that a block is about, as `start` and `end` in seconds."""
-    names = {"video_start": "start", "video_end": "end"}
-    return {ours: float(block[theirs]) for theirs, ours in names.items() if block.get(theirs) is not None}
-
-
-def _opened(place: _Place, block: Mapping[str, Any]) -> Any:
-    from refocus_select.video import open_video
-
-    times, fps = block.get("timestamps"), block.get("fps")
-    return open_video(to_pictures(place.value), timestamps=times, fps=None if times is not None else fps)
+def _request(
+    place: _Place, question: Question, num_frames: int, handling: Handling, select_kwargs: Mapping[str, Any]
+) -> Request:
+    with located(place.where, place.given):
+        video = prepared(place.given)
+    count = num_frames if place.given.num_frames is None else place.given.num_frames
+    arguments = {**select_kwargs, **place.given.sampling}
+    return Request(video, question, handling.frames_to_choose(count), place.where, arguments)
 
 
 def _pad(places: list[_Place], handling: Handling) -> None:
@@ -184,23 +222,17 @@ def _pad(places: list[_Place], handling: Handling) -> None:
         place.clips = [next(padded) for _ in place.clips or []]
 
 
-def _metadata(places: list[_Place], conversations: Sequence[Any]) -> list[dict[str, Any]]:
-    metadata = []
-    for place in places:
-        block = conversations[place.conversation][place.message]["content"][place.block]
-        metadata += (
-            [c.metadata for c in place.clips]
-            if place.clips
-            else [given_metadata(place.value, block.get("video_metadata"))]
-        )
-    return metadata
-
-
-def given_metadata(frames: Any, metadata: Any = None) -> dict[str, Any]:
-    """Metadata of frames that the user chose: theirs, or what transformers assumes for frames without any."""
+def given_metadata(frames: Any, metadata: Any = None, given: VideoInput | None = None) -> dict[str, Any]:
+    """Metadata of frames that the user chose: theirs, their times, or what transformers assumes without any."""
     if metadata is not None:
         return dict(metadata)
-    return {"total_num_frames": len(frames), "fps": None, "duration": None, "frames_indices": list(range(len(frames)))}
+    count = len(frames)
+    if given is None or (given.timestamps is None and given.fps is None):
+        return {"total_num_frames": count, "fps": None, "duration": None, "frames_indices": list(range(count))}
+    times, end = seconds_of(name_of(frames), count, given.timestamps, given.fps)
+    milliseconds = [round(1000 * float(t)) for t in times]
+    total = max(round(1000 * end), milliseconds[-1] + 1)
+    return {"total_num_frames": total, "fps": 1000.0, "duration": end, "frames_indices": milliseconds}
 
 
 def _rewritten(
@@ -223,13 +255,17 @@ def _rewritten(
 def _blocks(block: Any, place: _Place | None, handling: Handling, audio: bool) -> list[Any]:
     if place is None:
         return [dict(block) if isinstance(block, Mapping) else block]
-    kept = {k: v for k, v in block.items() if k not in VIDEO_KEYS and k not in SAMPLING_KEYS}
+    kept = {k: v for k, v in block.items() if k not in REPLACED_KEYS}
     if place.selection is None or not place.clips:
         return [{**kept, "type": "video", "video": place.value}]
-    sound = [{"type": "audio", "audio": str(place.value)}] if audio and isinstance(place.value, str) else []
+    sound = [{"type": "audio", "audio": local_path(place.value) or place.value}] if audio and _has_sound(place) else []
     videos = [{**kept, "type": "video", "video": clip.frames} for clip in place.clips]
     if handling.timestamps == "interleave":
         pairs = zip(place.clips, videos, strict=True)
         return [x for clip, video in pairs for x in ({"type": "text", "text": stamp(clip.moments[0])}, video)] + sound
     words = handling.sentence(place.selection)
     return [*videos, *sound, *([{"type": "text", "text": f"{words}\n"}] if words else [])]
+
+
+def _has_sound(place: _Place) -> bool:
+    return isinstance(place.value, str) and not is_pictures(place.value)

@@ -4,17 +4,18 @@ from __future__ import annotations
 
 import base64
 import io
+import os
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
-from refocus_select.errors import InputError
+from refocus_select.errors import InputError, VideoError
 from refocus_select.weights import DEFAULT_SELECTOR
 
 from .handling import stamp
-from .media import is_video_block
-from .messages import select_messages
+from .media import is_video_block, name_of, to_pictures
+from .messages import selected_messages
 from .questions import Query
 
 
@@ -53,20 +54,18 @@ def image_messages(
         InputError: if the chat has no question.
         VideoError: if a video cannot be read.
     """
-    chosen = select_messages(messages, selector, num_frames=num_frames, query=query, **select_kwargs)
-    metadata = iter(chosen[1].get("video_metadata", []))
+    chosen = selected_messages(messages, selector, num_frames=num_frames, query=query, keep_kind=False, **select_kwargs)
+    metadata = iter(chosen.metadata)
     extra = {} if detail is None else {"detail": detail}
 
     def blocks(block: Any) -> list[Any]:
         if not is_video_block(block):
             return [_openai_block(block)]
-        seconds = [ms / 1000 for ms in next(metadata)["frames_indices"]]
-        pictures = zip(seconds, block["video"], strict=True)
         return [
             part
-            for t, frame in pictures
+            for words, frame in stamped(block["video"], next(metadata))
             for part in (
-                {"type": "text", "text": stamp(t)},
+                *([{"type": "text", "text": words}] if words else []),
                 {"type": "image_url", "image_url": {"url": jpeg_url(frame, max_side, quality), **extra}},
             )
         ]
@@ -113,7 +112,7 @@ def video_request(
         InputError: if the chat has not exactly one video, or no question.
         VideoError: if the video cannot be read.
     """
-    chosen = select_messages(
+    chosen = selected_messages(
         messages,
         selector,
         num_frames=num_frames,
@@ -121,6 +120,7 @@ def video_request(
         model=model,
         timestamps="auto",
         temporal_merge=temporal_merge,
+        keep_kind=False,
         **select_kwargs,
     )
     if len(chosen.selections) != 1:
@@ -128,12 +128,12 @@ def video_request(
             f"the chat has {len(chosen.selections)} videos; media_io_kwargs of vLLM hold for all videos of a request, "
             "so send one video per request, or use image_messages"
         )
-    (metadata,) = chosen[1]["video_metadata"]
+    (metadata,) = chosen.metadata
 
     def blocks(block: Any) -> list[Any]:
         if not is_video_block(block):
             return [_openai_block(block)]
-        pictures = ",".join(jpeg_base64(frame, max_side, quality) for frame in block["video"])
+        pictures = ",".join(jpeg_base64(frame, max_side, quality) for frame in to_pictures(block["video"]))
         return [{"type": "video_url", "video_url": {"url": f"data:video/jpeg;base64,{pictures}"}}]
 
     video_kwargs = {
@@ -145,6 +145,13 @@ def video_request(
         "do_sample_frames": False,
     }
     return [_mapped(m, blocks) for m in chosen[0]], {"media_io_kwargs": {"video": video_kwargs}}
+
+
+def stamped(frames: Any, metadata: Mapping[str, Any]) -> list[tuple[str, np.ndarray]]:
+    """Pictures, each with its time in words; without words where the caller's frames have no times."""
+    fps, pictures = metadata.get("fps"), to_pictures(frames)
+    words = [stamp(index / fps) if fps else "" for index in metadata.get("frames_indices") or range(len(pictures))]
+    return list(zip(words, pictures, strict=True))
 
 
 def _mapped(message: Mapping[str, Any], blocks: Any) -> dict[str, Any]:
@@ -161,15 +168,11 @@ def _openai_block(block: Any) -> Any:
     image = next((block[k] for k in ("image", "url", "path") if block.get(k) is not None), None)
     if isinstance(image, str) and (image.startswith(("http://", "https://", "data:"))):
         return {"type": "image_url", "image_url": {"url": image}}
-    if isinstance(image, str):
-        from PIL import Image
-
+    if isinstance(image, str | os.PathLike | bytes):
         try:
-            image = np.asarray(Image.open(image.removeprefix("file://")).convert("RGB"))
-        except OSError as error:
-            raise InputError(
-                f"the picture {block.get('image') or block.get('path')} cannot be read: {error}"
-            ) from error
+            image = to_pictures([image])[0]
+        except VideoError as error:
+            raise InputError(f"the picture {name_of(image)} cannot be read: {error}") from error
     return {"type": "image_url", "image_url": {"url": jpeg_url(image, None, 95)}}
 
 
@@ -187,8 +190,6 @@ def jpeg_base64(frame: Any, max_side: int | None, quality: int) -> str:
         quality: 1 to 95.
     """
     from PIL import Image
-
-    from .media import to_pictures
 
     image = Image.fromarray(to_pictures([frame])[0])
     if max_side is not None:

@@ -26,7 +26,7 @@ from refocus_select.errors import MissingDependencyError
 from refocus_select.selection import Selection
 from refocus_select.weights import DEFAULT_SELECTOR
 
-from .messages import is_batch, select_messages
+from .messages import is_batch, selected_messages
 from .questions import Query
 
 
@@ -91,7 +91,7 @@ def select_vision_info(
         VideoError: if a video cannot be read.
     """
     stock = _stock()
-    chosen = select_messages(
+    chosen = selected_messages(
         conversations,
         selector,
         num_frames=num_frames,
@@ -99,13 +99,14 @@ def select_vision_info(
         model=model,
         timestamps=timestamps,
         temporal_merge=temporal_merge,
+        keep_kind=False,
         **select_kwargs,
     )
     patch = image_patch_size or (14 if _name(model) in ("qwen2_vl", "qwen2_5_vl") else 16)
     images, videos, _ = stock(_with_lists(chosen[0]), return_video_kwargs=True, image_patch_size=patch)
     metadata = [
         {**m, "frames_indices": _padded(m["frames_indices"], len(v))}
-        for m, v in zip(chosen[1].get("video_metadata", []), videos or [], strict=True)
+        for m, v in zip(chosen.metadata, videos or [], strict=True)
     ]
     return VisionInfo(chosen[0], images, videos, metadata, chosen.selections)
 
@@ -165,13 +166,11 @@ def _padded(milliseconds: list[int], length: int) -> list[int]:
 
 def _with_lists(messages: Any) -> Any:
     """qwen-vl-utils takes frames as lists of pictures only."""
-    from PIL import Image
-
-    from .media import to_pictures
+    from .media import to_images
 
     def block(b: Any) -> Any:
         if isinstance(b, dict) and b.get("type") == "video":
-            return {**b, "video": [Image.fromarray(p) for p in to_pictures(b["video"])]}
+            return {**b, "video": to_images(b["video"])}
         return b
 
     def message(m: dict[str, Any]) -> dict[str, Any]:

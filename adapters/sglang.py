@@ -18,11 +18,10 @@ from typing import Any
 
 from refocus_select.weights import DEFAULT_SELECTOR
 
-from .handling import stamp
 from .media import is_video_block
-from .messages import select_messages
+from .messages import selected_messages
 from .openai import image_messages as chat_messages
-from .openai import jpeg_url
+from .openai import jpeg_url, stamped
 from .questions import Query
 
 __all__ = ["chat_messages", "engine_inputs"]
@@ -54,8 +53,8 @@ def engine_inputs(
     Returns:
         `{"prompt": …, "image_data": […]}`.
     """
-    chosen = select_messages(messages, selector, num_frames=num_frames, query=query, **select_kwargs)
-    metadata = iter(chosen[1].get("video_metadata", []))
+    chosen = selected_messages(messages, selector, num_frames=num_frames, query=query, keep_kind=False, **select_kwargs)
+    metadata = iter(chosen.metadata)
     pictures: list[Any] = []
 
     def blocks(block: Any) -> list[Any]:
@@ -64,9 +63,10 @@ def engine_inputs(
             return [{"type": "image"}]
         if not is_video_block(block):
             return [block]
-        milliseconds = next(metadata)["frames_indices"]
-        pictures.extend(jpeg_url(frame, max_side, quality) for frame in block["video"])
-        return [part for ms in milliseconds for part in ({"type": "text", "text": stamp(ms / 1000)}, {"type": "image"})]
+        frames = stamped(block["video"], next(metadata))
+        pictures.extend(jpeg_url(frame, max_side, quality) for _, frame in frames)
+        times = [[{"type": "text", "text": words}] if words else [] for words, _ in frames]
+        return [part for time in times for part in (*time, {"type": "image"})]
 
     chat = [
         {**m, "content": [p for b in m["content"] for p in blocks(b)]} if isinstance(m.get("content"), list) else m

@@ -28,7 +28,7 @@ class Notes:
     """What a conversation says about its videos."""
 
     questions: list[Question] | InputError
-    limits: list[dict[str, float]]
+    beside: list[dict[str, Any]]  # what the block of each video says of it
 
 
 @dataclass

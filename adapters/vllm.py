@@ -13,7 +13,7 @@ from typing import Any
 from refocus_select.errors import InputError
 from refocus_select.weights import DEFAULT_SELECTOR
 
-from .messages import select_messages
+from .messages import selected_messages
 from .questions import Query
 
 LOADER = "refocus_select"
@@ -56,7 +56,7 @@ def generate_inputs(
         InputError: if the chat has no question.
         VideoError: if a video cannot be read.
     """
-    chosen = select_messages(
+    chosen = selected_messages(
         messages,
         selector,
         num_frames=num_frames,
@@ -64,6 +64,7 @@ def generate_inputs(
         model=processor,
         timestamps=timestamps,
         temporal_merge=temporal_merge,
+        keep_kind=False,
         **select_kwargs,
     )
     prompt = processor.apply_chat_template(
@@ -72,8 +73,7 @@ def generate_inputs(
     blocks = [b for m in chosen[0] if isinstance(m.get("content"), list) for b in m["content"]]
     frames = [b["video"] for b in blocks if b.get("type") == "video"]
     images = [b["image"] for b in blocks if b.get("type") == "image" and "image" in b]
-    metadata = chosen[1].get("video_metadata", [])
-    videos = [(f, {**m, "do_sample_frames": False}) for f, m in zip(frames, metadata, strict=True)]
+    videos = [(f, {**m, "do_sample_frames": False}) for f, m in zip(frames, chosen.metadata, strict=True)]
     data = {**({"video": videos} if videos else {}), **({"image": images} if images else {})}
     return {"prompt": prompt, **({"multi_modal_data": data} if data else {})}
 

@@ -17,6 +17,7 @@ from string import ascii_uppercase
 from typing import Any
 
 from .errors import InputError, MissingDependencyError
+from .locations import is_address, local_path
 from .plain_text import check_depth, is_utf8, parse_json, shown
 
 KNOWN_FIELDS = ("id", "video", "question", "options", "answer", "evidence", "category")
@@ -274,7 +275,7 @@ def _question(row: Mapping[str, Any], base: Path | None, *, default_id: str) -> 
     category = row.get("category")
     return Question(
         id=_utf8("id", str(identity)),
-        video=_video(_text(row, "video"), base),
+        video=_video(_text({**row, "video": _path_of(row.get("video"))}, "video"), base),
         question=_utf8("question", _text(row, "question")),
         options=options,
         answer=_answer(row.get("answer"), options),
@@ -298,9 +299,16 @@ def _utf8(name: str, text: str) -> str:
     return text
 
 
+def _path_of(value: Any) -> Any:
+    """The path in a value of `datasets.Video`, which is a dict or a decoder; anything else as it is."""
+    held = getattr(value, "_hf_encoded", value)
+    path = held.get("path") if isinstance(held, Mapping) else None
+    return path if path and local_path(path) and os.path.exists(str(local_path(path))) else value
+
+
 def _video(video: str, base: Path | None) -> str:
     """The name may be no UTF-8 (a file on Linux): whether it can be opened is seen when it is."""
-    if base is None or "://" in video or Path(video).is_absolute():
+    if base is None or is_address(video) or Path(video).is_absolute():
         return video
     return str(base / video)
 

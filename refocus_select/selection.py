@@ -188,10 +188,11 @@ class Selection:
                 yield video
 
     def _reopened(self) -> Video:
+        from .locations import is_here
         from .video import open_video
 
         source = self.origin or self.video.source
-        if not source or not Path(str(source)).exists():
+        if not is_here(source):
             raise VideoOpenError(
                 f"the frames cannot be decoded: the video {source!r} is not here any more; "
                 "indices and timestamps are still valid"

@@ -18,7 +18,8 @@ import numpy as np
 
 from ..cache import EncodingCache
 from ..encoding import VideoEncoding
-from ..errors import InputError, RefocusError, VideoDecodeError
+from ..errors import InputError, RefocusError, VideoDecodeError, VideoOpenError
+from ..locations import local_path, short_name
 from ..selection import Selection
 from ..selectors import FrameSelector
 from ..selectors.algorithms.contract import check_num_frames
@@ -158,13 +159,13 @@ def answer_video(
                     video = opened.enter_context(open_video(job.video, backend=settings.backend))
                 _write_frames(video, encoding, results, Path(settings.frames))
         if file_state(job.video) != state:
-            raise VideoDecodeError(f"{job.video} changed while it was read; run again when it is complete")
+            raise VideoDecodeError(f"{short_name(job.video)} changed while it was read; run again when it is complete")
         return [{"position": p, **r} for p, r in zip(job.positions, results, strict=True)]
     except OutputError:
         raise
     except Exception as error:
         if not isinstance(error, RefocusError):
-            logger.warning("%s: unexpected error", job.video, exc_info=True)
+            logger.warning("%s: unexpected error", short_name(job.video), exc_info=True)
         return failed(job, selector.name, settings.num_frames, error)
 
 
@@ -197,8 +198,8 @@ RESULT_FIELDS = frozenset({*no_result("", 0, ""), "scores", "candidate_indices",
 def file_state(video: str) -> tuple[int, int] | None:
     """Size and time of change of a local file or folder; None for anything else."""
     try:
-        status = os.stat(video.removeprefix("file://"))
-    except (OSError, ValueError):
+        status = os.stat(local_path(video) or "")
+    except (OSError, ValueError, VideoOpenError):
         return None
     return status.st_size, status.st_mtime_ns
 

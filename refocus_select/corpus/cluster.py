@@ -25,6 +25,7 @@ import numpy as np
 
 from ..cache import EncodingCache
 from ..errors import InputError, MissingDependencyError
+from ..locations import short_name
 from ..questions import Question, as_row
 from ..selectors import FrameSelector
 from ..video import Video, VideoMetadata, open_video, sample_candidates
@@ -104,7 +105,8 @@ class RayRunner:
                 try:
                     yield job, json.loads(ray.get(ready))
                 except ray.exceptions.WorkerCrashedError:
-                    text = f"{job.video}: the worker died every time it read this video; the file or its size is why"
+                    name = short_name(job.video)
+                    text = f"{name}: the worker died every time it read this video; the file or its size is why"
                     yield job, failed(job, self.selector.name, settings.num_frames, text)
 
     def _pipeline(self, jobs: list[VideoJob], settings: BatchSettings) -> Iterator[tuple[int, list[dict[str, Any]]]]:
@@ -268,7 +270,7 @@ def _decode(selector: Described, settings: BatchSettings, batch: dict[str, Any])
                             }
                         )
             except Exception as error:  # the encoder meets it again and reports it like the local engine
-                logger.info("%s: %s", job.video, error)
+                logger.info("%s: %s", short_name(job.video), error)
                 pictures = b""
         yield {"job": [str(text)], "facts": [json.dumps(facts)], "pictures": [pictures]}
 

@@ -23,6 +23,7 @@ from typing import TYPE_CHECKING, Any
 
 from ..encoding import VideoEncoding
 from ..errors import EncodingError, InputError, RefocusError, VideoDecodeError
+from ..locations import local_path
 from ..questions import Problem
 from ..video.sources import fingerprint_of
 from .answer import SAMPLING, BatchSettings
@@ -262,7 +263,7 @@ class Index:
         return encoding
 
     def _entry(self, video: str | os.PathLike[str]) -> Entry:
-        name = os.fspath(video)
+        name = local_path(video) or os.fspath(video)
         found = self.entries.get(os.path.abspath(name))
         if found is not None:
             return found
@@ -392,7 +393,7 @@ def compact(encoding: VideoEncoding) -> VideoEncoding:
 def _files(paths: Iterable[str | os.PathLike[str]]) -> list[str]:
     found: dict[str, None] = {}
     for given in paths:
-        path = os.path.abspath(os.fspath(given))
+        path = os.path.abspath(local_path(given) or os.fspath(given))
         if not os.path.exists(path):
             raise InputError(f"{os.fspath(given)}: no such file or folder")
         if not os.path.isdir(path):

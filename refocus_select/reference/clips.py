@@ -7,7 +7,6 @@ import threading
 from abc import ABC, abstractmethod
 from collections import OrderedDict
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Protocol
 
 import numpy as np
@@ -15,6 +14,7 @@ import numpy as np
 from ..cache import EncodingCache
 from ..encoding import VideoEncoding
 from ..errors import EncodingError, InputError, VideoDecodeError
+from ..locations import is_here
 from ..selection import Selection
 from ..selectors import FrameSelector
 from ..video import CandidatePlan, CandidateRule, Video, open_video, sample_candidates
@@ -133,7 +133,7 @@ class EncodedClip(Clip):
 
     def pictures(self, positions: np.ndarray, *, size: tuple[int, int] | None = None) -> np.ndarray:
         source = self._encoding.video.source
-        if not source or not Path(source).exists():
+        if not is_here(source):
             raise InputError(
                 f"{self.name} holds features only, and its video {source!r} is not here; use a reference model that "
                 "reads features, or give the video"

@@ -18,6 +18,7 @@ from ..encoding import VideoEncoding
 from ..errors import EncodingError, InputError, VideoDecodeError
 from ..selection import Selection
 from ..video import CandidatePlan, CandidateRule, Frames, Video, VideoMetadata, open_video, sample_candidates
+from ..video.inputs import VideoInput, read_input
 from ..weights import DEFAULT_SELECTOR
 from .algorithms.contract import check_num_frames, complete_picks
 from .registry import load_selector
@@ -134,7 +135,8 @@ class FrameSelector(ABC):
         """Read the candidate frames of a video and keep what later questions need.
 
         Args:
-            video: anything that `open_video` takes, or an open `Video`.
+            video: anything that `open_video` takes. What a dict says of sampling (`video_start`, `fps`, …) is obeyed
+                where the arguments below say nothing.
             candidates: a rule for choosing candidates, or the very frames to read (default: the selector's own rule).
             fps: candidates per second at most (default: the selector's own rule).
             max_frames: candidates in all at most (default: the selector's own rule).
@@ -156,10 +158,11 @@ class FrameSelector(ABC):
             VideoError: if the video cannot be opened, or not one candidate can be decoded.
             InputError: if an argument is out of range.
         """
-        with _opened(video, backend) as source:
-            plan = self._plan(
-                source, candidates, fps=fps, max_frames=max_frames, min_frames=min_frames, start=start, end=end
-            )
+        handed = read_input(video)
+        asked = {"fps": fps, "max_frames": max_frames, "min_frames": min_frames, "start": start, "end": end}
+        asked = {name: value for name, value in asked.items() if value is not None}
+        with _opened(handed, backend) as source:
+            plan = self._plan(source, candidates, asked, handed.sampling)
             size = self.decode_size(source.metadata)
             store = find_cache(cache) if self.needs_frames else None
             key = encoding_key(source, self.encoding_fingerprint, plan, size=size, exact=exact) if store else ""
@@ -168,33 +171,25 @@ class FrameSelector(ABC):
                 encoding = self._read(source, plan, size=size, exact=exact, workers=workers, progress=progress)
                 if store:
                     store.put(key, encoding)
-            origin = os.fspath(video) if isinstance(video, str | os.PathLike) and _is_path(video) else source
+            origin = source if handed.path is None else handed.path
             return replace(encoding, video=source.metadata, origin=origin)
 
     def _plan(
         self,
         source: Video,
         candidates: CandidateRule | CandidatePlan | None,
-        *,
-        fps: float | None,
-        max_frames: int | None,
-        min_frames: int | None,
-        start: float | None,
-        end: float | None,
+        asked: Mapping[str, Any],
+        beside: Mapping[str, Any],
     ) -> CandidatePlan:
+        """The candidates; sampling that the caller has `asked` for counts more than what stands `beside` the video."""
         if not isinstance(candidates, CandidatePlan):
             if candidates is not None and not isinstance(candidates, CandidateRule):
                 raise InputError(
                     f"candidates must be a CandidateRule or a CandidatePlan, not {type(candidates).__name__}"
                 )
-            rule = self.rule if candidates is None else candidates
-            return sample_candidates(
-                source, rule, fps=fps, max_frames=max_frames, min_frames=min_frames, start=start, end=end
-            )
-        given = {"fps": fps, "max_frames": max_frames, "min_frames": min_frames, "start": start, "end": end}
-        unused = [name for name, value in given.items() if value is not None]
-        if unused:
-            raise InputError(f"{', '.join(unused)}: a CandidatePlan names every frame; give a CandidateRule instead")
+            return sample_candidates(source, self.rule if candidates is None else candidates, **{**beside, **asked})
+        if asked:
+            raise InputError(f"{', '.join(asked)}: a CandidatePlan names every frame; give a CandidateRule instead")
         if not len(candidates):
             raise InputError("the CandidatePlan holds no frame")
         count = len(source.timestamps)
@@ -299,8 +294,9 @@ class FrameSelector(ABC):
         Args:
             video: an encoding, or anything that `encode` takes.
             question: one question, or several (a list gives a list).
-            num_frames: how many frames K. A video or part with fewer candidates is sampled more densely, up to every
-                frame; an encoding, or a video with fewer frames, gives all it has and a warning.
+            num_frames: how many frames K; `nframes` or `num_frames` of a dict counts more. A video or part with fewer
+                candidates is sampled more densely, up to every frame; an encoding, or a video with fewer frames, gives
+                all it has and a warning.
             options: answer options, one list per question; only policies trained to see them use them.
             **kwargs: arguments of `encode` if `video` is no encoding, and of the selector's choice
                 (for policies: `sample`, `temperature`, `seed`, `num_samples`, `protocol`).
@@ -313,6 +309,8 @@ class FrameSelector(ABC):
             EncodingError: if the encoding was made by another encoder.
             VideoError: see `encode`.
         """
+        handed = read_input(video)
+        num_frames = num_frames if handed.num_frames is None else handed.num_frames
         single = isinstance(question, str)
         questions = [_checked_question(q) for q in ([question] if single else question)]
         check_num_frames(num_frames)
@@ -326,16 +324,17 @@ class FrameSelector(ABC):
         if unknown:
             understood = ", ".join(sorted(ENCODE_ARGUMENTS | self.choice_arguments))
             raise InputError(f"{self.name!r} has no argument {', '.join(unknown)}; it understands {understood}")
-        if isinstance(video, VideoEncoding):
-            unused = sorted(ENCODE_ARGUMENTS & given.keys())
+        if isinstance(handed.source, VideoEncoding):
+            unused = sorted(ENCODE_ARGUMENTS & (given.keys() | handed.sampling.keys()))
             if unused:
                 raise InputError(f"{', '.join(unused)}: decided when the video was encoded; encode it again instead")
-            encoding = video
+            encoding = handed.source
         else:
             reading = {k: given.pop(k) for k in list(given) if k in ENCODE_ARGUMENTS}
             if not isinstance(reading.get("candidates"), CandidatePlan):
-                reading["min_frames"] = max(reading.get("min_frames") or 1, least_candidates(num_frames, given))
-            encoding = self.encode(video, **reading)
+                least = reading.get("min_frames") or handed.sampling.get("min_frames", 1)
+                reading["min_frames"] = max(least, least_candidates(num_frames, given))
+            encoding = self.encode(handed, **reading)
         if encoding.encoder_fingerprint != self.encoding_fingerprint:
             raise EncodingError(
                 f"this encoding was made by {encoding.encoder!r} ({encoding.encoder_fingerprint[:12]}), but "
@@ -447,18 +446,14 @@ def _rows(piece: Frames, keep: np.ndarray) -> Frames:
 
 
 @contextmanager
-def _opened(video: Any, backend: str | None) -> Iterator[Video]:
+def _opened(given: VideoInput, backend: str | None) -> Iterator[Video]:
     """Open what is not open. A path is closed again (it can be reopened for the frames); anything else stays open."""
-    source = video if isinstance(video, Video) else open_video(video, backend=backend)
+    source = given.source if isinstance(given.source, Video) else open_video(given, backend=backend)
     try:
         yield source
     finally:
-        if _is_path(video):
+        if given.path is not None:
             source.close()
-
-
-def _is_path(video: Any) -> bool:
-    return isinstance(video, str | os.PathLike) and "://" not in str(os.fspath(video))
 
 
 def _checked_question(question: Any) -> str:

@@ -18,6 +18,7 @@ from torch import Tensor
 from ..encoding import VideoEncoding
 from ..errors import EncodingError, InputError, SelectorLoadError
 from ..hub import CheckpointFiles, HubOptions, find_checkpoint, hub_errors, hub_file
+from ..locations import is_here
 from ..models.backbone import BackboneState
 from ..models.checkpoint import fingerprint, load_model, save_model
 from ..models.preprocess import prepare_frames
@@ -403,7 +404,7 @@ def _video_of(encoding: VideoEncoding) -> Iterator[Video]:
         yield encoding.origin
         return
     source = encoding.origin or encoding.video.source
-    if not source or not Path(str(source)).exists():
+    if not is_here(source):
         raise EncodingError(
             f"protocol 'paper' takes frames of a short video that are no candidates, and their times must be read from "
             f"the video {source!r}, which is not here; give the video instead of its encoding"

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import threading
 from collections.abc import Callable
 from typing import Any
 
@@ -10,8 +12,10 @@ from numpy.typing import NDArray
 
 from refocus_select.errors import MissingDependencyError, UnsupportedVideoError, VideoDecodeError
 from refocus_select.video._pyav import PyAVVideo
-from refocus_select.video.base import SpanReader
+from refocus_select.video.arrays import Pixels
+from refocus_select.video.base import SpanReader, Video
 from refocus_select.video.engine import Put, Span
+from refocus_select.video.images import PictureVideo, resized
 from refocus_select.video.plan import Plan
 
 _BATCH = 8  # pictures at full size held at once per thread
@@ -94,6 +98,40 @@ class _TorchCodecReader:
 
     def close(self) -> None:
         del self.decoder
+
+
+def open_decoder(decoder: Any) -> Video:
+    """A `VideoDecoder` that the caller has opened. It does not tell its times: everything is decoded once for them.
+
+    Raises:
+        VideoDecodeError: it cannot be decoded to the end.
+    """
+    lock = threading.Lock()  # a decoder is not made for several threads
+    count, times, last = len(decoder), [], 0.0
+    digest = hashlib.sha256()
+    try:
+        for start in range(0, count, _BATCH):
+            batch = decoder.get_frames_in_range(start, min(start + _BATCH, count))
+            times += batch.pts_seconds.tolist()
+            last = float(batch.duration_seconds[-1])
+            digest.update(Pixels(batch.data[:1])[0].tobytes())
+    except (RuntimeError, IndexError, ValueError) as error:
+        raise VideoDecodeError(
+            f"VideoDecoder: frame {len(times)} of {count} or one behind it cannot be decoded ({_first_line(error)}); "
+            "pass the path of the video instead"
+        ) from error
+
+    def load(index: int, size: tuple[int, int] | None) -> NDArray[np.uint8]:
+        with lock:
+            picture = Pixels(decoder.get_frame_at(index).data[None])[0]
+        return picture if size is None else resized(picture, size)
+
+    name = getattr(decoder.metadata, "path", None)  # set by `datasets.Video`
+    name = name if isinstance(name, str) else "VideoDecoder"
+    seconds = np.array(times) - times[0]
+    return PictureVideo(
+        load, count, name, "torchcodec", digest.hexdigest()[:32], timestamps=seconds, fps=None, last=last or None
+    )
 
 
 def _import_decoder() -> Any:

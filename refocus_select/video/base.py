@@ -37,8 +37,9 @@ class VideoMetadata:
     Attributes:
         source: what was opened, for messages (a path, a URL, `"bytes"`, `"array"`).
         num_frames: presented frames; frames cut away by an edit list are not counted.
-        duration: from the first presented frame to the end of the last one.
-        start_time: the container's time of the first frame; `Video.timestamps` count from there.
+        duration: until the end of the last frame, on the clock of `Video.timestamps`: that of a file is zero at its
+            first presented frame, and pictures keep the times that the caller gave them.
+        start_time: the container's time at which `Video.timestamps` are zero.
         average_fps: frames per second.
         is_vfr: True if the frame rate varies.
         rotation: degrees counter-clockwise by which stored pictures are turned before they are returned.
@@ -87,7 +88,7 @@ class Frames:
     Attributes:
         data: uint8 `[N, H, W, 3]`, RGB.
         indices: int64 `[N]`, the frame numbers of the pictures in `data`.
-        timestamps: float64 `[N]`, seconds from the first presented frame.
+        timestamps: float64 `[N]`, seconds, on the clock of `Video.timestamps`.
         valid: bool `[N]`; False where the frame asked for is damaged. `data`, `indices` and `timestamps` then
             hold the nearest earlier picture that could be decoded (the nearest later one if there is none).
         positions: int64 `[N]`, which entries of the requested indices these are.

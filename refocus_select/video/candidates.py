@@ -121,7 +121,7 @@ def sample_candidates(
         rule = PRESETS[rule]
     rule = rule.limited(fps=fps, max_frames=max_frames, min_frames=min_frames)
     times, duration = video.timestamps, video.metadata.duration
-    low, high = _check_range(video.metadata.source, duration, start, end)
+    low, high = _check_range(video.metadata.source, float(times[0]), duration, start, end)
     if rule.method == "paper":
         inside = _frames_shown(times, low, high)
         count, rate = len(inside), video.metadata.average_fps
@@ -187,7 +187,10 @@ def _frames_shown(times: NDArray[np.float64], start: float, end: float) -> NDArr
     return np.arange(first, stop, dtype=np.int64)
 
 
-def _check_range(source: str, duration: float, start: float | None, end: float | None) -> tuple[float, float]:
+def _check_range(
+    source: str, first: float, duration: float, start: float | None, end: float | None
+) -> tuple[float, float]:
+    """The part from `start` to `end` of a video whose frames are shown from `first` to `duration`."""
     for name, value in (("start", start), ("end", end)):
         if value is None:
             continue
@@ -197,12 +200,12 @@ def _check_range(source: str, duration: float, start: float | None, end: float |
             raise InputError(f"{name} must not be negative ({value:g}); times count from the first frame")
     low = 0.0 if start is None else float(start)
     if low >= duration and low > 0:
-        raise InputError(f"{source}: start {low:g} s lies behind the end; the video lasts {duration:.2f} s")
-    if end is None:
-        return low, duration
-    high = float(end)
-    if high <= low:
-        raise InputError(f"end ({high:g} s) must lie behind start ({low:g} s)")
+        raise InputError(f"{source}: start {low:g} s lies after the end; the video lasts {duration:.2f} s")
+    high = duration if end is None else float(end)
+    if end is not None and high <= low:
+        raise InputError(f"end ({high:g} s) must lie after start ({low:g} s)")
     if high > duration + 1.0:  # a time rounded up to the next second is not a mistake
-        raise InputError(f"{source}: end {high:g} s lies behind the end; the video lasts {duration:.2f} s")
-    return low, min(high, duration)
+        raise InputError(f"{source}: end {high:g} s lies after the end; the video lasts {duration:.2f} s")
+    if high <= first and first > 0:
+        raise InputError(f"{source}: end {high:g} s lies before the first frame, which is shown at {first:g} s")
+    return max(low, first), min(high, duration)

@@ -6,6 +6,7 @@ import hashlib
 import os
 import re
 from collections.abc import Callable, Sequence
+from io import BytesIO
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -13,6 +14,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from refocus_select.errors import InputError, UnsupportedVideoError, VideoDecodeError, VideoOpenError
+from refocus_select.video.arrays import Pixels, is_array
 from refocus_select.video.base import MAX_PIXELS, SpanReader, Video, VideoMetadata
 from refocus_select.video.engine import Put, Span
 from refocus_select.video.plan import Plan
@@ -23,7 +25,6 @@ if TYPE_CHECKING:
 SUFFIXES = {".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff", ".ppm", ".pgm", ".gif"}
 ASSUMED_FPS = 1.0  # for pictures without any times
 _SPAN = 8  # pictures per span
-_HASHED_BYTES = 2**28  # arrays up to this size are hashed whole
 
 
 class PictureVideo(Video):
@@ -47,7 +48,7 @@ class PictureVideo(Video):
         `last` is the seconds that the last picture stays, if known.
         """
         self._load = load
-        times, start, duration = _times(source, count, timestamps, fps, last)
+        times, duration = seconds_of(source, count, timestamps, fps, last)
         notes = list(warnings)
         fingerprint = hashlib.sha256(fingerprint.encode() + times.tobytes()).hexdigest()[:32]  # times are content
         height, width = self._first_size(source, count)
@@ -56,8 +57,8 @@ class PictureVideo(Video):
             source=source,
             num_frames=count,
             duration=duration,
-            start_time=start,
-            average_fps=count / duration,
+            start_time=0.0,
+            average_fps=count / (duration - float(times[0])),
             is_vfr=bool(len(steps) > 1 and np.ptp(steps) > 1e-3 + 0.02 * np.median(steps)),
             width=width,
             height=height,
@@ -138,15 +139,14 @@ def open_folder(
         raise VideoOpenError(f"{source}: a folder without pictures ({', '.join(sorted(SUFFIXES))})")
     digest = hashlib.sha256()
     for file in files:
-        status = os.stat(file)
-        digest.update(f"{file}\0{status.st_size}\0{status.st_mtime_ns}\0".encode(errors="surrogateescape"))
+        digest.update(_state_of_file(file))
     return _open_pictures(files, source, digest.hexdigest()[:32], timestamps, fps)
 
 
 def open_images(
     images: Sequence[Any], source: str = "images", *, timestamps: ArrayLike | None = None, fps: float | None = None
 ) -> PictureVideo:
-    """A list of PIL images, or of paths of picture files, in order.
+    """A list of pictures, in order: PIL images, paths, contents of picture files (bytes), or arrays `[H, W, 3]`.
 
     Raises:
         InputError: the list is empty or holds something else.
@@ -155,21 +155,38 @@ def open_images(
 
     if not images:
         raise InputError("an empty list holds no frames; pass at least one picture")
-    for place, image in enumerate(images):
-        if not isinstance(image, Image.Image | str | os.PathLike):
-            raise InputError(f"entry {place} is {type(image).__name__}; a list of frames holds PIL images or paths")
+    pictures = [Image.fromarray(Pixels([image])[0]) if is_array(image) else image for image in images]
     digest = hashlib.sha256()
-    for image in images:
-        if isinstance(image, Image.Image):
-            digest.update(f"{image.mode}{image.size}".encode() + image.tobytes())
+    for place, picture in enumerate(pictures):
+        if isinstance(picture, Image.Image):
+            digest.update(f"{picture.mode}{picture.size}".encode() + picture.tobytes())
+        elif isinstance(picture, bytes):
+            digest.update(hashlib.sha256(picture).digest())
+        elif isinstance(picture, str | os.PathLike):
+            digest.update(_state_of_file(os.fspath(picture)))
         else:
-            digest.update(os.fspath(image).encode(errors="surrogateescape"))
-    return _open_pictures(images, source, digest.hexdigest()[:32], timestamps, fps)
+            raise InputError(
+                f"entry {place} is {type(picture).__name__}; a list of frames holds PIL images, paths, URLs, bytes or "
+                "arrays"
+            )
+    return _open_pictures(pictures, source, digest.hexdigest()[:32], timestamps, fps)
 
 
-def open_still(file: Any, source: str, fingerprint: str, fps: float | None = None) -> PictureVideo:
-    """One picture file (path or binary file object) as a video of one frame."""
-    video = _open_pictures([file], source, fingerprint, None, fps or ASSUMED_FPS)
+def _state_of_file(path: str) -> bytes:
+    try:
+        status = os.stat(path)
+    except (OSError, ValueError):  # reported when it is read
+        return f"{path}\0".encode(errors="surrogateescape")
+    return f"{path}\0{status.st_size}\0{status.st_mtime_ns}\0".encode(errors="surrogateescape")
+
+
+def open_still(
+    file: Any, source: str, fingerprint: str, timestamps: ArrayLike | None = None, fps: float | None = None
+) -> PictureVideo:
+    """One picture file (path, PIL image) as a video of one frame."""
+    if timestamps is None and fps is None:
+        fps = ASSUMED_FPS
+    video = _open_pictures([file], source, fingerprint, timestamps, fps)
     video._warn(f"{source}: a single picture; it is treated as a video of one frame")
     return video
 
@@ -215,7 +232,7 @@ def _rgb(picture: Any, size: tuple[int, int] | None, source: str) -> Image:
     from PIL import Image, ImageOps
 
     try:
-        image = picture if isinstance(picture, Image.Image) else Image.open(picture)
+        image = picture if isinstance(picture, Image.Image) else Image.open(_file(picture))
     except Image.DecompressionBombError as error:
         raise UnsupportedVideoError(f"{source}: {error}; scale the picture down first") from None
     try:
@@ -236,6 +253,11 @@ def _rgb(picture: Any, size: tuple[int, int] | None, source: str) -> Image:
             image.close()
 
 
+def _file(picture: Any) -> Any:
+    """What Pillow opens: the content of a picture file as a file."""
+    return BytesIO(picture) if isinstance(picture, bytes) else picture
+
+
 def _mixed_sizes(pictures: Sequence[Any], source: str) -> list[str]:
     """A note if pictures differ in size (header reads only)."""
     from PIL import Image
@@ -246,13 +268,10 @@ def _mixed_sizes(pictures: Sequence[Any], source: str) -> list[str]:
             sizes.add(picture.size)
             continue
         try:
-            with Image.open(picture) as image:
+            with Image.open(_file(picture)) as image:
                 sizes.add(image.size)
         except (OSError, ValueError, SyntaxError, Image.DecompressionBombError):
             continue
-        finally:
-            if hasattr(picture, "seek"):
-                picture.seek(0)
     if len(sizes) <= 1:
         return []
     return [f"{source}: pictures of {len(sizes)} different sizes; at full size all take the size of the first"]
@@ -346,27 +365,23 @@ def open_array(
     """Frames in memory.
 
     Args:
-        frames: numpy uint8 `[T, H, W, 3]`, or torch `[T, C, H, W]` or `[T, H, W, C]` with 3 channels; floats from
-            0 to 1 are accepted and rounded to uint8. Not copied: do not change it while the video is open.
+        frames: what `arrays.Pixels` takes. Not copied: do not change it while the video is open.
         source: its name in messages.
         timestamps, fps: one of them is required: an array says nothing of time.
 
     Raises:
         InputError: shape, type or range is not usable, or no times are given.
     """
-    array = _as_channels_last(frames)
+    pixels = Pixels(frames)
     if timestamps is None and fps is None:
         raise InputError(
             "frames in an array carry no times: pass fps=... (frames per second) or timestamps=[...] (seconds)"
         )
 
     def load(index: int, size: tuple[int, int] | None) -> NDArray[np.uint8]:
-        picture = array[index]
-        if picture.dtype != np.uint8:
-            picture = np.rint(picture.astype(np.float32) * 255).astype(np.uint8)
-        return picture if size is None else resized(picture, size)
+        return pixels[index] if size is None else resized(pixels[index], size)
 
-    return PictureVideo(load, len(array), source, "array", _digest(array), timestamps=timestamps, fps=fps)
+    return PictureVideo(load, len(pixels), source, "array", pixels.digest(), timestamps=timestamps, fps=fps)
 
 
 def resized(picture: NDArray[np.uint8], size: tuple[int, int]) -> NDArray[np.uint8]:
@@ -379,58 +394,19 @@ def resized(picture: NDArray[np.uint8], size: tuple[int, int]) -> NDArray[np.uin
     return np.asarray(image.resize((size[1], size[0]), Image.Resampling.BILINEAR))
 
 
-def _as_channels_last(frames: Any) -> NDArray[Any]:
-    """`[T, H, W, 3]`, uint8 or floats in 0..1, from a numpy array or a torch tensor."""
-    is_torch = hasattr(frames, "detach")
-    try:
-        array = frames.detach().cpu().numpy() if is_torch else np.asarray(frames)
-    except TypeError as error:  # bfloat16 has no numpy type
-        raise InputError(f"frames cannot be read as an array ({error}); pass uint8") from None
-    if array.ndim != 4:
-        raise InputError(f"frames must have four dimensions, [T, H, W, 3], not shape {array.shape}")
-    if 0 in array.shape:
-        raise InputError(f"an array of shape {array.shape} holds no frames; pass at least one picture")
-    channels_first = array.shape[1] == 3 and (is_torch or array.shape[3] != 3)
-    if channels_first:
-        array = array.transpose(0, 2, 3, 1)
-    if array.shape[3] != 3:
-        raise InputError(f"frames must have 3 colour channels (RGB), [T, H, W, 3], not shape {frames.shape}")
-    if array.shape[1] * array.shape[2] > MAX_PIXELS:
-        raise UnsupportedVideoError(f"pictures of {array.shape[2]}x{array.shape[1]} exceed {MAX_PIXELS} pixels")
-    if array.dtype == np.uint8:
-        return array
-    if array.dtype.kind != "f":
-        raise InputError(f"frames must be uint8, or floats from 0 to 1, not {array.dtype}; use .astype('uint8')")
-    low, high = float(array.min()), float(array.max())
-    if not (low >= 0.0 and high <= 1.0):  # also refuses NaN
-        raise InputError(f"frames of floats must lie from 0 to 1, not {low:g} to {high:g}; scale them, or pass uint8")
-    return array
-
-
-def _digest(array: NDArray[Any]) -> str:
-    """Hash of an array's content; of large ones, of evenly spaced frames."""
-    count = len(array)
-    step = max(1, -(-array.nbytes // _HASHED_BYTES))
-    digest = hashlib.sha256(f"{array.shape}{array.dtype}".encode())
-    for number in range(0, count, step):
-        digest.update(np.ascontiguousarray(array[number]).tobytes())
-    digest.update(np.ascontiguousarray(array[count - 1]).tobytes())
-    return digest.hexdigest()[:32]
-
-
 # -- times ---------------------------------------------------------------------------------------------------------
 
 
-def _times(
-    source: str, count: int, timestamps: ArrayLike | None, fps: float | None, last: float | None
-) -> tuple[NDArray[np.float64], float, float]:
-    """Seconds from the first picture, the first picture's own time, and the duration."""
+def seconds_of(
+    source: str, count: int, timestamps: ArrayLike | None, fps: float | None, last: float | None = None
+) -> tuple[NDArray[np.float64], float]:
+    """Seconds of each picture, and until when the last one is shown. Times that a caller gives stay as they are."""
     if timestamps is not None and fps is not None:
         raise InputError("pass timestamps or fps, not both")
     if timestamps is None:
         if isinstance(fps, bool) or not isinstance(fps, int | float | np.number) or not 0 < fps < np.inf:
             raise InputError(f"fps must be a number above 0, not {fps!r}")
-        return np.arange(count) / float(fps), 0.0, count / float(fps)
+        return np.arange(count) / float(fps), count / float(fps)
     try:
         times = np.asarray(timestamps, dtype=np.float64)
     except (TypeError, ValueError):
@@ -439,9 +415,11 @@ def _times(
         raise InputError(f"{source}: {count} frames need {count} timestamps, not an array of shape {times.shape}")
     if not np.isfinite(times).all() or (np.diff(times) <= 0).any():
         raise InputError(f"{source}: timestamps must be finite and increase from frame to frame")
+    if times[0] < 0:
+        raise InputError(f"{source}: timestamps must not be negative, the first is {times[0]:g} s; count from zero on")
     if last is None:
         last = float(np.median(np.diff(times))) if count > 1 else 1 / ASSUMED_FPS
-    return times - times[0], float(times[0]), float(times[-1] - times[0]) + last
+    return times, float(times[-1]) + last
 
 
 def _natural(name: str) -> list[tuple[int, int, str]]:

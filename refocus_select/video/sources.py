@@ -4,26 +4,26 @@ from __future__ import annotations
 
 import hashlib
 import os
-import re
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from io import BytesIO
 from typing import Any
 
-import numpy as np
-
 from refocus_select.dependencies import check_dependencies
 from refocus_select.errors import InputError, MissingDependencyError, VideoOpenError
+from refocus_select.locations import is_data, is_web, local_path, read_data_url, short_name
+from refocus_select.video.arrays import is_array
 from refocus_select.video.base import Video
 from refocus_select.video.container import check_regular_file
 from refocus_select.video.images import AnimatedVideo, open_array, open_folder, open_images, open_still
+from refocus_select.video.inputs import is_pictures, name_of_source, read_input, with_rate
 
 BACKENDS = ("pyav", "torchcodec", "decord")
 BACKEND_VARIABLE = "REFOCUS_VIDEO_BACKEND"
 MAX_DOWNLOAD_BYTES = 16 * 2**30
 _DOWNLOAD_TIMEOUT = 30.0  # seconds without a byte
 _BLOCK = 2**20
-_SCHEME = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+://")
 
 
 def open_video(
@@ -39,15 +39,20 @@ def open_video(
     Args:
         source: one of
             - a path (str or `PathLike`) of a video file, a picture file, or a folder of pictures (natural order);
-            - an `http://` or `https://` URL (str), which is downloaded to a temporary file; or a `file://` URL;
-            - the content of a file: bytes, or a binary file object (read from its current position);
-            - a list of PIL images or of picture paths;
-            - frames: numpy uint8 `[T, H, W, 3]`, torch `[T, C, H, W]` or `[T, H, W, C]`, or a list of numpy
-              `[H, W, 3]`; floats from 0 to 1 are accepted;
+            - an `http://` or `https://` URL (str), which is downloaded to a temporary file; a `file:` URL; or a
+              `data:` URL, also of a sequence of pictures (`data:video/jpeg;base64,A,B,C`);
+            - the content of a file: bytes, or a binary file object (read from its current position, which is put back);
+            - frames: an array or tensor `[T, H, W, C]`, `[T, C, H, W]` or `[T, H, W]`, or a list of arrays; grey, RGB
+              or RGBA; uint8, or floats from 0 to 1 or 0 to 255 (see `arrays.Pixels`);
+            - a list of pictures: PIL images, paths, URLs, contents (bytes), `{"path", "bytes"}`, or arrays;
+            - a dict with one of these, such as the block of a chat, a value of `datasets.Video`, or
+              `{"array", "video_metadata"}`; times and rates in it are obeyed (see `inputs.read_input`);
+            - a `VideoDecoder` of torchcodec;
             - a `Video`, which is returned as it is.
         backend: the decoder for video files: `"pyav"` (default), `"torchcodec"` or `"decord"`; None takes the
             environment variable REFOCUS_VIDEO_BACKEND. Pictures and arrays need no decoder and ignore it.
-        timestamps: seconds of each frame, for pictures and arrays only. `Video.timestamps` count from the first.
+        timestamps: seconds of each frame, for pictures and arrays only. They stay as they are: frames from the middle
+            of a longer video keep the times that they have there.
         fps: frames per second, for pictures and arrays only. Arrays need one of the two; pictures without either
             are taken as one per second, with a warning.
         square_pixels: True scales pictures of files whose pixels are not square (DVD, DV, HDV) to the proportions in
@@ -63,6 +68,8 @@ def open_video(
         MissingDependencyError: the chosen backend is not installed.
     """
     check_dependencies()
+    given = with_rate(read_input(source), timestamps, fps)
+    source, timestamps, fps = given.source, given.timestamps, given.fps
     if isinstance(source, Video):
         return source
     if not square_pixels:
@@ -76,12 +83,14 @@ def open_video(
         return _open_bytes(bytes(source), "bytes", chosen, timestamps, fps)
     if callable(getattr(source, "read", None)):
         return _open_file_object(source, chosen, timestamps, fps)
-    if isinstance(source, list | tuple):
-        if source and all(_is_array(frame) and getattr(frame, "ndim", 0) == 3 for frame in source):
-            return open_array(_stacked(source), timestamps=timestamps, fps=fps)
-        return open_images(source, timestamps=timestamps, fps=fps)
-    if _is_array(source):
+    if is_array(source):
         return open_array(source, timestamps=timestamps, fps=fps)
+    if isinstance(source, list | tuple) or hasattr(source, "getbands"):
+        return _open_list(list(source) if isinstance(source, list | tuple) else [source], timestamps, fps)
+    if callable(getattr(source, "get_frames_at", None)) and hasattr(source, "metadata"):
+        from refocus_select.video._torchcodec import open_decoder
+
+        return open_decoder(source)
     raise InputError(
         f"cannot open a video from {type(source).__name__}; pass a path, URL, bytes, binary file object, folder, "
         "list of PIL images, or an array [T, H, W, 3]"
@@ -100,31 +109,57 @@ def _backend(backend: str | None) -> str:
 
 
 def _open_text(text: Any, backend: str, timestamps: Any, fps: float | None) -> Video:
-    if isinstance(text, bytes):
-        text = os.fsdecode(text)
+    text = os.fsdecode(text)
     if not text:
         raise InputError("an empty path names no video")
-    if text[:8].lower().startswith(("http://", "https://")):
+    name = short_name(text)
+    if is_web(text):
         return _open_url(text, backend, timestamps, fps)
-    path = text
-    if text[:7].lower() == "file://":
-        from urllib.parse import urlsplit
-        from urllib.request import url2pathname
-
-        parts = urlsplit(text)
-        if parts.netloc not in ("", "localhost"):
-            raise VideoOpenError(f"{text}: a file on another host ({parts.netloc}); copy it here, or use http")
-        path = url2pathname(parts.path)
-    elif _SCHEME.match(text) and not os.path.exists(text):
-        raise VideoOpenError(f"{text}: only http, https and file addresses can be opened; save the video to a file")
+    if is_data(text):
+        parts = read_data_url(text)
+        if is_pictures(text):
+            return open_images(parts, name, timestamps=timestamps, fps=fps)
+        return _open_bytes(parts[0], name, backend, timestamps, fps)
+    path = local_path(text)
+    if path is None:
+        raise VideoOpenError(
+            f"{name}: only http, https, file and data addresses can be opened; save the video to a file"
+        )
     try:
         path = os.path.abspath(path)
         is_folder = os.path.isdir(path)
     except ValueError as error:  # a NUL in the name
-        raise VideoOpenError(f"{text!r}: not a usable path ({error})") from None
+        raise VideoOpenError(f"{name!r}: not a usable path ({error})") from None
     if is_folder:
-        return open_folder(path, text, timestamps=timestamps, fps=fps)
-    return _open_path(path, text, backend, timestamps, fps)
+        return open_folder(path, name, timestamps=timestamps, fps=fps)
+    return _open_path(path, name, backend, timestamps, fps)
+
+
+def _open_list(items: list[Any], timestamps: Any, fps: float | None) -> Video:
+    if len(items) == 1 and is_array(items[0]) and items[0].ndim == 4:  # a list of one clip
+        return open_array(items[0], timestamps=timestamps, fps=fps)
+    if items and all(is_array(item) for item in items):
+        return open_array(items, timestamps=timestamps, fps=fps)
+    pictures = [picture for item in items for picture in _pictures_of(item)]
+    return open_images(pictures, timestamps=timestamps, fps=fps)
+
+
+def _pictures_of(item: Any) -> list[Any]:
+    """An entry of a list of pictures as what `open_images` takes."""
+    if isinstance(item, Mapping):
+        item = read_input(item).source
+    if isinstance(item, bytearray | memoryview):
+        return [bytes(item)]
+    if callable(getattr(item, "read", None)) and not hasattr(item, "getbands"):
+        return [b"".join(_blocks_of(item, name_of_source(item)))]
+    if isinstance(item, str):
+        if is_data(item):
+            return list(read_data_url(item))
+        if is_web(item):
+            return [b"".join(_download(item))]
+    if isinstance(item, str | os.PathLike):
+        return [local_path(item) or item]
+    return [item]
 
 
 def _open_path(
@@ -142,7 +177,7 @@ def _open_path(
     if kind == "webp":
         return AnimatedVideo(lambda: path, name, fingerprint)
     if kind == "still":
-        return open_still(path, name, fingerprint, fps)
+        return open_still(path, name, fingerprint, timestamps, fps)
     _refuse_times(name, timestamps, fps)
     return _open_with(backend, path, name, fingerprint)
 
@@ -213,15 +248,19 @@ def _open_bytes(data: bytes, name: str, backend: str, timestamps: Any, fps: floa
             image.load()
         except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
             raise VideoOpenError(f"{name}: the picture cannot be read ({error})") from None
-        return open_still(image, name, fingerprint, fps)
+        return open_still(image, name, fingerprint, timestamps, fps)
     return _spool(iter([data]), name, backend, timestamps, fps)
 
 
 def _open_file_object(file: Any, backend: str, timestamps: Any, fps: float | None) -> Video:
-    name = getattr(file, "name", None)
-    name = name if isinstance(name, str) else "file object"
+    name = name_of_source(file)
+    return _spool(_blocks_of(file, name), name, backend, timestamps, fps)
 
-    def blocks() -> Iterator[bytes]:
+
+def _blocks_of(file: Any, name: str) -> Iterator[bytes]:
+    """The content of a file object from where it stands; then it is put back there, for whoever reads it next."""
+    begin = _position(file)
+    try:
         while True:
             try:
                 block = file.read(_BLOCK)
@@ -232,8 +271,17 @@ def _open_file_object(file: Any, backend: str, timestamps: Any, fps: float | Non
             if not block:
                 return
             yield bytes(block)
+    finally:
+        if begin is not None:
+            with suppress(OSError, ValueError):
+                file.seek(begin)
 
-    return _spool(blocks(), name, backend, timestamps, fps)
+
+def _position(file: Any) -> int | None:
+    try:
+        return int(file.tell()) if file.seekable() else None
+    except (AttributeError, OSError, ValueError, TypeError):
+        return None
 
 
 def _spool(blocks: Iterator[bytes], name: str, backend: str, timestamps: Any, fps: float | None) -> Video:
@@ -257,6 +305,11 @@ def _spool(blocks: Iterator[bytes], name: str, backend: str, timestamps: Any, fp
 
 
 def _open_url(url: str, backend: str, timestamps: Any, fps: float | None) -> Video:
+    return _spool(_download(url), short_name(url), backend, timestamps, fps)
+
+
+def _download(url: str) -> Iterator[bytes]:
+    """The content of an address, in pieces."""
     import urllib.request  # imported here because it is slow to import and rarely needed
 
     # Only these handlers: no ftp, file or data addresses, not even by redirection.
@@ -277,10 +330,10 @@ def _open_url(url: str, backend: str, timestamps: Any, fps: float | None) -> Vid
     except (OSError, ValueError) as error:  # URLError and HTTPError are OSErrors
         raise VideoOpenError(f"{url}: cannot be downloaded ({error}); check the address and the network") from None
     with response:
-        return _spool(_download(response, url), url, backend, timestamps, fps)
+        yield from _content(response, url)
 
 
-def _download(response: Any, url: str) -> Iterator[bytes]:
+def _content(response: Any, url: str) -> Iterator[bytes]:
     kind = response.headers.get_content_type()
     if kind == "text/html":
         raise VideoOpenError(f"{url}: a web page, not a video; pass the address of the video file itself")
@@ -318,15 +371,3 @@ def fingerprint_of(path: str) -> str:
         file.seek(max(status.st_size - 65536, 0))
         digest.update(file.read(65536))
     return digest.hexdigest()[:32]
-
-
-def _is_array(value: Any) -> bool:
-    return isinstance(value, np.ndarray) or (hasattr(value, "detach") and hasattr(value, "shape"))
-
-
-def _stacked(frames: list[Any] | tuple[Any, ...]) -> Any:
-    arrays = [frame.detach().cpu().numpy() if hasattr(frame, "detach") else frame for frame in frames]
-    shapes = {array.shape for array in arrays}
-    if len(shapes) > 1:
-        raise InputError(f"frames of different shapes {sorted(shapes)}; scale them to one size, or pass PIL images")
-    return np.stack(arrays)

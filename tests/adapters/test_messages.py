@@ -223,7 +223,7 @@ def test_an_unreadable_video_is_named_with_its_conversation(film: str, selector:
 def test_what_is_no_video_is_an_error(selector: NamedFrames) -> None:
     with pytest.raises(InputError, match="video 1 is a int"):
         select_messages(chat_about(7), selector)
-    with pytest.raises(InputError, match="a frame of the video cannot be read"):
+    with pytest.raises(VideoOpenError, match=r"video 1 .*gone\.png"):
         select_messages(chat_about(["gone.png"]), selector)
     with pytest.raises(InputError, match="selector must be a FrameSelector"):
         select_messages(chat_about("film.mp4"), 3)

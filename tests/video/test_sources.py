@@ -176,8 +176,10 @@ def test_folder_without_times_is_taken_at_one_per_second(folder: Path) -> None:
         assert video.timestamps.tolist() == list(range(12))
         assert "1 picture per second is assumed" in video.warnings[0]
     with open_video(folder, timestamps=[10 + i * i for i in range(12)]) as video:
-        assert video.metadata.start_time == 10
-        assert video.timestamps.tolist() == [i * i for i in range(12)]
+        assert video.timestamps.tolist() == [10 + i * i for i in range(12)], "times that are given stay as they are"
+        assert video.metadata.start_time == 0
+        assert video.metadata.duration == 10 + 11 * 11 + 11  # the last picture stays for the median step
+        assert video.metadata.average_fps == pytest.approx(12 / 132)
         assert video.metadata.is_vfr
 
 
@@ -286,10 +288,18 @@ def test_arrays() -> None:
         (np.zeros((3, 4, 5, 3), np.uint8), {"timestamps": "abc"}, "numbers"),
         (np.zeros((4, 5, 3), np.uint8), {"fps": 1}, "four dimensions"),
         (np.zeros((0, 4, 5, 3), np.uint8), {"fps": 1}, "holds no frames"),
-        (np.zeros((3, 4, 5, 4), np.uint8), {"fps": 1}, "3 colour channels"),
-        (np.zeros((3, 4, 5, 3), np.int32), {"fps": 1}, "uint8"),
-        (np.full((3, 4, 5, 3), 128.0), {"fps": 1}, "from 0 to 1"),
+        (np.zeros((3, 4, 5, 3), np.uint8), {"timestamps": [-1, 0, 1]}, "negative"),
+        (np.zeros((3, 6, 5, 5), np.uint8), {"fps": 1}, "3 colour channels"),
+        (np.zeros((3, 4, 5, 3), complex), {"fps": 1}, "uint8"),
+        (np.full((3, 4, 5, 3), 300, np.int32), {"fps": 1}, "from 0 to 255"),
+        (np.full((3, 4, 5, 3), -1, np.int32), {"fps": 1}, "from 0 to 255"),
         (np.full((3, 4, 5, 3), np.nan), {"fps": 1}, "from 0 to 1"),
+        (np.linspace(-1.8, 2.2, 180).reshape(3, 4, 5, 3), {"fps": 1}, "undo the normalisation"),
+        (np.linspace(-1, 1, 180).reshape(3, 4, 5, 3), {"fps": 1}, "undo the normalisation"),
+        ({"fps": 3}, {}, "needs one of the keys"),
+        ({"video": "a.mp4", "nframes": 2.5}, {}, "nframes must be a whole number"),
+        ({"video": "a.mp4", "video_start": "soon"}, {}, "video_start: 'soon' is no time"),
+        ({"video": [np.zeros((4, 5, 3), np.uint8)], "sample_fps": 0}, {}, "sample_fps must be a number above 0"),
         ([np.zeros((4, 5, 3), np.uint8), np.zeros((4, 6, 3), np.uint8)], {"fps": 1}, "different shapes"),
         ([], {"fps": 1}, "empty list"),
         ([1, 2], {"fps": 1}, "entry 0 is int"),
