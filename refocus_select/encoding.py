@@ -37,7 +37,7 @@ class VideoEncoding:
     Attributes:
         tensors: what the encoder computed; tensors of one row per candidate have the leading size F.
         indices: frame numbers of the candidates in the video, int64 [F].
-        timestamps: their presentation times in seconds from the first frame, float64 [F].
+        timestamps: their times in seconds on the clock of `Video.timestamps`, float64 [F].
         video: metadata of the video.
         video_fingerprint: identity of the video's content.
         encoder: who made the tensors, for people: an encoder, or a policy that reads pictures itself.

@@ -46,7 +46,7 @@ class Selection:
         question: what was asked.
         selector: who chose.
         indices: frame numbers in the video, int64 [K], distinct and rising.
-        timestamps: their presentation times in seconds from the first frame, float64 [K].
+        timestamps: their times in seconds on the clock of `Video.timestamps`, float64 [K].
         scores: the selector's score of every candidate, float64 [F]; larger is better, -inf for "never".
         candidate_indices: frame numbers of the candidates, int64 [F].
         candidate_timestamps: their times in seconds, float64 [F].

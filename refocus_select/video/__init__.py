@@ -1,5 +1,6 @@
 """Reading video: one interface over files, URLs, bytes, pictures and arrays, and over the decoders.
 
+inputs       what people hand over as a video, with the keys beside it
 sources      open_video: what kind of thing is it, and who reads it
 base         Video, VideoMetadata, Frames: what every opened video offers
 engine       runs spans of a plan on threads, into an array or a bounded stream
@@ -8,7 +9,7 @@ container    opens a file with PyAV so that nothing else can be reached
 index        presentation times, decoding order and keyframes of a file
 _pyav        the default backend; _decoder (packets in, pictures out), _damage (what to trust, what to show instead)
 _decord, _torchcodec   other decoders on request, on PyAV's index
-images       folders, lists, animated WebP, arrays
+images       folders, lists, animated WebP, arrays; arrays (frames in memory, in every form)
 candidates   which frames are considered at all
 """
 

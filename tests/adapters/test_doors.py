@@ -25,7 +25,6 @@ from refocus_select.adapters import with_frame_selection as wrapped
 from refocus_select.adapters.llava_video import llava_video_inputs
 from refocus_select.corpus import Index, select_batch
 from refocus_select.errors import VideoError
-from refocus_select.video.inputs import VideoInput
 
 from . import tiny
 from .film import TIMES, NamedFrames, greys, picture, write_film
@@ -149,7 +148,7 @@ def through_every_door(value: Any, beside: dict[str, Any], processor: Any, *, in
         found[door] = (frames if isinstance(frames, list) else greys(frames), [round(float(m)) for m in milliseconds])
 
     given = {"video": value, **beside} if beside else value
-    with_times = open_video(given) if not isinstance(given, VideoInput) else open_video(given)
+    with_times = open_video(given)
     keep("open_video", with_times.get_frames(CHOSEN).data, with_times.timestamps[CHOSEN] * 1000)
     selection = select_frames(given, ASKED, 6, selector=NamedFrames())
     keep("select_frames", selection.frames, selection.timestamps * 1000)
@@ -162,10 +161,10 @@ def through_every_door(value: Any, beside: dict[str, Any], processor: Any, *, in
         frames = rewritten["content"][0]["video"]
         shown = open_video(frames, fps=1).get_frames(range(6)).data  # of the caller's kind
         assert not set(rewritten["content"][0]) - {"type", "video"}
-        if "255" not in str(beside) and getattr(frames, "dtype", None) != torch.float32:
+        if str(getattr(frames, "dtype", "")) not in ("torch.float32", "float32"):  # what they mean needs the whole clip
             keep(f"select_messages, {name}", shown, kwargs["video_metadata"][0]["frames_indices"])
         parts = openai.image_messages(chat_of(form), NamedFrames(), max_side=None, **ask)[0]["content"][:-1]
-        seconds = [float(part["text"].strip("<> seconds")) for part in parts[::2]]
+        seconds = [float(part["text"][1:].split()[0]) for part in parts[::2]]
         found[f"image_messages, {name}"] = (from_urls([p["image_url"]["url"] for p in parts[1::2]]), seconds)
     messages, extra = openai.video_request(chat_of(block), NamedFrames(), **ask)
     url = messages[0]["content"][0]["video_url"]["url"]
