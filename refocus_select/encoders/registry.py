@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
@@ -15,6 +16,7 @@ if TYPE_CHECKING:
 
     from ..arguments import EncoderArguments
 
+_ATTRIBUTE = re.compile(r"[A-Za-z_][\w.]*:[A-Za-z_][\w.]*")
 _ENCODERS = Registry("encoder", "refocus_select.encoders", {"mini": "refocus_select.models.mini:load_mini"})
 
 
@@ -46,7 +48,8 @@ def load_encoder(
 
     Args:
         encoder: None or "mini" for the one that the package ships; a registered name; a folder or Hub id of a dual
-            encoder of transformers; or an object with the methods of `DualEncoder`.
+            encoder of transformers; "module:attribute" of an encoder, or of a class or function that gives one; or an
+            object with the methods of `DualEncoder`.
         **arguments: `device`; for a folder or Hub id also `dtype`, `batch`, `revision`, `token`, `cache_dir`,
             `local_files_only`.
 
@@ -64,6 +67,16 @@ def load_encoder(
     name = os.fspath(encoder)
     if "/" not in name and os.sep not in name and _ENCODERS.find(name) is not None:
         return check_encoder(_ENCODERS.load(name, given))
+    if _ATTRIBUTE.fullmatch(name):
+        found = load_attribute(name)
+        if callable(getattr(found, "encode_frames", None)) and not isinstance(found, type):
+            return load_encoder(found, **arguments)
+        if not callable(found):
+            raise SelectorLoadError(
+                f"{name} is a {type(found).__name__}: give an encoder, or a class or function of one"
+            )
+        check_arguments(f"the encoder {name!r}", found, given)
+        return check_encoder(found(**given))
     loader = load_attribute("refocus_select.encoders.hf:HFEncoder").from_pretrained
     check_arguments(f"the encoder {name!r}", loader, given)
     return check_encoder(loader(encoder, **given))

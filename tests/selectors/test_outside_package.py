@@ -117,6 +117,7 @@ show(select_frames(film(), "any", 2, selector="brightest").indices.tolist())
 show(FrameSelector.from_pretrained("brightest", darkest=True).select(film(), "any", num_frames=2).indices.tolist())
 show(select_frames(film(), "light", 2, selector="topk", encoder="light").indices.tolist())
 show(select_frames(film(), "dark", 2, selector="mmr", encoder="light", balance=1.0).indices.tolist())
+show(select_frames(film(), "light", 2, selector="topk", encoder="bright_frames:LightEncoder").indices.tolist())
 show(["brightest" in selector_names(), "light" in encoder_names()])
 show(type(FrameSelector.from_pretrained("uniform")).__name__)
 for name, arguments in (("broken", {}), ("brightest", {"colour": 1})):
@@ -129,7 +130,7 @@ for name, arguments in (("broken", {}), ("brightest", {"colour": 1})):
 
 def test_its_selector_and_its_encoder_have_names(installed: dict[str, str]) -> None:
     *found, announced, own, broken, unknown = run(CALLS, installed)
-    assert found == [[10, 11], [0, 1], [10, 11], [0, 1]]
+    assert found == [[10, 11], [0, 1], [10, 11], [0, 1], [10, 11]]
     assert announced == [True, True]
     assert own == "UniformSelector"  # the names of the package cannot be taken over
     assert isinstance(broken, str)
@@ -176,5 +177,9 @@ def test_what_is_no_encoder_is_refused() -> None:
     assert "nothing" in encoder_names()
     with pytest.raises(EncoderError, match="dict is no encoder: it has no encode_frames and no encode_text"):
         load_encoder("nothing")
+    with pytest.raises(SelectorLoadError, match="cannot be imported"):
+        load_encoder("no_such_module:Encoder")
+    with pytest.raises(SelectorLoadError, match="has no 'Encoder'"):
+        load_encoder("tests.brightness:Encoder")
     with pytest.raises(SelectorLoadError, match="no selector 'brightest'"):
         FrameSelector.from_pretrained("brightest")
