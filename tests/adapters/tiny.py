@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from importlib.util import find_spec
 from typing import Any
 
 import transformers
@@ -551,6 +552,7 @@ def instructblipvideo() -> Any:
     )
 
 
+# Those that the installed transformers has.
 BUILDERS: dict[str, Callable[[], Any]] = {
     f.__name__: f
     for f in (
@@ -591,4 +593,5 @@ BUILDERS: dict[str, Callable[[], Any]] = {
         qwen3_omni_moe,
         instructblipvideo,
     )
+    if find_spec(f"transformers.models.{f.__name__}")
 }
