@@ -80,7 +80,7 @@ def read_input(value: Any, beside: Mapping[str, Any] | None = None) -> VideoInpu
         unused = [key for key in TIME_KEYS if key in keys]
         if unused:
             logger.warning("%s beside a video: not used, it carries its own times", ", ".join(unused))
-        limits = {key: _whole(keys[key], key) for key in ("min_frames", "max_frames") if key in keys}
+        limits: dict[str, Any] = {key: _whole(keys[key], key) for key in ("min_frames", "max_frames") if key in keys}
         rate = {"fps": _positive(keys["fps"], "fps")} if "fps" in keys else {}
         return VideoInput(source, None, None, count, {**sampling, **rate, **limits})
     times, rate_of_pictures = _times_beside(keys)
