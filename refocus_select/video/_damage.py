@@ -46,27 +46,33 @@ class Settled:
     """
 
     def __init__(self, index: FrameIndex) -> None:
-        self._index = index
-        self._reorders = index.reorders
+        self._ranks = index.ranks if index.counted else None
         self._waiting: deque[tuple[int, VideoFrame]] = deque()
-        self._latest = -1
+        self._fed = self._latest = -(2**63)  # the latest in presentation of the packets and of the pictures
 
-    def add(self, picture: VideoFrame) -> Iterator[VideoFrame]:
+    def feed(self, key: int | None) -> None:
+        """Takes note of a packet that goes into the decoder."""
+        order = key if self._ranks is None or key is None else self._ranks.get(key)
+        if order is not None and order > self._fed:
+            self._fed = order
+
+    def add(self, picture: VideoFrame) -> list[VideoFrame]:
         """Takes the next picture of the decoder; gives those that nothing more can be found out about."""
-        if not self._reorders:
-            yield picture
-            return
-        rank = rank_of(self._index, picture.pts)
-        if rank is not None:
-            self._latest = max(self._latest, rank)
-        self._waiting.append((-1 if rank is None else int(self._index.horizons[rank]), picture))
+        key = picture.pts
+        order = key if self._ranks is None or key is None else self._ranks.get(key)
+        if order is not None and order > self._latest:
+            self._latest = order
+        self._waiting.append((self._fed, picture))
+        settled = []
         while self._waiting and (self._waiting[0][0] <= self._latest or len(self._waiting) > 2 * LATE):
-            yield self._waiting.popleft()[1]
+            settled.append(self._waiting.popleft()[1])
+        return settled
 
-    def rest(self) -> Iterator[VideoFrame]:
+    def rest(self) -> list[VideoFrame]:
         """The pictures still held back when the decoder has been drained."""
-        while self._waiting:
-            yield self._waiting.popleft()[1]
+        pictures = [picture for _, picture in self._waiting]
+        self._waiting.clear()
+        return pictures
 
 
 class Damage:
@@ -195,6 +201,7 @@ def good_pictures(decoder: Decoder, index: FrameIndex, anchor: int, until: int) 
             beyond += rank is not None and rank > until
             if beyond > LATE:
                 return
+        settled.feed(key)
         try:
             pictures = decoder.decode(packet)
         except av.error.FFmpegError:

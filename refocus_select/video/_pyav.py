@@ -270,6 +270,7 @@ class _Delivery:
 
     def feed(self, packet: Packet) -> None:
         self.last_key = packet.pts
+        self.settled.feed(self.last_key)
         if packet.is_corrupt and position_of(self.index, self.last_key) not in self.index.joins:
             self.damage.note(self.last_key)
         try:

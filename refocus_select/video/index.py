@@ -89,19 +89,6 @@ class FrameIndex:
         return bool((self.pts < self.key_pts[np.maximum(last_key, 0)]).any())
 
     @cached_property
-    def reorders(self) -> bool:
-        """Whether frames are shown in another order than decoded."""
-        return bool((np.diff(self.positions) < 0).any())
-
-    @cached_property
-    def horizons(self) -> NDArray[np.int64]:
-        """`[N]`, the last frame in presentation that was decoded before each frame, or is it itself."""
-        order = np.argsort(self.positions)
-        horizons = np.empty(len(order), dtype=np.int64)
-        horizons[order] = np.maximum.accumulate(order)
-        return horizons
-
-    @cached_property
     def keyframes(self) -> NDArray[np.int64]:
         """Frame numbers of the keyframes that are presented, sorted."""
         ranks = np.searchsorted(self.pts, self.key_pts) if not self.counted else None
