@@ -61,7 +61,8 @@ class EncodingCache:
 
     A file is written under a temporary name and moved into place when complete, so that a process that is killed leaves
     no half entry. When the folder outgrows its limit the entries that were not used for longest go first. An entry that
-    is damaged counts as missing and is removed; one that this user may not read counts as missing and stays.
+    is damaged, or lies under the name of another, counts as missing and is removed; one that this user may not read
+    counts as missing and stays.
     """
 
     def __init__(self, folder: str | os.PathLike[str] | None = None, *, max_bytes: int | None = None) -> None:
@@ -81,14 +82,14 @@ class EncodingCache:
 
     def get(self, key: str) -> VideoEncoding | None:
         """The encoding stored under a key, or None."""
-        from .encoding import VideoEncoding
+        from .encoding import read_encoding
 
         path = self._path(key)
         if not path.is_file():
             return None
         for last in (False, True):
             try:
-                encoding = VideoEncoding.load(path)
+                encoding = read_encoding(path, key=key)
             except EncodingError as error:
                 if not path.is_file():  # another process has just evicted it
                     return None
@@ -107,9 +108,11 @@ class EncodingCache:
         """Store an encoding, and make room for it. A full disk or a folder without permission is logged, not raised."""
         from safetensors import SafetensorError
 
+        from .encoding import write_encoding
+
         path = self._path(key)
         try:
-            encoding.save(path)
+            write_encoding(encoding, path, key=key)
         except (EncodingError, SafetensorError) as error:
             if not path.is_file():  # Windows refuses to replace a file that is being read: it holds the same
                 logger.warning("the encoding is not cached: %s", error)
@@ -175,7 +178,7 @@ def encoding_key(
     video: Video, encoder_fingerprint: str, plan: CandidatePlan, *, size: tuple[int, int] | None, exact: bool
 ) -> str:
     """What decides an encoding: the video, the encoder, the candidate frames, and how they are decoded."""
-    facts = ["2", video.fingerprint, encoder_fingerprint, size, exact, video.metadata.backend]
+    facts = ["3", video.fingerprint, encoder_fingerprint, size, exact, video.metadata.backend]
     digest = hashlib.sha256(json.dumps(facts).encode())
     digest.update(plan.indices.tobytes())
     digest.update(plan.timestamps.tobytes())  # a caller may have given the times of the frames

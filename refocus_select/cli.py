@@ -13,11 +13,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from . import __version__
-from .cli_options import add_exact
+from .cli_options import add_exact, add_no_network
 from .corpus.cli import add_batch
 from .dependencies import check_dependencies
 from .errors import InputError, MissingDependencyError, RefocusError, SelectorLoadError, VideoError
 from .evaluation.cli import add_evaluate
+from .locations import check_offline
 from .plain_text import json_text
 from .train_selector.cli import add_train
 from .weights import DEFAULT_SELECTOR
@@ -122,6 +123,7 @@ def _parser() -> argparse.ArgumentParser:
     select.add_argument("--fps", type=float, help="candidate frames per second at most")
     select.add_argument("--max-frames", type=int, metavar="F", help="candidate frames in all at most")
     add_exact(select)
+    add_no_network(select)
     select.add_argument("--workers", type=int, metavar="W", help="decoder threads (default: one per core)")
     select.set_defaults(run=_select)
 
@@ -165,6 +167,8 @@ def _seconds(text: str) -> float:
 def _select(arguments: argparse.Namespace) -> int:
     from .api import select_frames
 
+    if arguments.no_network:
+        check_offline(arguments.video)
     selector = _selector(arguments)
     selections = select_frames(
         arguments.video,
@@ -201,8 +205,11 @@ def _select(arguments: argparse.Namespace) -> int:
 
 def _selector(arguments: argparse.Namespace) -> FrameSelector:
     from .selectors import FrameSelector
+    from .selectors.registry import offline_arguments
 
     options = {name: getattr(arguments, name) for name in ("encoder", "device") if getattr(arguments, name) is not None}
+    if arguments.no_network:
+        options |= offline_arguments(arguments.selector, arguments.encoder)
     return FrameSelector.from_pretrained(arguments.selector, **options)
 
 

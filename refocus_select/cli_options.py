@@ -16,6 +16,15 @@ def add_exact(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--snap", action=_Renamed, nargs=0, help=argparse.SUPPRESS, to="--no-exact")
 
 
+def add_no_network(parser: argparse.ArgumentParser) -> None:
+    """Add `--no-network`; see `refocus_select.locations.check_offline` and `selectors.registry.offline_arguments`."""
+    parser.add_argument(
+        "--no-network",
+        action="store_true",
+        help="refuse URLs; of selectors and encoders on the Hub, use only what is in the local cache",
+    )
+
+
 class _Renamed(argparse.Action):
     """An option of before, refused with its new name."""
 

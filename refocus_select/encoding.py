@@ -6,7 +6,7 @@ import hashlib
 import json
 import math
 import os
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -67,29 +67,7 @@ class VideoEncoding:
         Raises:
             EncodingError: if the file cannot be written.
         """
-        import torch
-        from safetensors.torch import save_file
-
-        target = Path(path)
-        header = {
-            "format": _FORMAT,
-            "version": _VERSION,
-            "video": json.dumps(self.video.to_dict()),
-            "video_fingerprint": self.video_fingerprint,
-            "encoder": self.encoder,
-            "encoder_fingerprint": self.encoder_fingerprint,
-            "warnings": json.dumps(list(self.warnings)),
-        }
-        body = {f"tensors.{name}": tensor.detach().cpu().contiguous() for name, tensor in self.tensors.items()}
-        body["indices"] = torch.from_numpy(np.ascontiguousarray(self.indices, dtype=np.int64))
-        body["timestamps"] = torch.from_numpy(np.ascontiguousarray(self.timestamps, dtype=np.float64))
-        header["checksum"] = _checksum(header, body)
-        try:
-            with replacing(target) as temporary:
-                save_file(body, temporary, metadata=header)
-        except OSError as error:
-            raise EncodingError(f"cannot write the encoding to {target}: {error.strerror or error}") from error
-        return target
+        return write_encoding(self, Path(path))
 
     @classmethod
     def load(cls, path: str | os.PathLike[str]) -> VideoEncoding:
@@ -98,40 +76,118 @@ class VideoEncoding:
         Raises:
             EncodingError: if the file is missing, damaged, or not an encoding.
         """
-        source = Path(path)
-        if not source.is_file():
-            raise EncodingError(f"no encoding at {source}; make one with selector.encode(video).save({str(source)!r})")
-        header, body = _read(source)
-        if header.get("format") != _FORMAT or header.get("version") not in (_VERSION, _WITHOUT_CHECKSUM):
-            raise EncodingError(f"{source} is not a video encoding of this version; encode the video again")
-        promised = header.pop("checksum", None)
-        if (promised is not None or header["version"] == _VERSION) and promised != _checksum(header, body):
-            raise EncodingError(f"{source} is damaged: its checksum is wrong; encode the video again")
-        if header["version"] == _WITHOUT_CHECKSUM:
-            header = _renamed(header)
-        try:
-            return cls(
-                tensors={name.removeprefix("tensors."): t for name, t in body.items() if name.startswith("tensors.")},
-                indices=_series(body, "indices", np.int64),
-                timestamps=_series(body, "timestamps", np.float64),
-                **_facts(header),
-            )._checked()
-        except ValueError as error:
-            raise EncodingError(f"{source} is damaged: {error}; encode the video again") from error
+        return read_encoding(Path(path))
 
-    def _checked(self) -> VideoEncoding:
-        """The encoding itself, if its parts belong together.
 
-        Raises:
-            ValueError: saying what is wrong.
-        """
-        if not len(self.indices) or len(self.indices) != len(self.timestamps):
-            raise ValueError(f"{len(self.indices)} frame numbers and {len(self.timestamps)} times")
-        if self.indices[0] < 0 or (np.diff(self.indices) < 0).any():
-            raise ValueError("the frame numbers are negative or out of order")
-        if not np.isfinite(self.timestamps).all() or (np.diff(self.timestamps) < 0).any():
-            raise ValueError("the times are not finite or out of order")
-        return self
+def write_encoding(encoding: VideoEncoding, target: Path, *, key: str = "") -> Path:
+    """`VideoEncoding.save`; the file also tells the key under which it is kept, if there is one.
+
+    Raises:
+        EncodingError: if the file cannot be written.
+    """
+    import torch
+    from safetensors.torch import save_file
+
+    header = {
+        "format": _FORMAT,
+        "version": _VERSION,
+        "video": json.dumps(encoding.video.to_dict()),
+        "video_fingerprint": encoding.video_fingerprint,
+        "encoder": encoding.encoder,
+        "encoder_fingerprint": encoding.encoder_fingerprint,
+        "warnings": json.dumps(list(encoding.warnings)),
+        **({"key": key} if key else {}),
+    }
+    body = {f"tensors.{name}": tensor.detach().cpu().contiguous() for name, tensor in encoding.tensors.items()}
+    body["indices"] = torch.from_numpy(np.ascontiguousarray(encoding.indices, dtype=np.int64))
+    body["timestamps"] = torch.from_numpy(np.ascontiguousarray(encoding.timestamps, dtype=np.float64))
+    header["checksum"] = _checksum(header, body)
+    try:
+        with replacing(target) as temporary:
+            save_file(body, temporary, metadata=header)
+    except OSError as error:
+        raise EncodingError(f"cannot write the encoding to {target}: {error.strerror or error}") from error
+    return target
+
+
+def read_encoding(source: Path, *, key: str = "") -> VideoEncoding:
+    """`VideoEncoding.load`; a file that was not written under the key, if one is given, is refused.
+
+    Raises:
+        EncodingError: if the file is missing, damaged, not an encoding, or of another key.
+    """
+    if not source.is_file():
+        raise EncodingError(f"no encoding at {source}; make one with selector.encode(video).save({str(source)!r})")
+    header, body = _read(source)
+    if header.get("format") != _FORMAT or header.get("version") not in (_VERSION, _WITHOUT_CHECKSUM):
+        raise EncodingError(f"{source} is not a video encoding of this version; encode the video again")
+    promised = header.pop("checksum", None)
+    if (promised is not None or header["version"] == _VERSION) and promised != _checksum(header, body):
+        raise EncodingError(f"{source} is damaged: its checksum is wrong; encode the video again")
+    if key and header.get("key") != key:
+        raise EncodingError(f"{source} holds another encoding than its name says; encode the video again")
+    if header["version"] == _WITHOUT_CHECKSUM:
+        header = _renamed(header)
+    try:
+        encoding = VideoEncoding(
+            tensors={name.removeprefix("tensors."): t for name, t in body.items() if name.startswith("tensors.")},
+            indices=_series(body, "indices", np.int64),
+            timestamps=_series(body, "timestamps", np.float64),
+            **_facts(header),
+        )
+        _check_series(encoding)
+    except ValueError as error:
+        raise EncodingError(f"{source} is damaged: {error}; encode the video again") from error
+    return encoding
+
+
+def check_tensors(
+    encoding: VideoEncoding, expected: Mapping[str, tuple[Sequence[int], Collection[torch.dtype]]]
+) -> None:
+    """Check that an encoding holds the tensors that a selector reads; others may be there as well.
+
+    Args:
+        encoding: from a file, or of a caller.
+        expected: by name the shape, with 0 for a side of any length above 0, and the types.
+
+    Raises:
+        EncodingError: for a tensor that is missing, of another shape or type, or holds what is no finite number.
+    """
+    for name, (shape, kinds) in expected.items():
+        tensor = encoding.tensors.get(name)
+        if tensor is None:
+            raise _unusable(encoding, f"has no {name}")
+        found = list(tensor.shape)
+        if len(found) != len(shape) or any(side != want if want else not side for side, want in zip(found, shape)):  # noqa: B905
+            raise _unusable(encoding, f"holds {name} {found}, not {[side or 'D' for side in shape]}")
+        if tensor.dtype not in kinds:
+            raise _unusable(encoding, f"holds {name} of {tensor.dtype}")
+        if not tensor.float().norm(dim=-1).isfinite().all():
+            raise _unusable(encoding, f"holds {name} with NaN, infinity, or numbers near it")
+
+
+def _unusable(encoding: VideoEncoding, why: str) -> EncodingError:
+    return EncodingError(
+        f"the encoding of {encoding.video.source} by {encoding.encoder!r} {why} ({len(encoding)} frames); encode the "
+        "video again"
+    )
+
+
+def _check_series(encoding: VideoEncoding) -> None:
+    """Whether frame numbers and times belong together.
+
+    Raises:
+        ValueError: saying what is wrong.
+    """
+    indices, timestamps = encoding.indices, encoding.timestamps
+    if not len(indices) or len(indices) != len(timestamps):
+        raise ValueError(f"{len(indices)} frame numbers and {len(timestamps)} times")
+    if indices[0] < 0 or (np.diff(indices) < 0).any():
+        raise ValueError("the frame numbers are negative or out of order")
+    if indices[-1] >= encoding.video.num_frames:
+        raise ValueError(f"frame number {indices[-1]} of a video of {encoding.video.num_frames} frames")
+    if not np.isfinite(timestamps).all() or (np.diff(timestamps) < 0).any():
+        raise ValueError("the times are not finite or out of order")
 
 
 def _read(source: Path) -> tuple[dict[str, str], dict[str, torch.Tensor]]:

@@ -8,7 +8,7 @@ import os
 import re
 from typing import Any
 
-from refocus_select.errors import VideoOpenError
+from refocus_select.errors import InputError, VideoOpenError
 
 _SCHEME = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+://")
 _FILE = re.compile(r"file:/", re.IGNORECASE)
@@ -63,6 +63,20 @@ def is_here(source: Any) -> bool:
     except VideoOpenError:
         return False
     return bool(path) and _exists(str(path))
+
+
+def check_offline(source: Any) -> None:
+    """Refuse an address on the web, where the network may not be used.
+
+    Raises:
+        InputError: naming the address.
+    """
+    if isinstance(source, str) and is_address(source) and not is_data(source) and not _FILE.match(source):
+        if _exists(source):
+            return
+        raise InputError(
+            f"{short_name(source)} is a URL, and the network may not be used; download it, and give the path"
+        )
 
 
 def short_name(text: str) -> str:

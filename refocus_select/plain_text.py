@@ -1,8 +1,9 @@
-"""JSON and text from anywhere, read and written so that nothing but a `ValueError` comes of it."""
+"""JSON, Markdown and text from anywhere, read and written so that nothing but a `ValueError` comes of it."""
 
 from __future__ import annotations
 
 import json
+import re
 import reprlib
 from typing import Any
 
@@ -81,6 +82,39 @@ def shown(value: Any) -> str:
         return printable(_SHORT.repr(value))
     except Exception:  # a `__repr__` of somebody else, or an integer of too many digits
         return f"a value of type {type(value).__name__}"
+
+
+def markdown_text(text: str) -> str:
+    """A text of one line in which Markdown finds nothing to mark up."""
+    return _MARKUP.sub(r"\\\g<0>", " ".join(text.split()))
+
+
+def markdown_paragraph(text: str) -> str:
+    """The same as a paragraph of its own: no list, heading or quotation comes of it."""
+    return _BEGIN.sub(r"\1\\\2", markdown_text(text))
+
+
+def markdown_code(text: str) -> str:
+    """A text of one line as code inside a sentence."""
+    text = " ".join(text.split())
+    ticks = _fence(text, 1)
+    return f"{ticks} {text} {ticks}" if "`" in text else f"{ticks}{text}{ticks}"
+
+
+def markdown_block(text: str, language: str = "") -> str:
+    """A text of several lines as a block of code."""
+    ticks = _fence(text, 3)
+    return f"{ticks}{language}\n{text.rstrip()}\n{ticks}"
+
+
+def _fence(text: str, least: int) -> str:
+    """More backticks than stand together in the text."""
+    longest = max(map(len, re.findall("`+", text)), default=0)
+    return "`" * max(least, longest + 1)
+
+
+_MARKUP = re.compile(r"[\\`*|$~]|<(?=[A-Za-z/!?])|(?<![0-9A-Za-z])_|_(?![0-9A-Za-z])|(?<=\])[(\[]|&(?=[#0-9A-Za-z]+;)")
+_BEGIN = re.compile(r"^(\d*)([-+#>=.):])")  # what makes a list, a heading or a quotation of a paragraph
 
 
 def _integer(digits: str) -> int | str:

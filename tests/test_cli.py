@@ -100,7 +100,7 @@ def test_help_teaches(arguments, capsys):
 @pytest.mark.parametrize("time", ["abc", "1:2:3:4", "-5", "1:-2", ""])
 def test_bad_times_are_usage_errors(film, time, capsys):
     with pytest.raises(SystemExit) as stop:
-        cli.main(["select", str(film), "what?", f"--start={time}"])
+        cli.cli.main(["select", str(film), "what?", f"--start={time}"])
     assert stop.value.code == 2
     assert "write seconds, m:ss or h:mm:ss" in capsys.readouterr().err
 
@@ -117,7 +117,7 @@ def test_a_reader_that_goes_away_is_no_error(film):
 def test_the_option_that_was_renamed_is_named(capsys):
     for command in (["select", "a.mp4", "what?"], ["batch", "q.jsonl", "--out", "r.jsonl"]):
         with pytest.raises(SystemExit, match="2"):
-            cli.main([*command, "--snap"])
+            cli.cli.main([*command, "--snap"])
         assert "--snap is called --no-exact now" in capsys.readouterr().err
 
 
@@ -126,5 +126,22 @@ def test_exact_reaches_the_selector(monkeypatch, film, option, exact):
     given = []
     encode = FrameSelector.encode
     monkeypatch.setattr(FrameSelector, "encode", lambda *a, **kw: given.append(kw["exact"]) or encode(*a, **kw))
-    assert cli.main(["select", str(film), "what?", "--selector", "uniform", *option]) == 0
+    assert cli.cli.main(["select", str(film), "what?", "--selector", "uniform", *option]) == 0
     assert given == [exact]
+
+
+def test_without_network_urls_are_refused_and_nothing_is_fetched(tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr("socket.socket.connect", lambda *_: pytest.fail("the network was used"))
+    assert cli.main(["select", "HTTPS://example.org/v.mp4", "a bird", "--selector", "uniform", "--no-network"]) == 2
+    assert "is a URL, and the network may not be used" in capsys.readouterr().err
+    index = ["index", "--out", str(tmp_path / "i"), "--no-network"]
+    assert cli.main([*index, "http://example.org/v.mp4"]) == 2
+    assert "is a URL, and the network may not be used" in capsys.readouterr().err
+    empty = tmp_path / "v.mp4"
+    empty.write_bytes(b"")
+    cache = str(tmp_path / "hub")
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", cache)
+    for command in (["select", str(empty), "a bird", "--no-network"], [*index, str(empty)]):
+        for options in (["--selector", "nobody/nothing"], ["--selector", "topk", "--encoder", "nobody/nothing"]):
+            assert cli.main([*command, *options]) == 4
+            assert "nobody/nothing is not complete in the local cache" in capsys.readouterr().err

@@ -1,10 +1,23 @@
 """JSON from strangers: a value, or a `ValueError`."""
 
 import json
+import re
 
 import pytest
 
-from refocus_select.plain_text import MAX_DEPTH, check_depth, is_utf8, json_text, parse_json, printable, shown
+from refocus_select.plain_text import (
+    MAX_DEPTH,
+    check_depth,
+    is_utf8,
+    json_text,
+    markdown_block,
+    markdown_code,
+    markdown_paragraph,
+    markdown_text,
+    parse_json,
+    printable,
+    shown,
+)
 
 
 @pytest.mark.parametrize("text", ["", "{", b"\xff", "[" * 100_000, "{'a': 1}", '{"a":' * 5000, "\ufeff[]x"])
@@ -56,3 +69,23 @@ def test_any_value_can_be_shown():
     for value in (Rude(), endless, 10**5000, "\ud800" * 500, ["a" * 10**6] * 10**4, {"a": {"b": [1] * 999}}):
         assert is_utf8(shown(value))
         assert len(shown(value)) < 1000
+
+
+@pytest.mark.parametrize("text", ["a", "`a`", "a``b", "```", "| x", "<b>", ""])
+def test_code_in_markdown_ends_where_it_ends(text):
+    found = markdown_code(text)
+    ticks = re.match("`+", found)[0]
+    inside = found[len(ticks) : -len(ticks)]
+    assert found.endswith(ticks)
+    assert inside.strip() == text
+    assert ticks not in inside
+
+
+def test_a_block_of_code_ends_where_it_ends():
+    assert markdown_block("a: 1\n", "yaml") == "```yaml\na: 1\n```"
+    assert markdown_block("a: |\n  ```\n  # out\n") == "````\na: |\n  ```\n  # out\n````"
+
+
+def test_nothing_of_a_text_is_marked_up():
+    assert markdown_text("a|b\n# c <b> $x$ [l](u) _m_ a_b") == r"a\|b # c \<b> \$x\$ [l]\(u) \_m\_ a_b"
+    assert [markdown_paragraph(text) for text in ("# a", "1. b", "- c")] == [r"\# a", r"1\. b", r"\- c"]

@@ -19,7 +19,7 @@ import numpy as np
 from ..cache import EncodingCache
 from ..encoding import VideoEncoding
 from ..errors import InputError, RefocusError, VideoDecodeError, VideoOpenError
-from ..locations import local_path, short_name
+from ..locations import check_offline, local_path, short_name
 from ..selection import Selection
 from ..selectors import FrameSelector
 from ..selectors.algorithms.contract import check_num_frames
@@ -31,7 +31,6 @@ from .table import VideoJob
 logger = logging.getLogger(__name__)
 
 QUESTIONS_AT_ONCE = 64  # fixed: a text's vector depends in its last digits on the texts encoded with it
-_URL = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://")
 SAMPLING = frozenset({"fps", "max_frames", "start", "end", "exact"})
 _choosing = threading.Lock()  # tokenizers are not made for several threads
 
@@ -105,9 +104,8 @@ class BatchSettings:
         Raises:
             InputError: naming the URL.
         """
-        remote = _URL.match(video) and not video.lower().startswith("file://")
-        if remote and not self.network and not os.path.exists(video):
-            raise InputError(f"{video} is a URL, and the network may not be used; download it, and give the path")
+        if not self.network:
+            check_offline(video)
 
     def facts(self) -> dict[str, Any]:
         """What decides a result, as plain values."""

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from .. import __version__
 from ..cache import EncodingCache, find_cache
-from ..errors import InputError, SelectorLoadError
+from ..errors import InputError
 from ..plain_text import parse_json
 from ..weights import DEFAULT_SELECTOR
 from .answer import RESULT_FIELDS, SAMPLING, BatchSettings, no_result
@@ -97,7 +97,7 @@ def select_batch(
         backend: decoder.
         selector_arguments: for `FrameSelector.from_pretrained`, e.g. {"device": "cuda"}.
         progress: show rate and remaining time (default: only on a terminal).
-        network: False refuses URLs (their rows get an error) and Hub ids.
+        network: False refuses URLs (their rows get an error), and uses only what is in the local cache of the Hub.
         **kwargs: `fps`, `max_frames`, `start`, `end`, `exact` (see `FrameSelector.encode`), and choice arguments of the
             selector.
 
@@ -131,7 +131,9 @@ def select_batch(
     )
     arguments = dict(selector_arguments or {})
     if not network:
-        arguments |= _without_network(selector, arguments.get("encoder"))
+        from ..selectors.registry import offline_arguments
+
+        arguments |= offline_arguments(selector, arguments.get("encoder"))
     with Workspace(target, part) as space:
         _check_existing(space, resume, overwrite)
         table = QuestionTable(questions, root=root)
@@ -200,19 +202,6 @@ def _shard(shard: tuple[int, int] | None) -> tuple[int, int]:
 
     chosen = Shard(*shard) if shard is not None else Shard.from_environment()
     return chosen.index, chosen.count
-
-
-def _without_network(selector: str | FrameSelector, encoder: Any) -> dict[str, Any]:
-    """Arguments that keep the loading of a selector away from the network.
-
-    Raises:
-        SelectorLoadError: for a Hub id.
-    """
-    for name in (selector, encoder):
-        if isinstance(name, str) and "/" in name and not os.path.exists(name):
-            raise SelectorLoadError(f"{name} is no folder here but a Hub id, and the network may not be used")
-    is_folder = isinstance(selector, str | os.PathLike) and os.path.isdir(selector) and os.sep in os.fspath(selector)
-    return {"local_files_only": True} if is_folder else {}
 
 
 def _check_existing(space: Workspace, resume: bool, overwrite: bool) -> None:

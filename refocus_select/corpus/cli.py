@@ -8,7 +8,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from ..cli_options import add_exact
+from ..cli_options import add_exact, add_no_network
 from ..errors import InputError
 from ..plain_text import json_text
 from ..weights import DEFAULT_SELECTOR
@@ -39,6 +39,7 @@ def add_batch(commands: Any) -> None:
     common.add_argument("--fps", type=float, help="candidate frames per second at most")
     common.add_argument("--max-frames", type=int, metavar="F", help="candidate frames in all at most")
     add_exact(common)
+    add_no_network(common)
     common.add_argument("--backend", choices=("pyav", "torchcodec", "decord"), help="decoder")
     common.add_argument("--workers", type=int, metavar="W", help="videos at a time (default: one per core and one)")
     common.add_argument("--quiet", action="store_true", help="no progress")
@@ -70,7 +71,6 @@ def _add_batch(commands: Any, common: argparse.ArgumentParser) -> None:
     batch.add_argument("--cache", metavar="DIR", help="keep encodings there (default: REFOCUS_CACHE_DIR if set)")
     batch.add_argument("--engine", choices=("local", "ray"), default="local", help="ray: on the cluster of RAY_ADDRESS")
     batch.add_argument("--shard", metavar="I/N", help="only every N-th video from I on (default: RANK/WORLD_SIZE)")
-    batch.add_argument("--no-network", action="store_true", help="refuse URLs and Hub ids")
     again = batch.add_mutually_exclusive_group()
     again.add_argument("--resume", action="store_true", help="go on with what was begun")
     again.add_argument("--overwrite", action="store_true", help="start again, whatever is there")
@@ -181,6 +181,7 @@ def _index(arguments: argparse.Namespace) -> int:
         backend=arguments.backend,
         selector_arguments=_selector_arguments(arguments),
         progress=_progress(arguments),
+        network=not arguments.no_network,
         **_sampling(arguments),
     ).last_update
     for video, error in update.failed:

@@ -21,9 +21,9 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ..encoding import VideoEncoding
+from ..encoding import VideoEncoding, read_encoding, write_encoding
 from ..errors import EncodingError, InputError, RefocusError, VideoDecodeError
-from ..locations import local_path
+from ..locations import check_offline, local_path
 from ..questions import Problem
 from ..video.sources import fingerprint_of
 from .answer import SAMPLING, BatchSettings
@@ -114,6 +114,7 @@ class Index:
         backend: str | None = None,
         selector_arguments: Mapping[str, Any] | None = None,
         progress: bool | None = None,
+        network: bool = True,
         **sampling: Any,
     ) -> Index:
         """Make an index, or bring it up to date.
@@ -129,20 +130,28 @@ class Index:
             backend: decoder.
             selector_arguments: for `FrameSelector.from_pretrained`.
             progress: show rate and remaining time (default: only on a terminal).
+            network: False uses only what is in the local cache of the Hub.
             **sampling: `fps`, `max_frames`, `exact`: see `FrameSelector.encode`.
 
         Raises:
             InputError: if a path is not there, the index has another selector or sampling, or cannot be written.
         """
         from ..selectors import FrameSelector
+        from ..selectors.registry import offline_arguments
 
         need_pyarrow()
         if sampling.keys() - (SAMPLING - {"start", "end"}):
             raise InputError(f"an index has no argument {', '.join(sorted(sampling.keys() - SAMPLING))}")
-        files = _files([videos] if isinstance(videos, str | os.PathLike) else videos)
+        paths = [videos] if isinstance(videos, str | os.PathLike) else list(videos)
+        for path in () if network else paths:
+            check_offline(path)
+        files = _files(paths)
         arguments = dict(selector_arguments or {})
+        offline = {} if network else offline_arguments(selector, arguments.get("encoder"))
         loaded = (
-            selector if isinstance(selector, FrameSelector) else FrameSelector.from_pretrained(selector, **arguments)
+            selector
+            if isinstance(selector, FrameSelector)
+            else FrameSelector.from_pretrained(selector, **arguments, **offline)
         )
         BatchSettings(sampling=sampling).check(loaded)
         folder = Path(out)
@@ -346,7 +355,9 @@ class _Builder:
         encoding = None
         if path.is_file():  # of a build that was broken off before its table was written
             with suppress(EncodingError):
-                encoding = VideoEncoding.load(path)
+                found = read_encoding(path, key=path.stem)
+                self._selector.check_encoding(found)
+                encoding = found
         if encoding is None:
             encoding = self._selector.encode(
                 video, cache=False, progress=False, workers=1, backend=self._backend, **self._sampling
@@ -354,7 +365,7 @@ class _Builder:
             if fingerprint_of(video) != identity:
                 raise VideoDecodeError(f"{video} changed while it was read; index it again when it is complete")
             try:
-                compact(encoding).save(path)
+                write_encoding(compact(encoding), path, key=path.stem)
             except EncodingError as error:
                 raise InputError(f"{error}; make room, and build again: what is encoded is kept") from error
         return Entry(

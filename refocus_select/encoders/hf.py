@@ -6,7 +6,8 @@ import hashlib
 import json
 import math
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from functools import cached_property
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -17,10 +18,12 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ..errors import InputError, SelectorLoadError
-from ..hub import HubOptions, find_checkpoint
+from ..hub import CheckpointFiles, HubOptions, find_checkpoint, read_json
+from ..models.checkpoint import is_finite
 
 DEFAULT_LOGIT_SCALE = 100.0  # CLIP's, for models that have none of their own
 _SAMPLES = 64  # values of each weight that enter the fingerprint
+_ROOM = 4  # how much larger a network may be than its weights until it is refused unbuilt; a little is told later
 _MOST_TOKENS = 100_000  # tokenizers write a huge number where no limit is set
 
 
@@ -32,6 +35,7 @@ class HFEncoder:
         frame_size: (height, width) that frames may be decoded at without loss; None where the shape must be kept.
         fingerprint: identity of weights and preprocessing, the same on every machine and for every dtype.
         logit_scale: what the model multiplies cosines with.
+        dimensions: length D of the vectors.
         max_tokens: longer texts are encoded in pieces whose vectors are averaged.
     """
 
@@ -77,12 +81,11 @@ class HFEncoder:
         Raises:
             SelectorLoadError: if the model is missing, gated, damaged, no dual encoder, or has no safetensors weights.
         """
-        from safetensors import SafetensorError
         from transformers import AutoImageProcessor, AutoModel, AutoTokenizer
 
         name = os.fspath(name_or_path)
         options = HubOptions(revision, token, Path(cache_dir) if cache_dir is not None else None, local_files_only)
-        find_checkpoint(name_or_path, options)  # downloads the weights, or says what stands in the way
+        files = find_checkpoint(name_or_path, options)  # downloads the weights, or says what stands in the way
         shared: dict[str, Any] = {
             "revision": revision or "main",
             "token": token,
@@ -90,13 +93,19 @@ class HFEncoder:
             "local_files_only": local_files_only or Path(name).is_dir(),
             "trust_remote_code": False,
         }
+        chosen = torch.device(device if device is not None else "cuda" if torch.cuda.is_available() else "cpu")
+        kind = _dtype(dtype, chosen)
         try:
+            _check_size(files, shared)
             model, report = AutoModel.from_pretrained(
                 name, use_safetensors=True, dtype="auto", output_loading_info=True, **shared
             )
             image_processor = AutoImageProcessor.from_pretrained(name, **shared)
             tokenizer = AutoTokenizer.from_pretrained(name, **shared)
-        except (OSError, ValueError, KeyError, ImportError, RuntimeError, SafetensorError) as error:
+            encoder = cls(model, image_processor, tokenizer, name=name, batch=batch)
+        except SelectorLoadError:
+            raise
+        except Exception as error:  # whatever transformers makes of files that are not what it expects
             raise SelectorLoadError(f"cannot load the encoder {name}: {error}") from error
         missing = sorted(key for key in report["missing_keys"] if not key.endswith("position_ids"))
         if missing:
@@ -104,9 +113,16 @@ class HFEncoder:
                 f"the weights of {name} lack {len(missing)} tensors, first {missing[0]}; they would be random: "
                 "download the checkpoint again, or give another"
             )
-        encoder = cls(model, image_processor, tokenizer, name=name, batch=batch)
-        chosen = torch.device(device if device is not None else "cuda" if torch.cuda.is_available() else "cpu")
-        encoder.model.to(device=chosen, dtype=_dtype(dtype, chosen))
+        wrong = sorted(key for key, tensor in model.state_dict().items() if not is_finite(tensor))
+        if wrong:
+            raise SelectorLoadError(
+                f"{name}: {wrong[0]} holds values that are not finite; download the checkpoint again, or give another"
+            )
+        encoder.model.to(device=chosen, dtype=kind)
+        try:
+            assert encoder.dimensions  # reads a text: tokenizers of other models load, and fail later
+        except Exception as error:
+            raise SelectorLoadError(f"the encoder {name} cannot read a text: {error}") from error
         return encoder
 
     @property
@@ -114,6 +130,11 @@ class HFEncoder:
         """Where the weights lie."""
         device: torch.device = next(self.model.parameters()).device
         return device
+
+    @cached_property
+    def dimensions(self) -> int:
+        """Length D of the vectors."""
+        return int(self.encode_text(["a"]).shape[1])
 
     @property
     def dtype(self) -> torch.dtype:
@@ -160,7 +181,7 @@ class HFEncoder:
                 images=list(pixels[at : at + self.batch]), input_data_format="channels_last", return_tensors="pt"
             )
             vectors.append(_unit(self.model.get_image_features(**self._placed(inputs))))
-        return torch.cat(vectors) if vectors else torch.zeros(0, self._width())
+        return torch.cat(vectors) if vectors else torch.zeros(0, self.dimensions)
 
     @torch.inference_mode()
     def encode_text(self, texts: Sequence[str]) -> Tensor:
@@ -183,7 +204,7 @@ class HFEncoder:
             )
             vectors.append(_unit(self.model.get_text_features(**self._placed(inputs))))
         if not vectors:
-            return torch.zeros(0, self._width())
+            return torch.zeros(0, self.dimensions)
         owner = torch.repeat_interleave(torch.arange(len(pieces)), torch.tensor([len(text) for text in pieces]))
         sums = torch.zeros(len(pieces), vectors[0].shape[1]).index_add_(0, owner, torch.cat(vectors))
         return F.normalize(sums, dim=-1)
@@ -210,8 +231,40 @@ class HFEncoder:
             for name, value in inputs.items()
         }
 
-    def _width(self) -> int:
-        return int(self.encode_text(["a"]).shape[1])
+
+def _check_size(files: CheckpointFiles, shared: Mapping[str, Any]) -> None:
+    """Refuse a network that is larger than its weights before anything of it takes memory.
+
+    Raises:
+        SelectorLoadError: naming both sizes.
+    """
+    from safetensors import safe_open
+    from transformers import AutoConfig, AutoModel
+
+    held: list[int] = []
+    for path in files.weights:
+        with safe_open(str(path), framework="pt") as file:
+            held += [math.prod(file.get_slice(key).get_shape()) for key in file.keys()]  # noqa: SIM118
+    layers = max(_layers(read_json(files.config)), default=0)
+    if layers <= len(held):  # every layer has a tensor of its own
+        config = AutoConfig.from_pretrained(files.name, **shared)
+        with torch.device("meta"):
+            wanted = sum(tensor.numel() for tensor in AutoModel.from_config(config).parameters())
+        if wanted <= _ROOM * sum(held):
+            return
+    raise SelectorLoadError(
+        f"{files.name}: config.json means a larger network than the {len(held)} tensors of the weights "
+        f"({sum(held)} numbers); download the checkpoint again, or correct config.json"
+    )
+
+
+def _layers(config: Any) -> Iterator[int]:
+    """All numbers of layers that a configuration names, in its parts as well."""
+    for key, value in config.items() if isinstance(config, dict) else ():
+        if isinstance(value, dict):
+            yield from _layers(value)
+        elif isinstance(value, int) and ("layers" in str(key) or key == "depth"):
+            yield value
 
 
 def _cut(text: str, count: int) -> list[str]:

@@ -20,6 +20,7 @@ class DualEncoder(Protocol):
     - `name`: for people; by default that of its class;
     - `frame_size`: (height, width) that frames are best decoded at, or None for the video's own size; an encoder that
       wants a size for each video has a method `decode_size(height, width)`;
+    - `dimensions`: the length D of its vectors, by which an encoding of another length is noticed;
     - `logit_scale`: what its model multiplies cosines with.
 
     Attributes:

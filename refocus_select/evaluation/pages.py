@@ -6,11 +6,11 @@ import base64
 import html
 import importlib.metadata
 import platform
-import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from ..plain_text import markdown_paragraph, markdown_text
 from .records import write_bytes, write_text
 
 _PACKAGES = ("refocus-select", "torch", "transformers", "tokenizers", "accelerate", "numpy", "av", "pillow", "pyarrow")
@@ -94,19 +94,19 @@ def write_report(folder: Path, title: str, parts: Sequence[Part], *, name: str =
 
 def to_markdown(title: str, parts: Sequence[Part]) -> str:
     """The report as Markdown; pictures are files beside it."""
-    blocks = [f"# {_plain(title)}"]
+    blocks = [f"# {markdown_text(title)}"]
     for part in parts:
         if isinstance(part, Heading):
-            blocks.append(f"## {_plain(part.text)}")
+            blocks.append(f"## {markdown_text(part.text)}")
         elif isinstance(part, Text):
-            blocks.append(_BEGIN.sub(r"\1\\\2", _plain(part.text)))
+            blocks.append(markdown_paragraph(part.text))
         elif isinstance(part, Code):
             blocks.append("\n".join(f"    {line}" for line in part.text.splitlines()))
         elif isinstance(part, Figure):
-            blocks.append(f"![{_plain(part.caption)}]({part.name}.png)")
+            blocks.append(f"![{markdown_text(part.caption)}]({part.name}.png)")
         else:
             lines = [_row(part.header), "|" + "---|" * len(part.header), *map(_row, part.rows)]
-            blocks.append("\n".join(([f"**{_plain(part.caption)}**", ""] if part.caption else []) + lines))
+            blocks.append("\n".join(([f"**{markdown_text(part.caption)}**", ""] if part.caption else []) + lines))
     return "\n\n".join(blocks) + "\n"
 
 
@@ -149,14 +149,5 @@ def versions() -> dict[str, str]:
     return found
 
 
-_MARKUP = re.compile(r"[\\`*|$~]|<(?=[A-Za-z/!?])|(?<![0-9A-Za-z])_|_(?![0-9A-Za-z])|(?<=\])[(\[]|&(?=[#0-9A-Za-z]+;)")
-_BEGIN = re.compile(r"^(\d*)([-+#>=.):])")  # what makes a list, a heading or a quotation of a paragraph
-
-
-def _plain(text: str) -> str:
-    """A text of one line in which Markdown finds nothing to mark up."""
-    return _MARKUP.sub(r"\\\g<0>", " ".join(text.split()))
-
-
 def _row(cells: Sequence[str]) -> str:
-    return "| " + " | ".join(map(_plain, cells)) + " |"
+    return "| " + " | ".join(map(markdown_text, cells)) + " |"

@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -14,6 +13,7 @@ import torch
 from torch import Tensor
 
 from ..errors import SelectorLoadError
+from ..files import remove_leftovers, replacing, write_text
 from ..hub import CONFIG_FILE, VISION_CONFIG_FILE, WEIGHTS_FILE, CheckpointFiles, read_json
 from .config import MODEL_TYPE, RefocusConfig, VisionConfig, projector_depth
 from .refocus import RefocusModel
@@ -64,7 +64,7 @@ def load_model(
     for name in list(tensors):
         tensor = tensors.pop(name)
         ready[name] = tensor.to(target, torch.float32 if name.endswith(".A_log") else wanted or stored)
-        if not _is_finite(ready[name]):
+        if not is_finite(ready[name]):
             kind = str(ready[name].dtype).removeprefix("torch.")
             raise SelectorLoadError(
                 f"{files.name}: {name if own else _original(name)} holds values that are not finite in {kind}; "
@@ -79,14 +79,11 @@ def save_model(model: RefocusModel, folder: str | os.PathLike[str]) -> None:
     from safetensors.torch import save_file
 
     target = Path(folder)
-    target.mkdir(parents=True, exist_ok=True)
+    remove_leftovers(target)
     body = {name: t.detach().cpu().contiguous() for name, t in model.state_dict().items()}
-    with tempfile.TemporaryDirectory(prefix=".saving-", dir=target) as scratch:
-        weights, config = Path(scratch, WEIGHTS_FILE), Path(scratch, CONFIG_FILE)
-        save_file(body, weights, metadata={"format": "pt"})
-        config.write_text(json.dumps(model.config.to_dict(), indent=2, sort_keys=True) + "\n", encoding="utf-8")
-        os.replace(weights, target / WEIGHTS_FILE)
-        os.replace(config, target / CONFIG_FILE)
+    with replacing(target / WEIGHTS_FILE) as temporary:
+        save_file(body, temporary, metadata={"format": "pt"})
+        write_text(target / CONFIG_FILE, json.dumps(model.config.to_dict(), indent=2, sort_keys=True) + "\n")
 
 
 def fingerprint(model: RefocusModel, *, part: str = "") -> str:
@@ -211,7 +208,7 @@ def _check_sizes(config: RefocusConfig, tensors: Mapping[str, Tensor], source: s
         )
 
 
-def _is_finite(tensor: Tensor) -> bool:
+def is_finite(tensor: Tensor) -> bool:
     """Without a copy: least and greatest value are not a number if any value is."""
     return not tensor.numel() or bool(torch.stack(tensor.aminmax()).isfinite().all())
 

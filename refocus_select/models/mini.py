@@ -17,7 +17,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -28,8 +28,9 @@ from torch import Tensor, nn
 
 from ..errors import InputError, SelectorLoadError
 from ..parsing import content_phrase
+from ..plain_text import parse_json, shown
 from ..weights import resolve
-from .efficientnet_lite import FEATURES, EfficientNetLite
+from .efficientnet_lite import FEATURES, LITE_VARIANTS, EfficientNetLite
 from .skeleton import unfilled
 from .text_encoder import WIDTH, TextEncoder, unpack_rows
 from .workers import workers
@@ -37,6 +38,8 @@ from .workers import workers
 FORMAT = "refocus-select/mini"
 FORMAT_VERSION = 1
 DIMENSIONS = WIDTH
+
+_HASHED = frozenset({"image.safetensors", "text.safetensors", "vocab.txt"})
 
 FEW = 8  # texts that are encoded on one core: all cores are a little faster, but stall what is computed on one next
 
@@ -46,11 +49,13 @@ class MiniEncoder(nn.Module):
 
     Attributes:
         name: "mini".
+        dimensions: length D of its vectors.
         frame_size: (height, width) that frames are best decoded at; other sizes are resized.
         fingerprint: sha256 of weights and configuration.
     """
 
     name = "mini"
+    dimensions = DIMENSIONS
 
     class_vectors: Tensor  # unit sentence vectors of the class names, [classes, 384]
     text_mean: Tensor  # of many texts' sentence vectors, [384]
@@ -193,7 +198,7 @@ def _image_dtype(device: torch.device) -> torch.dtype:
 def _read_config(folder: Path) -> dict[str, Any]:
     path = folder / "config.json"
     try:
-        config = json.loads(path.read_text(encoding="utf-8"))
+        config = parse_json(path.read_bytes())
     except OSError as error:
         raise SelectorLoadError(f"cannot read {path} ({error.strerror}); reinstall refocus-select") from error
     except ValueError as error:
@@ -202,7 +207,27 @@ def _read_config(folder: Path) -> dict[str, Any]:
         raise SelectorLoadError(
             f"{path} does not describe '{FORMAT}' version {FORMAT_VERSION}; reinstall refocus-select"
         )
+    for name, right in _FIELDS.items():
+        if not right(config.get(name)):
+            raise SelectorLoadError(f"{path}: {name} is {shown(config.get(name))}; reinstall refocus-select")
     return config
+
+
+def _is_count(value: Any) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and 0 < value < 2**16
+
+
+_FIELDS: dict[str, Callable[[Any], bool]] = {
+    "frame_size": lambda value: isinstance(value, list) and len(value) == 2 and all(map(_is_count, value)),
+    "image_variant": lambda value: isinstance(value, str) and value in LITE_VARIANTS,
+    "classes": _is_count,
+    "top_classes": _is_count,
+    "sha256": lambda value: (
+        isinstance(value, dict)
+        and value.keys() >= _HASHED
+        and all(isinstance(text, str) and Path(name).name == name for name, text in value.items())
+    ),
+}
 
 
 def _check_hash(path: Path, expected: str) -> None:

@@ -16,6 +16,7 @@ from ..errors import InputError, SelectorLoadError
 from ..files import write_bytes
 from ..models.mini import MiniEncoder
 from ..parsing import MAX_ENTITIES, option_number, option_parts, parse_question
+from ..plain_text import parse_json
 from ..questions import Question
 from ..selectors.dual_encoder import DualEncoderSelector
 from .base import ReferenceModel, Request
@@ -220,7 +221,7 @@ def _embedded_encoder() -> MiniEncoder:
 def _read_config(folder: Path) -> dict[str, Any]:
     path = folder / _CONFIG
     try:
-        config = json.loads(path.read_text(encoding="utf-8"))
+        config = parse_json(path.read_bytes())
     except OSError as error:
         raise SelectorLoadError(f"no reader in {folder} ({error.strerror}: {path.name})") from error
     except ValueError as error:

@@ -14,7 +14,7 @@ import numpy as np
 
 from ..arguments import ENCODE_ARGUMENTS
 from ..cache import EncodingCache, encoding_key, find_cache
-from ..encoding import VideoEncoding
+from ..encoding import VideoEncoding, check_tensors
 from ..errors import EncodingError, InputError, VideoDecodeError
 from ..selection import Selection
 from ..video import CandidatePlan, CandidateRule, Frames, Video, VideoMetadata, open_video, sample_candidates
@@ -166,13 +166,24 @@ class FrameSelector(ABC):
             size = self.decode_size(source.metadata)
             store = find_cache(cache) if self.needs_frames else None
             key = encoding_key(source, self.encoding_fingerprint, plan, size=size, exact=exact) if store else ""
-            encoding = store.get(key) if store else None
+            encoding = self._stored(store, key) if store else None
             if encoding is None:
                 encoding = self._read(source, plan, size=size, exact=exact, workers=workers, progress=progress)
                 if store:
                     store.put(key, encoding)
             origin = source if handed.path is None else handed.path
             return replace(encoding, video=source.metadata, origin=origin)
+
+    def _stored(self, store: EncodingCache, key: str) -> VideoEncoding | None:
+        """What the cache has, if this selector can use it."""
+        encoding = store.get(key)
+        try:
+            if encoding is not None:
+                self.check_encoding(encoding)
+        except EncodingError as error:
+            logger.warning("an entry of the cache is not used: %s", error)
+            return None
+        return encoding
 
     def _plan(
         self,
@@ -341,6 +352,8 @@ class FrameSelector(ABC):
                 f"{self.name!r} reads those of {self.encoding_name!r} ({self.encoding_fingerprint[:12]}); encode the "
                 "video again with this selector"
             )
+        if encoding is handed.source:
+            self.check_encoding(encoding)
         if not questions:
             return []
         choices = self.choose(encoding, questions, num_frames, options_of, **given)
@@ -348,6 +361,14 @@ class FrameSelector(ABC):
             self._selection(encoding, q, choice, num_frames) for q, choice in zip(questions, choices, strict=True)
         ]
         return selections[0] if single else selections
+
+    def check_encoding(self, encoding: VideoEncoding) -> None:
+        """Refuse an encoding from elsewhere that `choose` could not read, though its fingerprint is right.
+
+        Raises:
+            EncodingError: saying what is wrong.
+        """
+        check_tensors(encoding, {})  # subclasses name what they read
 
     @abstractmethod
     def choose(

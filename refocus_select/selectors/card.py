@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import json
+
 from ..models.refocus import RefocusModel
+from ..plain_text import markdown_code, markdown_text
 
 _CARD = """---
 library_name: refocus-select
@@ -14,7 +17,7 @@ tags:
 - refocus
 ---
 
-# {name}
+# {title}
 
 A frame selection policy: it reads up to {max_frames} candidate frames of a video (at most {fps:g} per second) and a
 question, and picks the few frames that answer it. The frames are read once per video; further questions are cheap.
@@ -22,7 +25,7 @@ question, and picks the few frames that answer it. The frames are read once per 
 ```python
 from refocus_select import FrameSelector
 
-selector = FrameSelector.from_pretrained("{name}")
+selector = FrameSelector.from_pretrained({name})
 encoding = selector.encode("video.mp4")
 selection = selector.select(encoding, "What happens first?", num_frames=8)
 print(selection.timestamps)
@@ -58,7 +61,9 @@ def model_card(model: RefocusModel, name: str, *, training: str = _UNKNOWN) -> s
     """
     c = model.config
     if c.frame_encoder == "none":
-        eye = f"vectors of `{c.feature_encoder or 'an encoder of your own'}`, {c.mm_hidden_size} dimensions"
+        eye = (
+            f"vectors of {markdown_code(c.feature_encoder or 'an encoder of your own')}, {c.mm_hidden_size} dimensions"
+        )
         kind = "vectors of a dual encoder, one token per frame"
     else:
         eye = (
@@ -67,7 +72,8 @@ def model_card(model: RefocusModel, name: str, *, training: str = _UNKNOWN) -> s
         )
         kind = "SigLIP frames"
     return _CARD.format(
-        name=name,
+        title=markdown_text(name),
+        name=json.dumps(name, ensure_ascii=False),
         max_frames=c.max_num_frames,
         fps=c.max_fps,
         parameters=sum(p.numel() for p in model.parameters()),

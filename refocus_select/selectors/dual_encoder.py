@@ -9,7 +9,7 @@ import numpy as np
 
 from ..encoders import DualEncoder, check_encoder
 from ..encoders.protocol import name_of
-from ..encoding import VideoEncoding
+from ..encoding import VideoEncoding, check_tensors
 from ..errors import EncoderError
 from ..video import CandidateRule, Frames, VideoMetadata
 from ..video.candidates import MIN_CANDIDATES
@@ -68,6 +68,12 @@ class DualEncoderSelector(FrameSelector):
             Choice(np.argsort(-scores, kind="stable")[:num_frames], scores)
             for scores in self.similarity(encoding, questions)
         ]
+
+    def check_encoding(self, encoding: VideoEncoding) -> None:
+        import torch
+
+        shape = (len(encoding), getattr(self.encoder, "dimensions", 0))
+        check_tensors(encoding, {VECTORS: (shape, (torch.float32, torch.float16))})
 
     def similarity(self, encoding: VideoEncoding, questions: Sequence[str], *, cosine: bool = False) -> np.ndarray:
         """Dot products, or cosines for encoders whose vectors have any length, float64 [questions, F].

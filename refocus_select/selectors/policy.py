@@ -15,8 +15,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ..encoding import VideoEncoding
+from ..encoding import VideoEncoding, check_tensors
 from ..errors import EncodingError, InputError, SelectorLoadError
+from ..files import replacing, write_text
 from ..hub import CheckpointFiles, HubOptions, find_checkpoint, hub_errors, hub_file
 from ..locations import is_here
 from ..models.backbone import BackboneState
@@ -146,10 +147,11 @@ class PolicySelector(FrameSelector):
         """Write config.json, model.safetensors, tokenizer.json and, if there is none yet, a model card."""
         target = Path(folder)
         save_model(self.model, target)
-        self.tokenizer.tokenizer.save(str(target / TOKENIZER_FILE))
+        with replacing(target / TOKENIZER_FILE) as temporary:
+            self.tokenizer.tokenizer.save(str(temporary))
         card = target / "README.md"
         if not card.exists():
-            card.write_text(model_card(self.model, self.name), encoding="utf-8")
+            write_text(card, model_card(self.model, self.name))
 
     def push_to_hub(
         self,
@@ -211,6 +213,14 @@ class PolicySelector(FrameSelector):
 
     # -- choosing -------------------------------------------------------------------------------------
 
+    def check_encoding(self, encoding: VideoEncoding) -> None:
+        width = self.model.config.d_model
+        shapes: dict[str, tuple[int, ...]] = {"keys": (len(encoding), width), "values": (len(encoding), width)}
+        states = self.model.backbone.empty_state().stacked()
+        shapes |= {name: tuple(t[:, 0].shape) for name, t in zip(("conv_state", "ssm_state"), states, strict=True)}
+        kinds = (torch.float32, torch.float16, torch.bfloat16)
+        check_tensors(encoding, {name: (shape, kinds) for name, shape in shapes.items()})
+
     @torch.no_grad()
     def choose(
         self,
@@ -256,8 +266,12 @@ class PolicySelector(FrameSelector):
     ) -> list[Decoded]:
         """Answer several questions on one encoding in one batch."""
         device = self.model.device
-        tensors = {name: t.to(device) for name, t in encoding.tensors.items()}
-        video = BackboneState.unstacked(tensors["conv_state"][:, None], tensors["ssm_state"][:, None])
+        # An encoding may come from a machine that computes in another type.
+        tensors = {
+            name: encoding.tensors[name].to(device, self.model.dtype) for name in ("keys", "values", "conv_state")
+        }
+        ssm = encoding.tensors["ssm_state"].to(device, torch.float32)
+        video = BackboneState.unstacked(tensors["conv_state"][:, None], ssm[:, None])
         state = self._read_questions(suffixes, video)
         generator = None if seed is None else torch.Generator(device).manual_seed(seed)
         result = self.model.decode(

@@ -70,6 +70,18 @@ def load_selector(name_or_path: str | os.PathLike[str], **kwargs: Any) -> FrameS
     return _SELECTORS.load(name, kwargs)
 
 
+def offline_arguments(selector: Any, encoder: Any = None) -> dict[str, Any]:
+    """Arguments for `load_selector` that keep it away from the network: the local cache of the Hub may be used.
+
+    Args:
+        selector: its name; one that is loaded already needs none.
+        encoder: the argument of that name, if there is one.
+    """
+    named = [os.fspath(given) for given in (selector, encoder) if isinstance(given, str | os.PathLike)]
+    files = [name for name in named if "/" in name or os.sep in name]  # folders and Hub ids; the rest is installed
+    return {"local_files_only": True} if files and isinstance(selector, str | os.PathLike) else {}
+
+
 def takes_encoder(name_or_path: str | os.PathLike[str]) -> bool:
     """Whether a selector can be loaded with an `encoder` of your choice; a folder or Hub id is looked at.
 

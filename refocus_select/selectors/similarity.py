@@ -83,9 +83,11 @@ class SimilaritySelector(DualEncoderSelector):
         options: list[Sequence[str] | None],
         **kwargs: Any,
     ) -> list[Choice]:
+        from torch.nn.functional import normalize
+
         similarity = self.similarity(encoding, questions)
         frames = encoding.tensors[VECTORS].float()
-        unit = frames / frames.norm(dim=-1, keepdim=True)
+        unit = normalize(frames, dim=-1)
         pairwise = (unit @ unit.T).numpy().astype(np.float64)  # [F, F]
         return [pick_relevant(row, pairwise, encoding.timestamps, num_frames) for row in similarity]
 

@@ -12,8 +12,9 @@ import numpy as np
 import torch
 
 from ..encoders import DualEncoder, load_encoder
-from ..encoding import VideoEncoding
+from ..encoding import VideoEncoding, check_tensors
 from ..errors import EncoderError, InputError, SelectorLoadError
+from ..files import write_text
 from ..hub import CheckpointFiles, HubOptions, find_checkpoint
 from ..models.checkpoint import fingerprint, load_model, save_model
 from ..models.cues import entity_similarity, match
@@ -146,7 +147,11 @@ class VectorPolicySelector(DualEncoderSelector):
         save_model(self.model, target)
         card = target / "README.md"
         if not card.exists():
-            card.write_text(model_card(self.model, self.name), encoding="utf-8")
+            write_text(card, model_card(self.model, self.name))
+
+    def check_encoding(self, encoding: VideoEncoding) -> None:
+        shape = (len(encoding), self.model.config.mm_hidden_size)
+        check_tensors(encoding, {VECTORS: (shape, (torch.float32, torch.float16))})
 
     def choose(
         self,

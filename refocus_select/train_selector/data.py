@@ -18,6 +18,7 @@ import numpy as np
 
 from ..cache import EncodingCache, parse_size
 from ..errors import InputError, RefocusError
+from ..plain_text import parse_json
 from ..questions import Problem, Question, check_choices, problem_table, read_questions
 from ..reference.clips import ClipSource, VideoFiles
 from ..video import CandidateRule
@@ -199,13 +200,30 @@ def seeded(*parts: int) -> int:
     return int(np.random.SeedSequence(parts).generate_state(1, np.uint64)[0] >> np.uint64(1))
 
 
+def read_object(path: Path) -> dict[str, Any]:
+    """A JSON object that a run wrote.
+
+    Raises:
+        InputError: if it cannot be read.
+    """
+    try:
+        content = parse_json(path.read_bytes())
+        if not isinstance(content, dict):
+            raise ValueError("it holds no JSON object")
+    except (OSError, ValueError) as error:
+        raise InputError(f"{path} cannot be read ({error}); remove its folder to start anew") from error
+    return content
+
+
 def rows(path: Path) -> Iterator[dict[str, Any]]:
     """Rows of a JSON-lines file that may end in the middle of a line."""
     if not path.exists():
         return
-    for line in path.read_text(encoding="utf-8").splitlines():
+    for line in path.read_bytes().splitlines():
         try:
-            row = json.loads(line)
-        except json.JSONDecodeError:
+            row = parse_json(line)
+        except ValueError:
+            return
+        if not isinstance(row, dict):
             return
         yield row

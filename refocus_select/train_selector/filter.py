@@ -24,7 +24,7 @@ from ..files import replacing, write_text
 from ..questions import Question, as_row
 from ..reference import Request
 from .compare import BROKEN
-from .data import QuestionSet, rows
+from .data import QuestionSet, read_object, rows
 from .reward import Judge
 
 logger = logging.getLogger(__name__)
@@ -219,7 +219,7 @@ def _same_identity(folder: Path, questions: QuestionSet, judge: Judge, num_frame
     if not path.exists():
         write_text(path, json.dumps(identity))
         return
-    before = json.loads(path.read_text(encoding="utf-8"))
+    before = read_object(path)
     changed = [name for name in identity if before.get(name) != identity[name]]
     if changed:
         raise InputError(

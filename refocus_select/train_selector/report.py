@@ -14,6 +14,7 @@ import yaml
 
 from .. import __version__
 from ..files import write_text
+from ..plain_text import markdown_block, markdown_code, markdown_text
 from ..selectors.card import model_card
 from ..statistics import Interval, bootstrap_interval, paired_difference
 from .compare import Comparison, Outcome
@@ -109,23 +110,25 @@ def training_section(report: dict[str, Any], settings: str) -> str:
                   "|---|---|---|---|---|"]  # fmt: skip
         for row in by_category:
             means = " | ".join(f"{row[m]['mean']:.3f}" for m in METHODS)
-            lines.append(f"| {row['category']} | {row['policy']['count']} | {means} |")
+            lines.append(f"| {markdown_text(row['category'])} | {row['policy']['count']} | {means} |")
     tested, train = report["questions"]["tested"], report["questions"]["train"]
     chosen = (
         "The same questions chose the checkpoint, so these numbers are a little optimistic."
         if report["questions"]["also_chose_the_checkpoint"]
         else "None of these questions took part in training or in the choice of the checkpoint."
     )
-    answerers = ", ".join(f"`{r['name']}`" for r in report["reference"])
+    answerers = ", ".join(markdown_code(r["name"]) for r in report["reference"])
     lines += [
         "",
-        f"{tested['count']} held-out questions ({tested['name']}, fingerprint `{tested['fingerprint']}`). {chosen}",
+        f"{tested['count']} held-out questions ({markdown_text(tested['name'])}, fingerprint "
+        f"{markdown_code(tested['fingerprint'])}). {chosen}",
         f"Answers are those of the reference model that gave the rewards ({answerers}); another may gain less.",
         "",
         "## Training",
         "",
-        f"Reinforcement learning from the answers of {answerers} on {train['count']} questions ({train['name']}, "
-        f"fingerprint `{train['fingerprint']}`), {report['steps']} steps; these weights are from step {report['step']},"
+        f"Reinforcement learning from the answers of {answerers} on {train['count']} questions "
+        f"({markdown_text(train['name'])}, fingerprint {markdown_code(train['fingerprint'])}), "
+        f"{report['steps']} steps; these weights are from step {report['step']},"
         f" the best on watched held-out questions. {report['skipped']} questions could not be used (skipped.json). "
         f"Seed {report['seed']}; "
         + ", ".join(f"{name} {version}" for name, version in report["versions"].items())
@@ -135,9 +138,7 @@ def training_section(report: dict[str, Any], settings: str) -> str:
         "",
         "<details><summary>Settings (training.yaml)</summary>",
         "",
-        "```yaml",
-        settings.rstrip(),
-        "```",
+        markdown_block(settings, "yaml"),
         "",
         "</details>",
         "",

@@ -19,7 +19,7 @@ from ..questions import Question
 from ..reference import ReferenceModel
 from ..reference.clips import ClipSource
 from .config import TrainConfig
-from .data import QuestionSet, check_questions, evenly, load_questions, refuse_problems, source_of_files
+from .data import QuestionSet, check_questions, evenly, load_questions, read_object, refuse_problems, source_of_files
 from .initialise import make_policy
 from .policy import Policy
 from .reward import Judge
@@ -187,8 +187,8 @@ def _remember(folder: Path, made: Ingredients) -> None:
     }
     path = folder / IDENTITY
     if path.exists():
-        before = json.loads(path.read_text(encoding="utf-8"))
-        settings = TrainConfig.from_dict(before["config"]).to_dict()  # with those that a later release added
+        before = read_object(path)
+        settings = TrainConfig.from_dict(before.get("config") or {}).to_dict()  # with those that a later release added
         changed = [*_differences(settings, identity["config"]), *_changed_parts(before, identity)]
         if changed:
             raise InputError(

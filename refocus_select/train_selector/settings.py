@@ -13,6 +13,7 @@ from typing import Any, TypeVar, Union
 import yaml
 
 from ..errors import InputError
+from ..plain_text import check_depth
 
 T = TypeVar("T")
 
@@ -40,10 +41,10 @@ def read_settings(kind: type[T], path: str | Path | None, overrides: Sequence[st
     content: Any = {}
     if path is not None:
         try:
-            content = yaml.safe_load(Path(path).read_text(encoding="utf-8")) or {}
+            content = parse_yaml(Path(path).read_text(encoding="utf-8")) or {}
         except (OSError, UnicodeDecodeError) as error:
             raise InputError(f"cannot read {path}: {error}") from error
-        except yaml.YAMLError as error:
+        except ValueError as error:
             raise InputError(f"{path} is no YAML: {error}") from error
         if not isinstance(content, dict):
             raise InputError(f"{path} must hold settings as 'name: value'")
@@ -52,10 +53,26 @@ def read_settings(kind: type[T], path: str | Path | None, overrides: Sequence[st
         if not equals or not key:
             raise InputError(f"{word!r} is no setting; write name=value, e.g. seed=1 or optimiser.lr=1e-4")
         try:
-            _put(content, key.split("."), _scientific(yaml.safe_load(value)), word)
-        except yaml.YAMLError as error:
+            _put(content, key.split("."), _scientific(parse_yaml(value)), word)
+        except ValueError as error:
             raise InputError(f"{word!r}: the value is no YAML") from error
     return from_mapping(kind, content)
+
+
+def parse_yaml(text: str) -> Any:
+    """Plain values from YAML.
+
+    Raises:
+        ValueError: if it is no YAML, holds what is no date though it looks so, or nests too deeply.
+    """
+    try:
+        content = yaml.safe_load(text)
+        check_depth(content)
+    except yaml.YAMLError as error:
+        raise ValueError(str(error)) from error
+    except RecursionError:
+        raise ValueError("lists or mappings nest too deeply") from None
+    return content
 
 
 def from_mapping(kind: type[T], content: Mapping[str, Any], where: str = "") -> T:

@@ -13,10 +13,12 @@ import pytest
 from filelock import FileLock
 
 from refocus_select.errors import InputError
+from refocus_select.selectors.card import model_card
 from refocus_select.train_selector.report import training_section, verdict
 
 from ..hub.server import FakeHub
 from ..hub.test_hub import run
+from ..models.tiny import feature_model
 from .planted import World
 from .small_run import Both, small_policy, small_run, weights
 
@@ -166,3 +168,22 @@ def test_the_result_is_uploaded(tmp_path: Path) -> None:
     assert {"config.json", "model.safetensors", "README.md", "report.json", "curves.png"} <= set(files)
     assert files["model.safetensors"] == weights(tmp_path / "run")
     assert b'from_pretrained("me/trained")' in files["README.md"]
+
+
+def test_names_of_others_do_not_mark_up_the_page() -> None:
+    evil = "a|b `c` <img src=x> # d"
+    questions = {"name": evil, "count": 3, "fingerprint": "f`"}
+    report = {
+        "accuracy": [row(0.1, 0.2)],
+        "categories": [{"category": evil, **row(0.1, 0.2)}, {"category": "b", **row(0, 1)}],
+        "questions": {"tested": questions, "train": questions, "also_chose_the_checkpoint": False},
+        "reference": [{"name": "x`<b>"}], "step": 1, "steps": 2, "skipped": 0, "seed": 0, "versions": {},
+    }  # fmt: skip
+    text = training_section(report, "a: |\n  ```\n  # heading\n")
+    assert r"| a\|b \`c\` \<img src=x> # d |" in text
+    assert "`` x`<b> ``" in text
+    assert "<img" not in text.replace(r"\<img", "")
+    assert "````yaml\na: |\n  ```\n  # heading\n````" in text
+    card = model_card(feature_model(question_hidden_size=6), 'x" `<b>')
+    assert 'from_pretrained("x\\" `<b>")' in card
+    assert '# x" \\`\\<b>\n' in card

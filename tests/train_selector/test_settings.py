@@ -13,6 +13,7 @@ import yaml
 
 from refocus_select.errors import InputError
 from refocus_select.train_selector.config import ObjectiveConfig, OptimiserConfig, StageConfig, TrainConfig
+from refocus_select.train_selector.data import read_object, rows
 from refocus_select.train_selector.settings import describe
 
 
@@ -138,3 +139,30 @@ def test_objects_are_checked_as_files_are() -> None:
         ObjectiveConfig(passes=2)
     with pytest.raises(InputError):
         OptimiserConfig(micro_batch=0)
+
+
+@pytest.mark.parametrize(
+    "text", ["[" * 50_000, "{a: " * 300 + "1" + "}" * 300, "seed: 2024-13-45", "a: &b [*b]", "\x00"]
+)
+def test_yaml_that_is_none(tmp_path: Path, text: str) -> None:
+    path = tmp_path / "c.yaml"
+    path.write_text(text)
+    with pytest.raises(InputError, match=r"c\.yaml"):
+        TrainConfig.load(str(path))
+
+
+def test_rows_of_a_damaged_log(tmp_path: Path) -> None:
+    path = tmp_path / "log.jsonl"
+    path.write_bytes(b'{"step": 1}\n{"step": 2}\n' + b"[" * 100_000 + b'\n{"step": 3}\n')
+    assert [row["step"] for row in rows(path)] == [1, 2]
+    path.write_bytes(b'{"step": 1}\n[]\n')
+    assert list(rows(path)) == [{"step": 1}]
+    path.write_bytes('{"name": "\u2028"}\n{"step": "é"}'.encode()[:-3])  # a line ends at "\n" only
+    assert list(rows(path)) == [{"name": "\u2028"}]
+
+
+@pytest.mark.parametrize("content", [b"", b"[]", b"\xff", b"[" * 100_000])
+def test_a_damaged_record_of_a_run(tmp_path: Path, content: bytes) -> None:
+    (tmp_path / "identity.json").write_bytes(content)
+    with pytest.raises(InputError, match=r"identity\.json cannot be read"):
+        read_object(tmp_path / "identity.json")

@@ -16,6 +16,7 @@ from torch import Tensor
 from ...errors import InputError
 from ...files import write_bytes
 from ...models.text_encoder import quantize_rows
+from ...plain_text import parse_json
 
 FORMAT = "refocus-select/storyboard-bank"
 VERSION = 1
@@ -82,7 +83,7 @@ class Bank:
         rows_path, index_path = _paths(path)
         try:
             index_bytes, rows_bytes = index_path.read_bytes(), rows_path.read_bytes()
-            index, rows = json.loads(index_bytes), load(rows_bytes)
+            index, rows = parse_json(index_bytes), load(rows_bytes)
         except OSError as error:
             raise InputError(f"no bank at {rows_path} ({error.strerror}); see benchmarks/storyboards") from error
         except (ValueError, SafetensorError) as error:
