@@ -16,7 +16,7 @@ from refocus_select.selection import Selection
 from refocus_select.video.inputs import SOURCE_KEYS, read_input
 
 from .choose import Request, choose, located, video_key
-from .handling import Clip, Handling, equal_length, processor_kwargs, seconds_per_grid
+from .input_format import Clip, InputFormat, equal_length, processor_kwargs, seconds_per_grid
 from .media import is_source, is_video_block, keys_beside, name_of, names_video, prepared, sound_of, to_pictures
 from .messages import given_metadata, is_batch
 from .prompts import write_times
@@ -119,7 +119,7 @@ def call_processor(processor: Any, base: Any, args: tuple[Any, ...], kwargs: dic
     if state.disabled:
         return base.__call__(processor, *args, **kwargs)
     kwargs = {**dict(zip(_parameters(base), args, strict=False)), **kwargs}
-    family = state.handling.family
+    family = state.input_format.family
     video_argument = "videos" if family.takes_metadata else "images"
     values, counts = _flat(kwargs.get(video_argument))
     nested = dict(kwargs.get("videos_kwargs") or {})
@@ -145,13 +145,16 @@ def call_processor(processor: Any, base: Any, args: tuple[Any, ...], kwargs: dic
     _select(state, videos, notes, state.num_frames if asked is None else asked)
     state.last = [v.selection for v in videos]
 
-    handling = state.handling
-    _equalise(videos, handling)
-    ours = processor_kwargs([m for v in videos for m in _metadata(v)], [c for v in videos for c in v.clips], handling)
+    input_format = state.input_format
+    _equalise(videos, input_format)
+    ours = processor_kwargs(
+        [m for v in videos for m in _metadata(v)], [c for v in videos for c in v.clips], input_format
+    )
     frames = [[f for v in videos if v.prompt == p for f in _frames(v)] for p in range(len(prompts))]
     kwargs[video_argument] = frames if family.takes_metadata else [f for group in frames for f in group]
     written = [
-        _write(processor, prompt, [v for v in videos if v.prompt == p], handling) for p, prompt in enumerate(prompts)
+        _write(processor, prompt, [v for v in videos if v.prompt == p], input_format)
+        for p, prompt in enumerate(prompts)
     ]
     kwargs["text"] = written[0] if isinstance(text, str) else written
     if any(place.get(name) for place in (kwargs, nested) for name in ("load_audio_from_video", "use_audio_in_video")):
@@ -166,7 +169,7 @@ def call_processor(processor: Any, base: Any, args: tuple[Any, ...], kwargs: dic
     else:
         kwargs.update(ours)
     outputs = base.__call__(processor, **kwargs)
-    return _finished(processor, outputs, videos, handling, keep_metadata=keep_metadata)
+    return _finished(processor, outputs, videos, input_format, keep_metadata=keep_metadata)
 
 
 @functools.cache
@@ -263,7 +266,7 @@ def _select(state: State, videos: list[_Video], notes: list[Notes], num_frames: 
             raise InputError(f"prompt {video.prompt + 1} has a video, but no message of its chat names one")
         question = note.questions[min(video.place, len(note.questions) - 1)]
         arguments = {**state.select_kwargs, **given.sampling}
-        count = state.handling.frames_to_choose(num_frames if given.num_frames is None else given.num_frames)
+        count = state.input_format.frames_to_choose(num_frames if given.num_frames is None else given.num_frames)
         asking.append((video, Request(video.source, question, count, where, arguments)))
     for (video, _), selection in zip(asking, choose(state.selector, [r for _, r in asking]), strict=True):
         video.selection = selection
@@ -271,7 +274,7 @@ def _select(state: State, videos: list[_Video], notes: list[Notes], num_frames: 
             pins.setdefault(video_key(video.source), selection)
     for video in wanted:
         if video.selection is not None:
-            video.clips = state.handling.clips(video.selection)
+            video.clips = state.input_format.clips(video.selection)
 
 
 def keys_of(selection: Selection) -> list[Hashable]:
@@ -279,8 +282,8 @@ def keys_of(selection: Selection) -> list[Hashable]:
     return [video_key(selection.video.source), selection.video_fingerprint]
 
 
-def _equalise(videos: list[_Video], handling: Handling) -> None:
-    clips = iter(equal_length([c for v in videos for c in v.clips], handling.family))
+def _equalise(videos: list[_Video], input_format: InputFormat) -> None:
+    clips = iter(equal_length([c for v in videos for c in v.clips], input_format.family))
     for video in videos:
         video.clips = [next(clips) for _ in video.clips]
 
@@ -302,10 +305,10 @@ def _frames(video: _Video) -> list[Any]:
     return [to_pictures(video.value) if isinstance(video.value, list | tuple) else video.value]
 
 
-def _write(processor: Any, prompt: str, videos: list[_Video], handling: Handling) -> str:
-    moments = [[c.moments[0] for c in v.clips] if handling.timestamps == "interleave" else None for v in videos]
-    words = [handling.sentence(v.selection) if v.selection is not None else "" for v in videos]
-    return write_times(prompt, str(getattr(processor, "video_token", None) or ""), words, moments)
+def _write(processor: Any, prompt: str, videos: list[_Video], input_format: InputFormat) -> str:
+    times = [[c.timestamps[0] for c in v.clips] if input_format.timestamps == "interleave" else None for v in videos]
+    texts = [input_format.time_text(v.selection) if v.selection is not None else "" for v in videos]
+    return write_times(prompt, str(getattr(processor, "video_token", None) or ""), texts, times)
 
 
 def _load_sound(processor: Any, videos: list[_Video], kwargs: dict[str, Any]) -> None:
@@ -341,15 +344,17 @@ def _sound(video: _Video, rate: int) -> np.ndarray | None:
     return sound_of(source, rate)
 
 
-def _finished(processor: Any, outputs: Any, videos: list[_Video], handling: Handling, *, keep_metadata: bool) -> Any:
-    if handling.family.return_metadata and not keep_metadata:
+def _finished(
+    processor: Any, outputs: Any, videos: list[_Video], input_format: InputFormat, *, keep_metadata: bool
+) -> Any:
+    if input_format.family.return_metadata and not keep_metadata:
         outputs.pop("video_metadata", None)
-    if handling.family.spacing_from_fps and "video_second_per_grid" in outputs:
+    if input_format.family.spacing_from_fps and "video_second_per_grid" in outputs:
         spacing = outputs["video_second_per_grid"]
         position = 0
         for video in videos:
             for k, clip in enumerate(video.clips, start=position):
-                spacing[k] = seconds_per_grid(clip, handling.merge)
+                spacing[k] = seconds_per_grid(clip, input_format.merge)
             position += len(video.clips) or 1
     _warn_if_too_long(processor, outputs, videos)
     return outputs

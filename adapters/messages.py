@@ -14,7 +14,7 @@ from refocus_select.video.inputs import VideoInput, is_pictures, read_input
 from refocus_select.weights import DEFAULT_SELECTOR
 
 from .choose import Request, choose, load, located
-from .handling import Clip, Handling, equal_length, processor_kwargs, stamp
+from .input_format import Clip, InputFormat, equal_length, processor_kwargs, stamp
 from .media import REPLACED_KEYS, is_frames, is_source, is_video_block, name_of, prepared, to_images
 from .questions import Query, Question, check_query, questions_of
 
@@ -40,7 +40,7 @@ class SelectedMessages(tuple[Any, dict[str, Any]]):
 
 
 @dataclass(eq=False)
-class _Place:
+class _VideoSlot:
     """A video block and where it stands."""
 
     conversation: int
@@ -100,7 +100,7 @@ def select_messages(
         query: what counts as the question: "last_user", "first_user", "all", or a function of the conversation (see
             `questions.questions_of`).
         model: a processor or a model type, to fit the frames to that model; None gives frames and metadata as they are.
-        timestamps: "auto" (what the model needs), "metadata", "text", or "interleave" (one short video per moment).
+        timestamps: "auto" (what the model needs), "metadata", "text", or "interleave" (one short video per frame).
         temporal_merge: for models that merge neighbouring frames: "auto", "duplicate", "pairs", or "ignore".
         frames: "select" chooses from frames that the chat holds too; "keep" leaves them as they are.
         audio: put an audio block with the whole sound track behind each video that is a path or URL.
@@ -147,32 +147,32 @@ def selected_messages(
     check_query(query)
     if frames not in ("select", "keep"):
         raise InputError(f"frames must be 'select' or 'keep', not {frames!r}")
-    handling = Handling.of(model, timestamps, temporal_merge)
+    input_format = InputFormat.of(model, timestamps, temporal_merge)
     batched = is_batch(messages)
     conversations = list(messages) if batched else [messages]
-    places = [p for c, chat in enumerate(conversations) for p in _places(chat, c, batched, frames)]
-    wanted = [p for p in places if not p.kept]
+    slots = [s for c, chat in enumerate(conversations) for s in _slots(chat, c, batched, frames)]
+    wanted = [s for s in slots if not s.kept]
     requests = []
     for c, chat in enumerate(conversations):
-        here = [p for p in places if p.conversation == c]
-        if not any(p in wanted for p in here):
+        here = [s for s in slots if s.conversation == c]
+        if not any(s in wanted for s in here):
             continue
         questions = questions_of(chat, query, len(here), where=f"conversation {c + 1}" if batched else "the chat")
-        for place, question in zip(here, questions, strict=True):
-            if place in wanted:
-                requests.append(_request(place, question, num_frames, handling, select_kwargs))
-    for place, selection in zip(wanted, choose(load(selector), requests) if requests else [], strict=True):
-        place.selection = selection
-        place.clips = handling.clips(selection, place.own_frames if keep_kind else None)
-    _pad([p for p in places if p.clips], handling)
-    metadata = [m for place in places for m in place.metadata()]
-    clips = [c for place in places for c in place.clips or []]
-    kwargs = processor_kwargs(metadata, clips, handling) if wanted else {}
+        for slot, question in zip(here, questions, strict=True):
+            if slot in wanted:
+                requests.append(_request(slot, question, num_frames, input_format, select_kwargs))
+    for slot, selection in zip(wanted, choose(load(selector), requests) if requests else [], strict=True):
+        slot.selection = selection
+        slot.clips = input_format.clips(selection, slot.own_frames if keep_kind else None)
+    _pad([s for s in slots if s.clips], input_format)
+    metadata = [m for slot in slots for m in slot.metadata()]
+    clips = [c for slot in slots for c in slot.clips or []]
+    kwargs = processor_kwargs(metadata, clips, input_format) if wanted else {}
     rewritten = [
-        _rewritten(chat, [p for p in places if p.conversation == c], handling, audio)
+        _rewritten(chat, [s for s in slots if s.conversation == c], input_format, audio)
         for c, chat in enumerate(conversations)
     ]
-    return SelectedMessages(rewritten if batched else rewritten[0], kwargs, [p.selection for p in places], metadata)
+    return SelectedMessages(rewritten if batched else rewritten[0], kwargs, [s.selection for s in slots], metadata)
 
 
 def is_batch(messages: Sequence[Any]) -> bool:
@@ -180,19 +180,21 @@ def is_batch(messages: Sequence[Any]) -> bool:
     return bool(messages) and isinstance(messages[0], list | tuple)
 
 
-def _places(chat: Sequence[Mapping[str, Any]], conversation: int, batched: bool, frames: str) -> list[_Place]:
-    places: list[_Place] = []
+def _slots(chat: Sequence[Mapping[str, Any]], conversation: int, batched: bool, frames: str) -> list[_VideoSlot]:
+    slots: list[_VideoSlot] = []
     for m, message in enumerate(chat):
         content = message.get("content")
         for b, block in enumerate(content if isinstance(content, list | tuple) else []):
             if is_video_block(block):
-                where = f"video {len(places) + 1}"
+                where = f"video {len(slots) + 1}"
                 where = f"conversation {conversation + 1}, {where}" if batched else where
-                places.append(_place(block, conversation, m, b, where, frames))
-    return places
+                slots.append(_slot(block, conversation, m, b, where, frames))
+    return slots
 
 
-def _place(block: Mapping[str, Any], conversation: int, message: int, number: int, where: str, frames: str) -> _Place:
+def _slot(
+    block: Mapping[str, Any], conversation: int, message: int, number: int, where: str, frames: str
+) -> _VideoSlot:
     with located(where, block):
         given = read_input(block)
     listed = isinstance(given.source, list | tuple) and len(given.source) > 0
@@ -203,23 +205,23 @@ def _place(block: Mapping[str, Any], conversation: int, message: int, number: in
     if kept and not is_frames(given.source):
         with located(where, given):
             given = replace(given, source=to_images(given.source))
-    return _Place(conversation, message, number, given, where, kept, own_metadata=block.get("video_metadata"))
+    return _VideoSlot(conversation, message, number, given, where, kept, own_metadata=block.get("video_metadata"))
 
 
 def _request(
-    place: _Place, question: Question, num_frames: int, handling: Handling, select_kwargs: Mapping[str, Any]
+    slot: _VideoSlot, question: Question, num_frames: int, input_format: InputFormat, select_kwargs: Mapping[str, Any]
 ) -> Request:
-    with located(place.where, place.given):
-        video = prepared(place.given)
-    count = num_frames if place.given.num_frames is None else place.given.num_frames
-    arguments = {**select_kwargs, **place.given.sampling}
-    return Request(video, question, handling.frames_to_choose(count), place.where, arguments)
+    with located(slot.where, slot.given):
+        video = prepared(slot.given)
+    count = num_frames if slot.given.num_frames is None else slot.given.num_frames
+    arguments = {**select_kwargs, **slot.given.sampling}
+    return Request(video, question, input_format.frames_to_choose(count), slot.where, arguments)
 
 
-def _pad(places: list[_Place], handling: Handling) -> None:
-    padded = iter(equal_length([c for p in places for c in p.clips or []], handling.family))
-    for place in places:
-        place.clips = [next(padded) for _ in place.clips or []]
+def _pad(slots: list[_VideoSlot], input_format: InputFormat) -> None:
+    padded = iter(equal_length([c for s in slots for c in s.clips or []], input_format.family))
+    for slot in slots:
+        slot.clips = [next(padded) for _ in slot.clips or []]
 
 
 def given_metadata(frames: Any, metadata: Any = None, given: VideoInput | None = None) -> dict[str, Any]:
@@ -236,15 +238,17 @@ def given_metadata(frames: Any, metadata: Any = None, given: VideoInput | None =
 
 
 def _rewritten(
-    chat: Sequence[Mapping[str, Any]], places: list[_Place], handling: Handling, audio: bool
+    chat: Sequence[Mapping[str, Any]], slots: list[_VideoSlot], input_format: InputFormat, audio: bool
 ) -> list[dict[str, Any]]:
-    changed = {(p.message, p.block): p for p in places}
+    changed = {(s.message, s.block): s for s in slots}
     messages = []
     for m, message in enumerate(chat):
         content = message.get("content")
         if isinstance(content, list | tuple):
             blocks = [
-                new for b, block in enumerate(content) for new in _blocks(block, changed.get((m, b)), handling, audio)
+                new
+                for b, block in enumerate(content)
+                for new in _blocks(block, changed.get((m, b)), input_format, audio)
             ]
             messages.append({**message, "content": blocks})
         else:
@@ -252,20 +256,22 @@ def _rewritten(
     return messages
 
 
-def _blocks(block: Any, place: _Place | None, handling: Handling, audio: bool) -> list[Any]:
-    if place is None:
+def _blocks(block: Any, slot: _VideoSlot | None, input_format: InputFormat, audio: bool) -> list[Any]:
+    if slot is None:
         return [dict(block) if isinstance(block, Mapping) else block]
     kept = {k: v for k, v in block.items() if k not in REPLACED_KEYS}
-    if place.selection is None or not place.clips:
-        return [{**kept, "type": "video", "video": place.value}]
-    sound = [{"type": "audio", "audio": local_path(place.value) or place.value}] if audio and _has_sound(place) else []
-    videos = [{**kept, "type": "video", "video": clip.frames} for clip in place.clips]
-    if handling.timestamps == "interleave":
-        pairs = zip(place.clips, videos, strict=True)
-        return [x for clip, video in pairs for x in ({"type": "text", "text": stamp(clip.moments[0])}, video)] + sound
-    words = handling.sentence(place.selection)
-    return [*videos, *sound, *([{"type": "text", "text": f"{words}\n"}] if words else [])]
+    if slot.selection is None or not slot.clips:
+        return [{**kept, "type": "video", "video": slot.value}]
+    sound = [{"type": "audio", "audio": local_path(slot.value) or slot.value}] if audio and _has_sound(slot) else []
+    videos = [{**kept, "type": "video", "video": clip.frames} for clip in slot.clips]
+    if input_format.timestamps == "interleave":
+        pairs = zip(slot.clips, videos, strict=True)
+        return [
+            x for clip, video in pairs for x in ({"type": "text", "text": stamp(clip.timestamps[0])}, video)
+        ] + sound
+    time_text = input_format.time_text(slot.selection)
+    return [*videos, *sound, *([{"type": "text", "text": f"{time_text}\n"}] if time_text else [])]
 
 
-def _has_sound(place: _Place) -> bool:
-    return isinstance(place.value, str) and not is_pictures(place.value)
+def _has_sound(slot: _VideoSlot) -> bool:
+    return isinstance(slot.value, str) and not is_pictures(slot.value)

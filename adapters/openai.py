@@ -13,7 +13,7 @@ import numpy as np
 from refocus_select.errors import InputError, VideoError
 from refocus_select.weights import DEFAULT_SELECTOR
 
-from .handling import stamp
+from .input_format import stamp
 from .media import is_video_block, name_of, to_pictures
 from .messages import selected_messages
 from .questions import Query

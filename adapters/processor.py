@@ -15,7 +15,7 @@ from refocus_select.weights import DEFAULT_SELECTOR
 
 from .calls import call_processor, keys_of, render_chat
 from .choose import load
-from .handling import Handling
+from .input_format import InputFormat
 from .questions import Query, check_query
 from .state import DISABLED, PINNED, State, state_of
 
@@ -49,7 +49,7 @@ def with_frame_selection(
         processor: a processor of a video model. It is changed in place and returned.
         selector: a `FrameSelector`, or the name of one.
         num_frames: how many frames K per video; `num_frames=` in a call overrides it.
-        timestamps: "auto" (what the model needs), "metadata", "text", or "interleave" (one short video per moment).
+        timestamps: "auto" (what the model needs), "metadata", "text", or "interleave" (one short video per frame).
         temporal_merge: for models that merge neighbouring frames: "auto" or "duplicate" (every frame twice, or four
             times), "pairs" (K frames as pairs of neighbours), "ignore" (distant frames are merged).
         query: what counts as the question: "last_user", "first_user", "all", or a function of the conversation (see
@@ -67,9 +67,9 @@ def with_frame_selection(
         raise InputError(f"num_frames must be a whole number of at least 1, not {num_frames!r}")
     base = _base_of(processor)
     _check_processor(processor, base)
-    handling = Handling.of(processor, timestamps, temporal_merge)
-    handling.frames_to_choose(num_frames)
-    state = State(load(selector), int(num_frames), handling, query, dict(select_kwargs))
+    input_format = InputFormat.of(processor, timestamps, temporal_merge)
+    input_format.frames_to_choose(num_frames)
+    state = State(load(selector), int(num_frames), input_format, query, dict(select_kwargs))
     processor.__class__ = _selecting_class(base)
     processor.__dict__["_refocus"] = state
     return processor

@@ -5,17 +5,19 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from .families import WRAPPERS
-from .handling import stamp
+from .input_format import stamp
 
 
-def write_times(prompt: str, video_token: str, words: Sequence[str], moments: Sequence[Sequence[float] | None]) -> str:
+def write_times(
+    prompt: str, video_token: str, time_texts: Sequence[str], timestamps: Sequence[Sequence[float] | None]
+) -> str:
     """Add the times of the videos of one prompt.
 
     Args:
         prompt: text with one `video_token` per video.
-        video_token: the placeholder; where a prompt has none (InstructBLIP-Video), words are put in front of the text.
-        words: per video, a sentence to add behind its placeholder; "" for none.
-        moments: per video, seconds if its placeholder is to be repeated once per moment with the time in front.
+        video_token: the placeholder; where a prompt has none (InstructBLIP-Video), times are put in front of the text.
+        time_texts: per video, a sentence to add behind its placeholder; "" for none.
+        timestamps: per video, seconds if its placeholder is to be repeated once per frame time, which is put in front.
 
     Returns:
         The prompt; unchanged if it has another number of placeholders than there are videos, which the processor
@@ -23,11 +25,11 @@ def write_times(prompt: str, video_token: str, words: Sequence[str], moments: Se
     """
     pieces = prompt.split(video_token) if video_token else [prompt]
     if len(pieces) == 1:
-        return "".join(f"{w}\n" for w in words if w) + prompt
-    if len(pieces) - 1 != len(words):
+        return "".join(f"{t}\n" for t in time_texts if t) + prompt
+    if len(pieces) - 1 != len(time_texts):
         return prompt
     written = pieces[0]
-    for sentence, times, rest in zip(words, moments, pieces[1:], strict=True):
+    for sentence, times, rest in zip(time_texts, timestamps, pieces[1:], strict=True):
         before, after = _wrapper(written, rest)
         written = written[: len(written) - len(before)]
         placeholder, rest = f"{before}{video_token}{after}", rest[len(after) :]

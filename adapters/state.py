@@ -13,7 +13,7 @@ from typing import Any
 from refocus_select.errors import InputError
 from refocus_select.selection import Selection
 
-from .handling import Handling
+from .input_format import InputFormat
 from .questions import Query, Question
 
 _REMEMBERED = 256  # prompts
@@ -47,14 +47,14 @@ class State:
         self,
         selector: Any,
         num_frames: int,
-        handling: Handling,
+        input_format: InputFormat,
         query: Query,
         select_kwargs: dict[str, Any],
         off: bool = False,
     ) -> None:
         self.selector = selector
         self.num_frames = num_frames
-        self.handling = handling
+        self.input_format = input_format
         self.query = query
         self.select_kwargs = select_kwargs
         self.off = off
@@ -69,10 +69,10 @@ class State:
 
     def __deepcopy__(self, memo: dict[int, Any]) -> State:
         # Processors are deep-copied on every repr and save; the selector's weights are not.
-        return State(self.selector, self.num_frames, self.handling, self.query, self.select_kwargs, self.off)
+        return State(self.selector, self.num_frames, self.input_format, self.query, self.select_kwargs, self.off)
 
     def __reduce__(self) -> tuple[Any, ...]:
-        arguments = (self.selector, self.num_frames, self.handling, self.query, self.select_kwargs, self.disabled)
+        arguments = (self.selector, self.num_frames, self.input_format, self.query, self.select_kwargs, self.disabled)
         return State, arguments
 
     def remember(self, prompt: str, notes: Notes) -> None:

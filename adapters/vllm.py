@@ -122,15 +122,15 @@ def load_video(
         InputError: if `num_frames` is not usable.
         VideoError: if the video cannot be read.
     """
-    from .handling import Handling
+    from .input_format import InputFormat
 
     count = 32 if num_frames == -1 else num_frames
     if count < 1:
         raise InputError(f"num_frames must be at least 1, or -1 for 32, not {num_frames}")
-    handling = Handling.of(model)
+    input_format = InputFormat.of(model)
     chooser = _selector(os.environ.get("REFOCUS_SELECTOR", DEFAULT_SELECTOR) if query else "uniform")
-    selection = chooser.select(data, query or "the whole video", num_frames=handling.frames_to_choose(count))
-    (clip,) = handling.clips(selection)
+    selection = chooser.select(data, query or "the whole video", num_frames=input_format.frames_to_choose(count))
+    (clip,) = input_format.clips(selection)
     return clip.frames, {**clip.metadata, "do_sample_frames": False}
 
 

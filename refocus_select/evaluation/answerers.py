@@ -143,8 +143,8 @@ class VideoModelAnswerer:
         Raises:
             InputError: if the model accepts another number only.
         """
-        handling: Any = self.processor.__dict__["_refocus"].handling
-        return int(handling.frames_to_choose(num_frames))
+        input_format: Any = self.processor.__dict__["_refocus"].input_format
+        return int(input_format.frames_to_choose(num_frames))
 
     def answer(self, question: Question, selection: Selection) -> Answer:
         """See `Answerer`."""

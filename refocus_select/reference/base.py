@@ -14,7 +14,7 @@ from .clips import Clip
 
 @dataclass(frozen=True)
 class Request:
-    """Subsets of one video's candidates, all to be judged by one question.
+    """Subsets of one video's candidates, from each of which one question is answered.
 
     Attributes:
         question: with options.
@@ -42,7 +42,7 @@ class ReferenceModel(ABC):
 
     @abstractmethod
     def option_logits(self, requests: Sequence[Request]) -> list[Tensor]:
-        """Judge subsets.
+        """Answer each request from each of its subsets.
 
         Args:
             requests: any number; K may differ between them.

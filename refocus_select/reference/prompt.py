@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ..adapters.handling import Handling, processor_kwargs, sentence
+from ..adapters.input_format import InputFormat, processor_kwargs, sentence
 from ..adapters.prompts import write_times
 from ..errors import InputError
 from ..questions import Question, multiple_choice
@@ -42,7 +42,7 @@ class Prompter:
     """Prompts and model inputs of one processor.
 
     Attributes:
-        handling: how this family takes videos; None if the processor takes images only.
+        input_format: how this family takes videos; None if the processor takes images only.
         batches: several prompts may be given to the processor at once.
     """
 
@@ -63,16 +63,16 @@ class Prompter:
         has_videos = getattr(processor, "video_processor", None) is not None
         if not has_videos and getattr(processor, "image_processor", None) is None:
             raise InputError(f"the processor of {name} takes neither videos nor images; give a video chat model")
-        self.handling = Handling.of(processor) if has_videos else None
-        if self.handling is not None and not self.handling.family.takes_metadata:
-            raise InputError(f"{name} is no chat model ({self.handling.family.name}); give a video chat model")
-        self.batches = self.handling is None or not self.handling.family.one_video
+        self.input_format = InputFormat.of(processor) if has_videos else None
+        if self.input_format is not None and not self.input_format.family.takes_metadata:
+            raise InputError(f"{name} is no chat model ({self.input_format.family.name}); give a video chat model")
+        self.batches = self.input_format is None or not self.input_format.family.one_video
         self._letters: dict[int, list[int]] = {}
 
     @property
     def modality(self) -> str:
         """How frames are given: "video" or "image"."""
-        return "image" if self.handling is None else "video"
+        return "image" if self.input_format is None else "video"
 
     def chat(self, question: Question, num_frames: int) -> str:
         """The question with its options, rendered as a chat that waits for the answer; frames are placeholders.
@@ -80,7 +80,7 @@ class Prompter:
         Raises:
             InputError: if the answer would begin with a thought.
         """
-        pictures = [{"type": "image"}] * num_frames if self.handling is None else [{"type": "video"}]
+        pictures = [{"type": "image"}] * num_frames if self.input_format is None else [{"type": "video"}]
         content = [*pictures, {"type": "text", "text": multiple_choice(question)}]
         rendered = self.processor.apply_chat_template(
             [{"role": "user", "content": content}],
@@ -132,7 +132,7 @@ class Prompter:
             size: (height, width) of the pictures, for the metadata.
         """
         times = clip.timestamps[positions]
-        if self.handling is None:
+        if self.input_format is None:
             return View(list(pictures), sentence(times, clip.duration))
         selection = Selection(
             question="",
@@ -145,8 +145,8 @@ class Prompter:
             video=VideoMetadata(clip.key, len(positions), clip.duration, height=size[0], width=size[1]),
             video_fingerprint=clip.key,
         )
-        (video,) = self.handling.clips(selection, pictures)
-        return View(video.frames, self.handling.sentence(selection), video)
+        (video,) = self.input_format.clips(selection, pictures)
+        return View(video.frames, self.input_format.time_text(selection), video)
 
     def inputs(self, chat: str, views: Sequence[View], processor: Any = None) -> dict[str, Any]:
         """Run the processor on one prompt per view; shorter prompts are filled up at the right.
@@ -166,13 +166,13 @@ class Prompter:
         bos = self.processor.tokenizer.bos_token
         if bos is not None and chat.startswith(bos):  # as in apply_chat_template
             kwargs["add_special_tokens"] = False
-        if self.handling is None:
+        if self.input_format is None:
             prompts = [_behind_images(chat, self.processor, view.words) for view in views]
             return dict(used(text=prompts, images=[view.frames for view in views], **kwargs))
         token = str(getattr(self.processor, "video_token", None) or "")
         prompts = [write_times(chat, token, [view.words], [None]) if view.words else chat for view in views]
         clips = [view.clip for view in views]
-        kwargs |= processor_kwargs([dict(clip.metadata) for clip in clips], clips, self.handling)
+        kwargs |= processor_kwargs([dict(clip.metadata) for clip in clips], clips, self.input_format)
         found = dict(used(text=prompts, videos=[view.frames for view in views], **kwargs))
         found.pop("video_metadata", None)
         return found

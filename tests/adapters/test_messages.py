@@ -15,7 +15,7 @@ import torch
 from PIL import Image
 
 from refocus_select.adapters import multiple_choice, select_messages
-from refocus_select.adapters.handling import Handling
+from refocus_select.adapters.input_format import InputFormat
 from refocus_select.adapters.questions import Question, questions_of, split_multiple_choice
 from refocus_select.errors import InputError, VideoOpenError
 from refocus_select.video import open_video
@@ -311,8 +311,8 @@ def test_groups_of_four_stay_in_order_and_end_with_the_last_frame(film: str, sel
 def test_times_between_milliseconds_are_rounded(selector: NamedFrames) -> None:
     times = [k * 1001 / 30000 for k in range(12)]  # 29.97 frames per second
     video = open_video(np.stack([picture(k) for k in range(12)]), timestamps=times)
-    handling = Handling.of("qwen3_vl")
-    (clip,) = handling.clips(selector.select(video, "1, 2, 5, 8", num_frames=4))
+    input_format = InputFormat.of("qwen3_vl")
+    (clip,) = input_format.clips(selector.select(video, "1, 2, 5, 8", num_frames=4))
     assert clip.milliseconds == (33, 33, 67, 67, 167, 167, 267, 267)
     assert clip.metadata["frames_indices"] == list(clip.milliseconds)
 

@@ -1,4 +1,4 @@
-"""From a selection to what one family of models is given: frames, metadata, and words about time."""
+"""From a selection to the input of one family of models: frames, metadata, and times as text."""
 
 from __future__ import annotations
 
@@ -31,13 +31,13 @@ class Clip:
     Attributes:
         frames: uint8 RGB [N, H, W, 3], or the caller's own kind of frames.
         milliseconds: when each is shown, [N].
-        moments: the distinct chosen times in seconds, [K].
+        timestamps: the distinct chosen times in seconds, [K].
         metadata: as for `Selection.metadata`, with one entry of `frames_indices` per frame.
     """
 
     frames: Any
     milliseconds: tuple[int, ...]
-    moments: tuple[float, ...]
+    timestamps: tuple[float, ...]
     metadata: dict[str, Any]
 
     def padded(self, length: int) -> Clip:
@@ -67,13 +67,13 @@ def take_frames(frames: Any, positions: Sequence[int]) -> Any:
 
 
 @dataclass(frozen=True)
-class Handling:
-    """What is done for one model.
+class InputFormat:
+    """How one model receives frames and their times.
 
     Attributes:
         family: facts about the model.
         merge: how many frames its vision encoder merges into one.
-        timestamps: "metadata" (metadata only), "text" (and a sentence in the prompt), or "interleave" (each moment a
+        timestamps: "metadata" (metadata only), "text" (and a sentence in the prompt), or "interleave" (each frame a
             short video of its own, with its time in front).
         temporal_merge: "duplicate" (each frame `merge` times, as models treat still pictures), "pairs" (each chosen
             frame with the frames that follow it), or "ignore" (distant frames are merged).
@@ -85,7 +85,7 @@ class Handling:
     temporal_merge: str
 
     @classmethod
-    def of(cls, model: Any, timestamps: str = "auto", temporal_merge: str = "auto") -> Handling:
+    def of(cls, model: Any, timestamps: str = "auto", temporal_merge: str = "auto") -> InputFormat:
         """Decide.
 
         Args:
@@ -125,7 +125,7 @@ class Handling:
         return max(1, num_frames // self.merge) if self.temporal_merge == "pairs" else num_frames
 
     def clips(self, selection: Selection, frames: Any = None) -> list[Clip]:
-        """The chosen frames as this model's videos: one clip, or one per moment if times are interleaved.
+        """The chosen frames as this model's videos: one clip, or one per frame if times are interleaved.
 
         Args:
             selection: what was chosen.
@@ -138,8 +138,8 @@ class Handling:
             return [clip]
         group = 1 if self.temporal_merge == "ignore" else self.merge
         return [
-            replace(clip.take(range(k * group, (k + 1) * group)), moments=(moment,))
-            for k, moment in enumerate(clip.moments)
+            replace(clip.take(range(k * group, (k + 1) * group)), timestamps=(seconds,))
+            for k, seconds in enumerate(clip.timestamps)
         ]
 
     def _merged(self, selection: Selection, frames: Any) -> Clip:
@@ -163,8 +163,8 @@ class Handling:
         metadata["total_num_frames"] = max(metadata["total_num_frames"], max(milliseconds) + 1)
         return Clip(pictures, milliseconds, tuple(selection.shown_timestamps.tolist()), metadata)
 
-    def sentence(self, selection: Selection) -> str:
-        """The words that tell this model when its frames are shown; "" if it learns that otherwise."""
+    def time_text(self, selection: Selection) -> str:
+        """The sentence that tells this model when its frames are shown; "" if it learns that otherwise."""
         return (
             sentence(selection.shown_timestamps, selection.duration, numbered=self.family.numbered)
             if self.timestamps == "text"
@@ -238,9 +238,11 @@ def equal_length(clips: Sequence[Clip], family: Family) -> list[Clip]:
     return [c.padded(longest) for c in clips]
 
 
-def processor_kwargs(metadata: Sequence[dict[str, Any]], clips: Sequence[Clip], handling: Handling) -> dict[str, Any]:
+def processor_kwargs(
+    metadata: Sequence[dict[str, Any]], clips: Sequence[Clip], input_format: InputFormat
+) -> dict[str, Any]:
     """What a processor must be told about these clips besides the frames."""
-    family = handling.family
+    family = input_format.family
     if not family.takes_metadata or not metadata:
         return {}
     kwargs: dict[str, Any] = {"do_sample_frames": False, "video_metadata": list(metadata)}
@@ -249,7 +251,7 @@ def processor_kwargs(metadata: Sequence[dict[str, Any]], clips: Sequence[Clip], 
     if family.return_metadata:
         kwargs["return_metadata"] = True
     if family.spacing_from_fps and clips:
-        kwargs["fps"] = handling.merge / float(np.mean([seconds_per_grid(c, handling.merge) for c in clips]))
+        kwargs["fps"] = input_format.merge / float(np.mean([seconds_per_grid(c, input_format.merge) for c in clips]))
     return kwargs
 
 
