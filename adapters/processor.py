@@ -99,7 +99,7 @@ def disable_selection(processor: Any) -> Iterator[Any]:
 
 @contextmanager
 def pinned_selection(processor: Any, *selections: Selection) -> Iterator[Any]:
-    """Within the block every video keeps the frames it got first, so that a chat can go on with its cache.
+    """Within the block every video keeps the frames it got first, so that a chat can continue with its cache.
 
     A later turn asks another question; frames chosen anew would change the beginning of the prompt, and the cached keys
     and values of it would no longer fit.

@@ -13,7 +13,7 @@ pictures and resize as always, and states the true times:
     inputs = processor(text=[text], images=images, videos=list(videos), video_metadata=list(metadata),
                        do_resize=False, return_tensors="pt", **kwargs)
 
-Qwen2.5-VL is told times in words, so its messages change too: use `select_vision_info`.
+For Qwen2.5-VL times are written into the prompt, so its messages change too: use `select_vision_info`.
 """
 
 from __future__ import annotations

@@ -73,7 +73,7 @@ class EncodingCache:
             max_bytes: limit of the whole folder (default: REFOCUS_CACHE_SIZE, or 10 GB).
 
         Raises:
-            InputError: for a limit that is not positive, or a REFOCUS_CACHE_SIZE that is no size.
+            InputError: for a limit that is not positive, or a REFOCUS_CACHE_SIZE that is not a size.
         """
         self.folder = Path(folder) if folder is not None else default_folder()
         self.max_bytes = max_bytes if max_bytes is not None else _default_bytes()
@@ -216,11 +216,11 @@ def parse_size(text: str) -> int:
     """Bytes from "500MB", "1.5 GB" or "1000".
 
     Raises:
-        InputError: if it is no size.
+        InputError: if it is not a size.
     """
     match = re.fullmatch(r"\s*([0-9]+(?:\.[0-9]+)?)\s*([a-zA-Z]*)\s*", text)
     if not match or match[2].lower() not in _UNITS:
-        raise InputError(f"{text!r} is no size; write for example 500MB or 20GB")
+        raise InputError(f"{text!r} is not a size; write for example 500MB or 20GB")
     return int(float(match[1]) * _UNITS[match[2].lower()])
 
 

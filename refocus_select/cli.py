@@ -91,9 +91,9 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--version", action="version", version=f"refocus-select {__version__}")
     commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
     common = argparse.ArgumentParser(add_help=False)
-    common.add_argument("--backend", choices=("pyav", "torchcodec", "decord"), help="decoder (default: chosen for you)")
+    common.add_argument("--backend", choices=("pyav", "torchcodec", "decord"), help="decoder (default: automatic)")
     common.add_argument("--json", action="store_true", help="JSON on standard output, one object per line")
-    common.add_argument("-v", "--verbose", action="store_true", help="say more on standard error")
+    common.add_argument("-v", "--verbose", action="store_true", help="more messages on standard error")
 
     select = commands.add_parser(
         "select",
@@ -104,7 +104,7 @@ def _parser() -> argparse.ArgumentParser:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     select.add_argument("video", metavar="VIDEO", help="a file, a folder of images, or a URL")
-    select.add_argument("questions", metavar="QUESTION", nargs="+", help="what you want to know")
+    select.add_argument("questions", metavar="QUESTION", nargs="+", help="the question")
     select.add_argument("-n", "--num-frames", type=int, default=8, metavar="K", help="frames to choose (default: 8)")
     select.add_argument("--out", type=Path, metavar="DIR", help="save the frames, named by time, and selection.json")
     select.add_argument("--plot", type=Path, metavar="FILE", help="draw scores and frames beside uniform sampling")
@@ -116,26 +116,30 @@ def _parser() -> argparse.ArgumentParser:
         help="'mini-policy' (default), 'mini', 'uniform', an algorithm, a folder, or a Hub id",
     )
     select.add_argument("--encoder", metavar="NAME", help="dual encoder of an algorithm: a folder or a Hub id")
-    select.add_argument("--cache", metavar="DIR", help="keep encodings there (default: REFOCUS_CACHE_DIR if set)")
-    select.add_argument("--device", help="where the selector runs, e.g. cuda (default: chosen by the selector)")
-    select.add_argument("--start", type=_seconds, metavar="TIME", help="look from here: seconds, m:ss or h:mm:ss")
-    select.add_argument("--end", type=_seconds, metavar="TIME", help="look up to here")
-    select.add_argument("--fps", type=float, help="candidate frames per second at most")
-    select.add_argument("--max-frames", type=int, metavar="F", help="candidate frames in all at most")
+    select.add_argument(
+        "--cache", metavar="DIR", help="folder to keep encodings in (default: REFOCUS_CACHE_DIR if set)"
+    )
+    select.add_argument("--device", help="device of the selector, e.g. cuda (default: automatic)")
+    select.add_argument(
+        "--start", type=_seconds, metavar="TIME", help="start of the part to use: seconds, m:ss or h:mm:ss"
+    )
+    select.add_argument("--end", type=_seconds, metavar="TIME", help="end of the part to use")
+    select.add_argument("--fps", type=float, help="maximum number of candidate frames per second")
+    select.add_argument("--max-frames", type=int, metavar="F", help="maximum number of candidate frames")
     add_exact(select)
     add_no_network(select)
     select.add_argument("--workers", type=int, metavar="W", help="decoder threads (default: one per core)")
     select.set_defaults(run=_select)
 
     info = commands.add_parser(
-        "info", parents=[common], help="what is known of a video", description="Print the metadata of a video."
+        "info", parents=[common], help="metadata of a video", description="Print the metadata of a video."
     )
     info.add_argument("video", metavar="VIDEO", help="a file, a folder of images, or a URL")
     info.set_defaults(run=_info)
 
     cache = commands.add_parser(
         "cache",
-        help="look at stored encodings, and clean up",
+        help="list or remove stored encodings",
         description="List the encodings in the cache folder, last used first; --limit and --clear remove some or all.",
     )
     cache.add_argument("--dir", type=Path, help="the folder (default: REFOCUS_CACHE_DIR or the system's)")
@@ -157,7 +161,7 @@ def _seconds(text: str) -> float:
     except ValueError:
         parts = []
     if not 1 <= len(parts) <= 3 or any(part < 0 for part in parts):
-        raise argparse.ArgumentTypeError(f"{text!r} is no time; write seconds, m:ss or h:mm:ss")
+        raise argparse.ArgumentTypeError(f"{text!r} is not a time; write seconds, m:ss or h:mm:ss")
     total = 0.0
     for part in parts:
         total = total * 60 + part

@@ -44,4 +44,4 @@ class MissingDependencyError(RefocusError, ImportError):
 
 
 class TrainingError(RefocusError):
-    """A training run cannot go on: numbers that are not finite, a collapsed policy, no readable data."""
+    """A training run failed: numbers that are not finite, a collapsed policy, no readable data."""

@@ -85,7 +85,9 @@ def find_checkpoint(name_or_path: str | os.PathLike[str], options: HubOptions | 
 
     config = get(CONFIG_FILE)
     if config is None:
-        raise SelectorLoadError(f"{name} has no {CONFIG_FILE}, so it is no selector; check the name and the revision")
+        raise SelectorLoadError(
+            f"{name} has no {CONFIG_FILE}, so it is not a selector; check the name and the revision"
+        )
     if not os.path.isdir(name):
         # All further files come from the very commit of the first, and what is cached of it needs no network.
         get = partial(hub_file, name, options=replace(options or HubOptions(), revision=config.parent.name))

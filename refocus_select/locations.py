@@ -12,7 +12,7 @@ from refocus_select.errors import InputError, VideoOpenError
 
 _SCHEME = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+://")
 _FILE = re.compile(r"file:/", re.IGNORECASE)
-_LONGEST_NAME = 300  # characters: what is longer is no name, but content in the wrong place
+_LONGEST_NAME = 300  # characters: what is longer is not a name, but content in the wrong place
 
 
 def is_web(text: str) -> bool:
@@ -26,7 +26,7 @@ def is_data(text: str) -> bool:
 
 
 def is_address(text: str) -> bool:
-    """Whether a text is no path: with a scheme in front, as in `https://`, `file:/` or `data:`."""
+    """Whether a text is not a path: with a scheme in front, as in `https://`, `file:/` or `data:`."""
     return bool(is_data(text) or _FILE.match(text) or _SCHEME.match(text))
 
 

@@ -14,7 +14,7 @@ def parse_json(text: str | bytes) -> Any:
     """What `json.loads` gives. Integers of more digits than Python converts are kept as text.
 
     Raises:
-        ValueError: if it is no JSON, or nests deeper than `MAX_DEPTH`.
+        ValueError: if it is not JSON, or nests deeper than `MAX_DEPTH`.
     """
     try:
         if isinstance(text, bytes):

@@ -184,7 +184,7 @@ def _rows(path: Path) -> Iterator[tuple[str, Any]]:
         return
     try:
         if kind == ".jsonl":
-            # What is no UTF-8 becomes lone surrogates: names of files are still found, other texts are refused.
+            # What is not UTF-8 becomes lone surrogates: names of files are still found, other texts are refused.
             with path.open(encoding="utf-8-sig", errors="surrogateescape") as file:
                 for number, line in enumerate(file, start=1):
                     if line.strip():
@@ -210,7 +210,7 @@ def _json_row(line: str) -> Any:
     try:
         return parse_json(line)
     except ValueError as error:
-        return InputError(f"the row must be an object with fields, but it is no JSON ({error})")
+        return InputError(f"the row must be an object with fields, but it is not JSON ({error})")
 
 
 def _csv_rows(path: Path) -> Iterator[Any]:
@@ -222,7 +222,7 @@ def _csv_rows(path: Path) -> Iterator[Any]:
         except csv.Error as error:
             raise InputError(f"{path}: the line with the names of the columns cannot be read ({error})") from error
         if names and not all(map(is_utf8, names)):
-            raise InputError(f"{path} is no UTF-8 text; save it as CSV in UTF-8")
+            raise InputError(f"{path} is not UTF-8 text; save it as CSV in UTF-8")
         while True:
             try:
                 row = next(rows, None)
@@ -245,7 +245,7 @@ def _parquet_rows(path: Path) -> Iterator[dict[str, Any]]:
             for batch in file.iter_batches():
                 yield from batch.to_pylist()
     except pyarrow.ArrowException as error:
-        raise InputError(f"{path} is damaged or no Parquet file ({error})") from error
+        raise InputError(f"{path} is damaged or not a Parquet file ({error})") from error
 
 
 def _dataset_rows(path: Path) -> Iterator[tuple[str, Any]]:
@@ -256,7 +256,7 @@ def _dataset_rows(path: Path) -> Iterator[tuple[str, Any]]:
     try:
         loaded = datasets.load_from_disk(str(path))
     except FileNotFoundError as error:
-        raise InputError(f"{path} is a folder, but no saved dataset ({error})") from error
+        raise InputError(f"{path} is a folder, but not a saved dataset ({error})") from error
     if not isinstance(loaded, datasets.Dataset):
         raise InputError(f"{path} holds several splits ({', '.join(loaded)}); give the folder of one of them")
     yield from ((f"row {i}", row) for i, row in enumerate(loaded, start=1))
@@ -295,7 +295,7 @@ def _text(row: Mapping[str, Any], name: str) -> str:
 
 def _utf8(name: str, text: str) -> str:
     if not is_utf8(text):
-        raise InputError(f"{name} {shown(text)} is no valid text (half of a surrogate pair); write it as UTF-8")
+        raise InputError(f"{name} {shown(text)} is not valid text (half of a surrogate pair); write it as UTF-8")
     return text
 
 
@@ -348,12 +348,12 @@ def _answer(value: Any, options: tuple[str, ...]) -> int | None:
         return _position(int(text)) if len(text) < 10 else _position(text)
     if not options:
         return None  # the free answer of an open question
-    raise InputError(f"answer {shown(text)} is no position, no letter, and none of the options")
+    raise InputError(f"answer {shown(text)} is not a position, a letter or one of the options")
 
 
 def _position(value: int | str) -> int:
     if isinstance(value, str) or abs(value) >= _MOST_OPTIONS:
-        raise InputError(f"answer {shown(value)} is no position: nobody has so many options")
+        raise InputError(f"answer {shown(value)} is not a position: no question has so many options")
     return value
 
 

@@ -225,7 +225,7 @@ def test_an_entry_may_be_evicted_while_it_is_opened(tmp_path, again, caplog, mon
 
 
 def test_an_entry_that_may_not_be_read_stays(tmp_path, caplog, monkeypatch):
-    """As when another user shares the folder: it is no damage, and not ours to remove."""
+    """As when another user shares the folder: it is not a damage, and not ours to remove."""
     cache = EncodingCache(tmp_path)
     cache.put(key(1), encoding(1))
 

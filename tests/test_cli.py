@@ -72,7 +72,7 @@ def test_info(film):
 )
 def test_errors_are_one_line_and_have_a_status(film, tmp_path, arguments, status, words, capsys):
     text = tmp_path / "text.mp4"
-    text.write_text("this is no video")
+    text.write_text("this is not a video")
     places = {"film": film, "text": text}
     filled = [a.format(**places) for a in arguments]
     if filled[0] == "select" and "--selector" not in filled:

@@ -100,7 +100,7 @@ WRONG = {
     "no warnings": lambda header, body: header.pop("warnings"),
     "warnings are a text": lambda header, body: header.update(warnings='"dark"'),
     "warnings are numbers": lambda header, body: header.update(warnings="[1]"),
-    "the video is no JSON": lambda header, body: header.update(video="{{"),
+    "the video is not JSON": lambda header, body: header.update(video="{{"),
     "the video is a list": lambda header, body: header.update(video="[]"),
     "the video nests deeply": lambda header, body: header.update(video="[" * 100_000),
     "a number of many digits": lambda header, body: header.update(video='{"source": "a", "width": ' + "9" * 5000 + "}"),

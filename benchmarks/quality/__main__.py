@@ -57,7 +57,7 @@ class Run:
         for number, folder in enumerate(arguments.policies):
             loaded = FrameSelector.from_pretrained(folder)
             if not isinstance(loaded, VectorPolicySelector):
-                raise SystemExit(f"{folder} is no policy over vectors")
+                raise SystemExit(f"{folder} is not a policy over vectors")
             loaded.name = f"policy {number + 1}" if len(arguments.policies) > 1 else "policy"
             self.policies[loaded.name] = loaded
         encoder = next(iter(self.policies.values())).encoder

@@ -76,7 +76,7 @@ def select_batch(
 
     All questions about a video share one encoding, wherever they stand. A row that is no question, and a video that
     cannot be read, become rows with an `error`. The order of the rows is kept. What is done is on the disk at once: a
-    run that was killed goes on with `resume=True`, and its result is that of a run that was not.
+    run that was killed continues with `resume=True`, and its result is that of an uninterrupted run.
 
     Args:
         questions: .jsonl, .json, .csv or .parquet, a saved dataset, or rows with `video`, `question`, and as far as
@@ -87,8 +87,8 @@ def select_batch(
         frames: a folder for the chosen frames, as JPEG at full size; rows name their files.
         scores: also keep the scores of all candidates.
         root: folder that relative video paths start from (default: that of the table).
-        resume: go on with what an earlier run has done.
-        overwrite: start again, whatever is there.
+        resume: continue an interrupted run.
+        overwrite: start over, whatever is there.
         workers: videos at a time; with Ray, encoders at most.
         engine: "local", or "ray" for a cluster (RAY_ADDRESS says which; without it one is started here).
         shard: (i, n), only every n-th video from the i-th on; the shard that ends last merges. By default RANK and
@@ -105,8 +105,8 @@ def select_batch(
         What was done.
 
     Raises:
-        InputError: if there is an output already, another run writes it, it was begun with other questions or settings,
-            it cannot be written (`OutputError`: what is done stays), or an argument is not usable.
+        InputError: if there is an output already, another run writes it, it was started with other questions or
+            settings, it cannot be written (`OutputError`: what is done stays), or an argument is not usable.
         SelectorLoadError: if the selector cannot be loaded.
         MissingDependencyError: for engine "ray" without Ray, and for Parquet without pyarrow.
     """
@@ -114,7 +114,7 @@ def select_batch(
     target = Path(out)
     check_target(target)
     if resume and overwrite:
-        raise InputError("resume goes on and overwrite starts again: give one of them")
+        raise InputError("resume continues an interrupted run and overwrite starts over: give one of them")
     if engine not in ("local", "ray"):
         raise InputError(f"engine must be 'local' or 'ray', not {engine!r}")
     if workers is not None and workers < 1:
@@ -207,7 +207,7 @@ def _shard(shard: tuple[int, int] | None) -> tuple[int, int]:
 def _check_existing(space: Workspace, resume: bool, overwrite: bool) -> None:
     if overwrite:
         if space.shard[1] > 1:
-            raise InputError(f"shards cannot overwrite what others have written; remove {space.target} first")
+            raise InputError(f"shards cannot overwrite what other shards have written; remove {space.target} first")
         space.clear()
         return
     if resume:
@@ -216,7 +216,9 @@ def _check_existing(space: Workspace, resume: bool, overwrite: bool) -> None:
         raise InputError(f"{space.target} exists already; choose another --out, or --overwrite")
     begun = space.own_part().exists() if space.shard[1] > 1 else not space.is_empty()
     if begun:
-        raise InputError(f"{space.target} was begun already; go on with --resume, or start again with --overwrite")
+        raise InputError(
+            f"{space.target} exists already, unfinished: continue it with --resume, or start over with --overwrite"
+        )
 
 
 def _run(
@@ -252,7 +254,7 @@ def _recorded_failures(record: Path) -> int:
     try:
         return int(parse_json(record.read_bytes())["result"]["failed"])
     except (OSError, KeyError, TypeError, ValueError) as error:
-        raise InputError(f"{record} is damaged ({error}); start again with --overwrite") from error
+        raise InputError(f"{record} is damaged ({error}); start over with --overwrite") from error
 
 
 def summary(result: BatchResult) -> str:

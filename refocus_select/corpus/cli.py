@@ -35,15 +35,15 @@ def add_batch(commands: Any) -> None:
     """Add `batch`, `convert`, `index` and `search` to the subcommands of the command line."""
     common = argparse.ArgumentParser(add_help=False)
     common.add_argument("--encoder", metavar="NAME", help="dual encoder of an algorithm: a folder or a Hub id")
-    common.add_argument("--device", help="where the selector runs, e.g. cuda (default: chosen by the selector)")
-    common.add_argument("--fps", type=float, help="candidate frames per second at most")
-    common.add_argument("--max-frames", type=int, metavar="F", help="candidate frames in all at most")
+    common.add_argument("--device", help="device of the selector, e.g. cuda (default: automatic)")
+    common.add_argument("--fps", type=float, help="maximum number of candidate frames per second")
+    common.add_argument("--max-frames", type=int, metavar="F", help="maximum number of candidate frames")
     add_exact(common)
     add_no_network(common)
     common.add_argument("--backend", choices=("pyav", "torchcodec", "decord"), help="decoder")
     common.add_argument("--workers", type=int, metavar="W", help="videos at a time (default: one per core and one)")
     common.add_argument("--quiet", action="store_true", help="no progress")
-    common.add_argument("-v", "--verbose", action="store_true", help="say more on standard error")
+    common.add_argument("-v", "--verbose", action="store_true", help="more messages on standard error")
     _add_batch(commands, common)
     _add_convert(commands)
     _add_index(commands, common)
@@ -68,12 +68,14 @@ def _add_batch(commands: Any, common: argparse.ArgumentParser) -> None:
     batch.add_argument(
         "--videos", type=Path, metavar="DIR", help="where relative video paths start (default: QUESTIONS')"
     )
-    batch.add_argument("--cache", metavar="DIR", help="keep encodings there (default: REFOCUS_CACHE_DIR if set)")
+    batch.add_argument("--cache", metavar="DIR", help="folder to keep encodings in (default: REFOCUS_CACHE_DIR if set)")
     batch.add_argument("--engine", choices=("local", "ray"), default="local", help="ray: on the cluster of RAY_ADDRESS")
-    batch.add_argument("--shard", metavar="I/N", help="only every N-th video from I on (default: RANK/WORLD_SIZE)")
+    batch.add_argument(
+        "--shard", metavar="I/N", help="only part I of N of the videos, I from 0 (default: RANK/WORLD_SIZE)"
+    )
     again = batch.add_mutually_exclusive_group()
-    again.add_argument("--resume", action="store_true", help="go on with what was begun")
-    again.add_argument("--overwrite", action="store_true", help="start again, whatever is there")
+    again.add_argument("--resume", action="store_true", help="continue an interrupted run")
+    again.add_argument("--overwrite", action="store_true", help="start over, whatever is there")
     batch.set_defaults(run=_batch)
 
 
@@ -86,8 +88,10 @@ def _add_convert(commands: Any) -> None:
     )
     convert.add_argument("results", metavar="RESULTS", help="what `batch` wrote")
     convert.add_argument("target", metavar="TARGET", help="a new .jsonl or .parquet, a folder, or a database")
-    convert.add_argument("--like", metavar="DB", help="a database of the authors' prepare.sh, whose keys are taken")
-    convert.add_argument("--benchmark", default="", metavar="NAME", help="with --like: what it is of, e.g. videomme")
+    convert.add_argument("--like", metavar="DB", help="a database of the authors' prepare.sh, whose keys are used")
+    convert.add_argument(
+        "--benchmark", default="", metavar="NAME", help="with --like: name of the benchmark, e.g. videomme"
+    )
     convert.set_defaults(run=_convert, verbose=False)
 
 
@@ -95,14 +99,16 @@ def _add_index(commands: Any, common: argparse.ArgumentParser) -> None:
     index = commands.add_parser(
         "index",
         parents=[common],
-        help="keep the encodings of a collection, to ask at any time",
+        help="encode a collection of videos, to ask about it at any time",
         description="Encode videos into an index. What is there already is kept; what is new or changed is read.",
         epilog=_INDEX,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     index.add_argument("videos", nargs="*", metavar="VIDEO", help="files, and folders that are searched for videos")
     index.add_argument("--out", type=Path, required=True, metavar="INDEX", help="the index, a folder")
-    index.add_argument("--selector", default="mini", metavar="NAME", help="one that compares vectors, if you search")
+    index.add_argument(
+        "--selector", default="mini", metavar="NAME", help="a selector; for searching, one that compares vectors"
+    )
     index.add_argument("--check", action="store_true", help="read everything in the index and say what is damaged")
     index.set_defaults(run=_index)
 
@@ -120,7 +126,7 @@ def _add_search(commands: Any) -> None:
     search.add_argument("-k", type=int, default=10, help="moments to find (default: 10)")
     search.add_argument("--gap", type=float, default=2.0, metavar="S", help="seconds between moments of a video (2)")
     search.add_argument("--video", help="choose K frames of this video instead")
-    search.add_argument("--device", help="where the selector runs")
+    search.add_argument("--device", help="device of the selector, e.g. cuda")
     search.add_argument("--json", action="store_true", help="JSON on standard output, one object per line")
     search.set_defaults(run=_search, verbose=False)
 

@@ -217,7 +217,7 @@ class DecodedVideo(Video):
     def _reader(self, targets: np.ndarray, size: tuple[int, int], plan: Plan) -> SpanReader:
         asked, data = self._arrays["asked"], self._arrays["data"]
         if not np.isin(targets, asked).all() or data.shape[1:3] != size:
-            raise InputError(f"{self.metadata.source}: other pictures than those that were decoded are asked for")
+            raise InputError(f"{self.metadata.source}: frames are requested that were not decoded")
         return _Replay(self._arrays)
 
 

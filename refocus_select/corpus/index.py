@@ -120,7 +120,7 @@ class Index:
         """Make an index, or bring it up to date.
 
         New and changed videos are read, moved ones recognised, and those whose file is gone are taken out. What is not
-        among `videos` stays. A build that was broken off goes on where it was.
+        among `videos` stays. An interrupted build resumes where it was.
 
         Args:
             videos: files, and folders that are searched for videos.
@@ -353,7 +353,7 @@ class _Builder:
 
     def _encoded(self, video: str, identity: str, path: Path) -> Entry:
         encoding = None
-        if path.is_file():  # of a build that was broken off before its table was written
+        if path.is_file():  # of a build that was interrupted before its table was written
             with suppress(EncodingError):
                 found = read_encoding(path, key=path.stem)
                 self._selector.check_encoding(found)

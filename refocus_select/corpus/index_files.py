@@ -81,7 +81,7 @@ def read_facts(folder: Path) -> dict[str, Any]:
     except (OSError, ValueError) as error:
         raise EncodingError(f"{path} is damaged ({error}); build the index again in another folder") from error
     if not isinstance(facts, dict) or facts.get("format") != _FORMAT or facts.get("version") != _VERSION:
-        raise EncodingError(f"{path} describes no index of this version; build it again in another folder")
+        raise EncodingError(f"{path} does not describe an index of this version; build it again in another folder")
     for name, kind in (("selector", str), ("fingerprint", str), ("arguments", dict), ("sampling", dict)):
         if not isinstance(facts.get(name), kind):
             raise EncodingError(f"{path} is damaged ({name} is {shown(facts.get(name))}); build the index again")
@@ -144,7 +144,7 @@ def _entry(row: Mapping[str, Any]) -> Entry:
             raise ValueError(f"{item.name} is {shown(row[item.name])}")
     entry = Entry(**row)
     if Path(entry.encoding).name != entry.encoding or entry.candidates < 1 or not 0 <= entry.duration < math.inf:
-        raise ValueError(f"the row of {shown(entry.video)} is none of an index")
+        raise ValueError(f"the row of {shown(entry.video)} does not belong to an index")
     return entry
 
 

@@ -1,4 +1,4 @@
-"""Writing the results of a batch: an error that says how to go on, whatever cannot be written."""
+"""Writing the results of a batch: an error that says how to continue, whatever cannot be written."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ def cannot_write(path: Path, error: OSError) -> OutputError:
     """The error that stops a run."""
     return OutputError(
         f"cannot write {path}: {error.strerror or error}; what is finished is kept: make room or change the folder's "
-        "permissions, and go on with --resume"
+        "permissions, and continue with --resume"
     )
 
 

@@ -98,7 +98,7 @@ class Workspace:
             raise cannot_write(self.target, error) from error
 
     def check_job(self, facts: dict[str, Any]) -> None:
-        """Refuse to go on with other questions or settings; remember them at the first run.
+        """Refuse to continue with other questions or settings; remember them at the first run.
 
         Raises:
             InputError: naming what is different.
@@ -214,7 +214,7 @@ class Progress:
                         self._failed[position] = row["error"] is not None
                     except (ValueError, KeyError, TypeError) as error:
                         raise InputError(
-                            f"{path} is damaged at byte {offset} ({error}); remove it and go on with --resume"
+                            f"{path} is damaged at byte {offset} ({error}); remove it and continue with --resume"
                         ) from error
                     self._part[position], self._offset[position] = number, offset
                     offset += len(line)
@@ -246,15 +246,15 @@ def check_facts(path: Path, facts: dict[str, Any], target: Path) -> None:
     try:
         before = parse_json(path.read_bytes())
         if not isinstance(before, dict):
-            raise ValueError("it holds no facts of a run")
+            raise ValueError("it does not describe a run")
     except (OSError, ValueError) as error:
-        raise InputError(f"{path} cannot be read ({error}); start again with --overwrite") from error
+        raise InputError(f"{path} cannot be read ({error}); start over with --overwrite") from error
     now = json.loads(json.dumps(facts))
     different = sorted(name for name in now if before.get(name) != now[name])
     if different:
         raise InputError(
-            f"{target} was begun with other {', '.join(different)}; use the same as then, choose another --out, or "
-            "start again with --overwrite"
+            f"{target} was started with other {', '.join(different)}; use the same as then, choose another --out, or "
+            "start over with --overwrite"
         )
 
 

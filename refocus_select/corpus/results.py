@@ -64,7 +64,7 @@ def read_results(path: str | os.PathLike[str]) -> Iterator[dict[str, Any]]:
                     _check(row)
                 except ValueError as error:
                     raise InputError(
-                        f"{source}, line {number}: no result of `refocus-select batch` ({error})"
+                        f"{source}, line {number}: not a result of `refocus-select batch` ({error})"
                     ) from error
                 yield row
         return
@@ -74,19 +74,19 @@ def read_results(path: str | os.PathLike[str]) -> Iterator[dict[str, Any]]:
     try:
         with parquet.ParquetFile(source) as file:
             if not file.schema_arrow.equals(schema()):
-                raise InputError(f"{source} is no result of `refocus-select batch`")
+                raise InputError(f"{source} is not a result of `refocus-select batch`")
             for batch in file.iter_batches(batch_size=_ROWS_AT_ONCE):
                 for row in batch.to_pylist():
                     extra = parse_json(row.pop("extra") or "{}")
                     if not isinstance(extra, dict):
-                        raise ValueError("the column extra holds no JSON object")
+                        raise ValueError("the column extra does not hold a JSON object")
                     _check(row)
                     absent = [name for name in _OPTIONAL if row[name] is None]
                     yield {**extra, **{name: value for name, value in row.items() if name not in absent}}
     except (OSError, ValueError, pyarrow.ArrowException) as error:
         if isinstance(error, InputError):
             raise
-        raise InputError(f"{source} is damaged or no Parquet file ({error})") from error
+        raise InputError(f"{source} is damaged or not a Parquet file ({error})") from error
 
 
 def load_results(path: str | os.PathLike[str]) -> datasets.Dataset:
@@ -242,7 +242,7 @@ def _check(row: Any) -> None:
         ValueError: naming the field.
     """
     if not isinstance(row, dict):
-        raise ValueError("it is no object with fields")
+        raise ValueError("it is not an object with fields")
     for name, kinds in _SINGLE.items():
         if not isinstance(row.get(name, False), kinds) or isinstance(row.get(name), bool):
             raise ValueError(f"{name} is {shown(row.get(name))}")

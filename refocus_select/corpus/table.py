@@ -73,7 +73,7 @@ class QuestionTable:
             end += len(line)
             owners.append(-1 if "error" in row else self.videos.setdefault(row["video"], len(self.videos)))
         if not owners:
-            raise InputError("there is not one question; give a table with the columns video and question")
+            raise InputError("there are no questions; give a table with the columns video and question")
         self._file.flush()
         self.digest = digest.hexdigest()
         self._owners = np.array(owners, dtype=np.int64)

@@ -52,7 +52,7 @@ def check_encoder(encoder: Any) -> DualEncoder:
         )
     if lacking:
         raise EncoderError(
-            f"{called} is no encoder: it has no {' and no '.join(lacking)}. Give a name, a folder, a Hub id, or an "
+            f"{called} is not an encoder: it has no {' and no '.join(lacking)}. Give a name, a folder, a Hub id, or an "
             "object with encode_frames(frames), encode_text(texts) and a fingerprint"
         )
     fingerprint = getattr(encoder, "fingerprint", None)

@@ -55,7 +55,7 @@ def load_encoder(
 
     Raises:
         SelectorLoadError: if it cannot be loaded, or has no such arguments.
-        EncoderError: if it is no dual encoder.
+        EncoderError: if it is not a dual encoder.
     """
     given: dict[str, Any] = dict(arguments)
     if encoder is None:

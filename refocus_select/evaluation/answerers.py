@@ -90,8 +90,8 @@ class VideoModelAnswerer:
             scoring: "generate" (greedy, the letter is read from the text) or "logits" (the option letter with the
                 largest logit at the first place of the answer).
             max_new_tokens: of a generated answer.
-            preamble: words in front of the question.
-            instruction: words behind the options (default: the request for a letter).
+            preamble: text before the question.
+            instruction: text after the options (default: the request for a letter).
             timestamps: see `refocus_select.adapters.with_frame_selection`.
             temporal_merge: see there.
             system_prompt: if the model is to have one.

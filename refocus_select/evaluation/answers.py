@@ -24,7 +24,7 @@ def parse_choice(text: str, options: Sequence[str]) -> int | None:
     In this order, as the parsers of the benchmarks do: a letter alone ("B", "(B)."), a letter in front ("B. a red
     car"), the last "answer is B", the only letter in brackets, the only option whose text occurs. Thoughts between
     <think> tags do not count. Unlike in some parsers nothing is drawn at random, and the word "A" at the beginning of a
-    sentence is no answer.
+    sentence is not an answer.
 
     Args:
         text: what the model generated.

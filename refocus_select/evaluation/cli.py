@@ -13,7 +13,7 @@ _NEEDLE = """\
 example:
   refocus-select evaluate needle film.mp4 --needles examples/needles --selectors uniform topk mdp3 mini --out results/
 
-Writes trials.jsonl (every single choice; an evaluation that was broken off goes on from there), summary.json,
+Writes trials.jsonl (every single choice; an interrupted evaluation resumes from there), summary.json,
 needle.png, and a report (report.md, report.html) into the folder, and prints the table."""
 
 _QA = """\
@@ -23,7 +23,7 @@ examples:
   torchrun --nproc-per-node 8 -m refocus_select evaluate qa …            the same, a part of the videos on each GPU
   refocus-select evaluate qa questions mine.jsonl --model my_model:answerer --selectors uniform mini --out results/mine
 
-Every prediction is kept in the folder: a run that was broken off goes on from there, and more selectors or numbers of
+Every prediction is kept in the folder: an interrupted run resumes from there, and more selectors or numbers of
 frames may join later. Writes report.md, report.html and summary.json, and prints the table."""
 
 _EVIDENCE = """\
@@ -54,22 +54,23 @@ def _add_needle(kinds: Any) -> None:
     needle = kinds.add_parser(
         "needle",
         help="find a picture that was hidden in a video",
-        description="Hide pictures at several depths among the candidate frames of a video, and count who finds them.",
+        description="Hide pictures at several depths among the candidate frames of a video, and count how often each "
+        "selector finds them.",
         epilog=_NEEDLE,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     needle.add_argument("video", metavar="VIDEO", help="the haystack")
     needle.add_argument("--needles", required=True, metavar="DIR", help="a folder with needles.json")
     needle.add_argument(
-        "--selectors", nargs="+", default=["uniform", DEFAULT_SELECTOR], metavar="NAME", help="who is compared"
+        "--selectors", nargs="+", default=["uniform", DEFAULT_SELECTOR], metavar="NAME", help="selectors to compare"
     )
     needle.add_argument("--encoder", metavar="NAME", help="dual encoder of the algorithms: a folder or a Hub id")
-    needle.add_argument("--device", help="where the selectors run, e.g. cuda")
+    needle.add_argument("--device", help="device of the selectors, e.g. cuda")
     needle.add_argument("-n", "--num-frames", type=int, default=32, metavar="K", help="frames to choose (default: 32)")
     needle.add_argument("--lengths", nargs="+", type=int, metavar="N", help="candidates (default: 64 … 1024)")
     needle.add_argument("--depths", type=int, default=10, metavar="D", help="evenly spaced depths (default: 10)")
     needle.add_argument("--out", type=Path, metavar="DIR", help="keep all trials, the summary and the heat maps there")
-    needle.add_argument("-v", "--verbose", action="store_true", help="say more on standard error")
+    needle.add_argument("-v", "--verbose", action="store_true", help="more messages on standard error")
     needle.set_defaults(run=run.needle)
 
 
@@ -90,13 +91,19 @@ def _add_qa(kinds: Any) -> None:
         help="folder or Hub id of a video model, module:attribute of your own answerer, or reference:NAME",
     )
     model.add_argument("--scoring", choices=("generate", "logits"), default="generate", help="default: generate")
-    model.add_argument("--max-new-tokens", type=int, default=16, metavar="N", help="of an answer (default: 16)")
-    model.add_argument("--preamble", default="", metavar="TEXT", help="words in front of the question")
-    model.add_argument("--instruction", metavar="TEXT", help="words behind the options (default: ask for a letter)")
+    model.add_argument(
+        "--max-new-tokens",
+        type=int,
+        default=16,
+        metavar="N",
+        help="maximum number of tokens of an answer (default: 16)",
+    )
+    model.add_argument("--preamble", default="", metavar="TEXT", help="text before the question")
+    model.add_argument("--instruction", metavar="TEXT", help="text after the options (default: ask for a letter)")
     model.add_argument("--system-prompt", metavar="TEXT", help="the model's system prompt")
-    model.add_argument("--timestamps", default="auto", help="how the model is told times (default: auto)")
+    model.add_argument("--timestamps", default="auto", help="how the model learns the times of frames (default: auto)")
     model.add_argument("--temporal-merge", default="auto", help="for models that merge frames (default: auto)")
-    model.add_argument("--dtype", help="of the model's weights (default: bfloat16 on a GPU, else float32)")
+    model.add_argument("--dtype", help="data type of the model's weights (default: bfloat16 on a GPU, else float32)")
     model.add_argument("--attn-implementation", metavar="NAME", help="e.g. flash_attention_2")
     qa.set_defaults(run=run.qa)
 
@@ -140,8 +147,10 @@ def _add_report(kinds: Any) -> None:
         description="Write report.md and report.html from whatever results are in the folder, and print the table.",
     )
     report.add_argument("results", type=Path, metavar="DIR", help="folder of an evaluation")
-    report.add_argument("--baseline", default="uniform", metavar="NAME", help="compared with (default: uniform)")
-    report.add_argument("--seed", type=int, default=0, help="of the bootstrap (default: 0)")
+    report.add_argument(
+        "--baseline", default="uniform", metavar="NAME", help="selector to compare with (default: uniform)"
+    )
+    report.add_argument("--seed", type=int, default=0, help="seed of the bootstrap (default: 0)")
     report.set_defaults(run=run.report, verbose=False)
 
 
@@ -149,12 +158,14 @@ def _add_questions(parser: argparse.ArgumentParser) -> None:
     """What question answering and evidence recall have in common."""
     parser.add_argument("benchmark", metavar="BENCHMARK", help="videomme, longvideobench, mlvu, nextqa, egoschema, "
                         "lvbench, lvhaystack, momentseeker, nextgqa, or questions (your own table)")  # fmt: skip
-    parser.add_argument("folder", metavar="PATH", help="where it was unpacked; for questions the file")
-    parser.add_argument("--out", type=Path, required=True, metavar="DIR", help="where all results are kept")
+    parser.add_argument(
+        "folder", metavar="PATH", help="folder where the benchmark was unpacked; for questions the file"
+    )
+    parser.add_argument("--out", type=Path, required=True, metavar="DIR", help="folder of all results")
     data = parser.add_argument_group("questions and videos")
     data.add_argument("--annotations", metavar="FILE", help="the list of questions, if it has another name")
     data.add_argument("--videos", metavar="DIR", help="folder of the videos (default: PATH and below)")
-    data.add_argument("--split", metavar="NAME", help="which part (default: the benchmark's usual one)")
+    data.add_argument("--split", metavar="NAME", help="split of the benchmark (default: its usual one)")
     data.add_argument("--limit", type=int, metavar="N", help="the first N questions only")
     selectors = parser.add_argument_group("selectors")
     selectors.add_argument(
@@ -164,13 +175,21 @@ def _add_questions(parser: argparse.ArgumentParser) -> None:
                            "(.jsonl, .json, or a database of the authors' release); FILE=NAME names it")  # fmt: skip
     selectors.add_argument("--encoder", metavar="NAME", help="dual encoder of the algorithms: a folder or a Hub id")
     selectors.add_argument("--frames", nargs="+", type=int, default=[32], metavar="K", help="numbers of frames")
-    selectors.add_argument("--fps", type=float, help="candidates per second at most (default: each selector's own)")
-    selectors.add_argument("--max-frames", type=int, metavar="F", help="candidates in all at most")
+    selectors.add_argument(
+        "--fps", type=float, help="maximum number of candidates per second (default: each selector's own)"
+    )
+    selectors.add_argument("--max-frames", type=int, metavar="F", help="maximum number of candidates")
     selectors.add_argument("--options-to-selector", action="store_true", help="give selectors the options too")
-    selectors.add_argument("--cache", metavar="DIR", help="keep encodings there (default: REFOCUS_CACHE_DIR if set)")
-    selectors.add_argument("--baseline", default="uniform", metavar="NAME", help="compared with (default: uniform)")
+    selectors.add_argument(
+        "--cache", metavar="DIR", help="folder to keep encodings in (default: REFOCUS_CACHE_DIR if set)"
+    )
+    selectors.add_argument(
+        "--baseline", default="uniform", metavar="NAME", help="selector to compare with (default: uniform)"
+    )
     running = parser.add_argument_group("running")
-    running.add_argument("--device", help="where selectors and model run (default: a GPU for each process)")
-    running.add_argument("--shard", metavar="I/N", help="this part of the videos (default: RANK of WORLD_SIZE)")
-    running.add_argument("--seed", type=int, default=0, help="of the bootstrap (default: 0)")
-    running.add_argument("-v", "--verbose", action="store_true", help="say more on standard error")
+    running.add_argument("--device", help="device of selectors and model (default: a GPU for each process)")
+    running.add_argument(
+        "--shard", metavar="I/N", help="only part I of N of the videos, I from 0 (default: RANK/WORLD_SIZE)"
+    )
+    running.add_argument("--seed", type=int, default=0, help="seed of the bootstrap (default: 0)")
+    running.add_argument("-v", "--verbose", action="store_true", help="more messages on standard error")

@@ -24,6 +24,7 @@ def needle(arguments: argparse.Namespace) -> int:
     """Hide needles, ask selectors, print and report the recall."""
     import numpy as np
 
+    from ..files import remove_leftovers
     from .choosers import load_selector, settings_of
     from .needle import LENGTHS, load_needles, run_needles
     from .needle_trials import draw_heat_maps, read_trials, summarise, table, write_trial
@@ -47,6 +48,7 @@ def needle(arguments: argparse.Namespace) -> int:
         trials = list(run_needles(arguments.video, needles, selectors, **options))
         print(table(summarise(trials)))
         return 0
+    remove_leftovers(arguments.out)
     _record_run(arguments.out / "runs.jsonl")
     facts = {
         "kind": "needle",

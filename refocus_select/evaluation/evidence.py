@@ -136,12 +136,12 @@ def score_evidence(
 
     Args:
         questions: with evidence.
-        choosers: who is compared.
+        choosers: selectors to compare.
         frames: the numbers of frames K.
         tolerance: see `evidence_measures`.
         reach: see `evidence_measures`.
-        done: keys of results to leave out, to go on after a break.
-        report: told what went wrong; the other questions go on.
+        done: keys of results to leave out, to resume an interrupted run.
+        report: told what went wrong; the other questions continue.
         progress: show a progress bar (default: only on a terminal).
     """
     for chosen in choose_frames(questions, choosers, frames, done=done, report=report, progress=progress):

@@ -203,7 +203,7 @@ def _lvbench_rows(files: list[Path]) -> Iterator[Mapping[str, Any]]:
     for row in table(files):
         if "qa" in row:  # a line for each video
             if not isinstance(row["qa"], list) or not all(isinstance(question, Mapping) for question in row["qa"]):
-                raise InputError(f"qa of {shown(row.get('key'))} is no list of questions")
+                raise InputError(f"qa of {shown(row.get('key'))} is not a list of questions")
             yield from ({**row, **question} for question in row["qa"])
         else:
             yield row

@@ -64,7 +64,7 @@ def load_needles(folder: str | os.PathLike[str]) -> list[Needle]:
     except OSError as error:
         raise InputError(f"no needles: cannot read {path} ({error.strerror}); see examples/needles") from error
     except ValueError as error:
-        raise InputError(f"{path} is no JSON ({error})") from error
+        raise InputError(f"{path} is not JSON ({error})") from error
     if not isinstance(listed, list) or not listed:
         raise InputError(f"{path} must hold a list of needles, at least one")
     needles = [_needle(path, number, item) for number, item in enumerate(listed)]
@@ -149,7 +149,7 @@ def run_needles(
         jitter: how far a needle may lie from its depth, as a share of the video (default: half the distance between
             depths, so that all of the video is tried). The places are drawn from needle, length and depth, the same
             for every selector. With 0, evenly spaced depths meet the grid of uniform sampling always or never.
-        done: keys of trials to leave out, to go on after a break.
+        done: keys of trials to leave out, to resume an interrupted run.
         progress: show a progress bar (default: only on a terminal).
 
     Yields:
@@ -300,9 +300,9 @@ def _check(needles: Sequence[Needle], lengths: Sequence[int], depths: Sequence[f
     if not needles or not lengths or not depths:
         raise InputError("needles, lengths and depths must not be empty")
     if any(not 0 <= depth <= 1 for depth in depths):
-        raise InputError(f"depths lie between 0 and 1, not {list(depths)}")
+        raise InputError(f"depths must be between 0 and 1, not {list(depths)}")
     if not 1 <= num_frames <= min(lengths):
-        raise InputError(f"num_frames must lie between 1 and the smallest length {min(lengths)}, not {num_frames}")
+        raise InputError(f"num_frames must be between 1 and the smallest length {min(lengths)}, not {num_frames}")
     largest = max(len(needle.pictures) for needle in needles)
     if largest >= min(lengths):
         raise InputError(f"a needle of {largest} frames does not fit into {min(lengths)} candidates")

@@ -147,7 +147,7 @@ def write_trial(trial: Trial, file: Any) -> None:
 
 
 def read_trials(path: str | os.PathLike[str]) -> list[Trial]:
-    """Trials that `write_trial` wrote; a last line that a broken-off run left half written is cut off the file.
+    """Trials that `write_trial` wrote; a last line that an interrupted run left half written is cut off the file.
 
     Raises:
         InputError: if the file holds something else.

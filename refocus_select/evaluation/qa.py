@@ -92,11 +92,11 @@ def answer_questions(
 
     Args:
         questions: with options and answers.
-        choosers: who is compared.
+        choosers: selectors to compare.
         answerer: who answers.
         frames: the numbers of frames K.
-        done: keys of predictions to leave out, to go on after a break.
-        report: told what went wrong; the other questions go on.
+        done: keys of predictions to leave out, to resume an interrupted run.
+        report: told what went wrong; the other questions continue.
         progress: show a progress bar (default: only on a terminal).
 
     Yields:

@@ -79,7 +79,7 @@ def read_records(path: Path) -> Iterator[dict[str, Any]]:
     """The complete lines of a file that may still be written to; nothing if it is not there.
 
     Raises:
-        InputError: if a complete line is no JSON object.
+        InputError: if a complete line is not a JSON object.
     """
     if not path.is_file():
         return
@@ -109,7 +109,7 @@ def from_row(kind: Callable[..., T], row: Any) -> T:
         ValueError: if a field is missing or of another type.
     """
     if not isinstance(row, dict):
-        raise ValueError(f"{shown(row)} is no object with fields")
+        raise ValueError(f"{shown(row)} is not an object with fields")
     values = {}
     for item in fields(kind):  # type: ignore[arg-type]
         if item.name not in row:

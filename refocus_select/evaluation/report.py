@@ -102,9 +102,9 @@ def _qa(folder: Path, setup: Mapping[str, Any], baseline: str, seed: int) -> Bui
     parts: list[Part] = [
         Text(
             f"{model} answers {len({r.id for r in results})} questions about {len({r.video for r in results})} videos. "
-            "Every selector goes the same way: its K frames and their times are given to the same model with the same "
-            "words. Intervals are 95 % bootstrap intervals over videos; gains are paired, on the questions that both "
-            "selectors have. An answer that could not be understood counts as wrong."
+            "Every selector takes the same path: its K frames and their times are given to the same model with the "
+            "same words. Intervals are 95 % bootstrap intervals over videos; gains are paired, on the questions that "
+            "both selectors have. An answer that could not be understood counts as wrong."
         ),
         main,
         *_one_video(results),
@@ -462,7 +462,7 @@ def _provenance(folder: Path, setup: Mapping[str, Any], seed: int) -> list[Part]
         dict.fromkeys(", ".join(f"{k} {v}" for k, v in dict(run.get("versions") or {}).items()) for run in runs)
     )
     parts += [Text(f"Versions: {kind}.") for kind in kinds]
-    parts.append(Text(f"Seed of the bootstrap: {seed}. Selectors with chance in them state their seed below."))
+    parts.append(Text(f"Seed of the bootstrap: {seed}. Selectors that draw at random state their seed below."))
     rows = []
     for name, facts in setup["selectors"].items():
         known = facts if isinstance(facts, dict) else {"fingerprint": facts}

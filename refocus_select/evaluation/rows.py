@@ -36,7 +36,7 @@ def table(files: list[Path]) -> Iterator[Mapping[str, Any]]:
         try:
             for row in _rows(path):
                 if not isinstance(row, Mapping):
-                    raise ValueError(f"{shown(row)} is no row with fields")
+                    raise ValueError(f"{shown(row)} is not a row with fields")
                 yield row
         except InputError:
             raise
@@ -90,7 +90,7 @@ def _parquet(path: Path) -> Iterator[Mapping[str, Any]]:
             for batch in file.iter_batches():
                 yield from batch.to_pylist()
     except pyarrow.ArrowException as error:
-        raise InputError(f"{path} is damaged or no Parquet file ({error})") from error
+        raise InputError(f"{path} is damaged or not a Parquet file ({error})") from error
 
 
 # -- pieces of rows -------------------------------------------------------------------------------
@@ -125,7 +125,7 @@ def by_letter(answer: Any, options: tuple[str, ...]) -> int | None:
         return ord(text.upper()) - 65
     if text in options:
         return options.index(text)
-    raise InputError(f"the answer {text!r} is none of the {len(options)} options")
+    raise InputError(f"the answer {text!r} is not one of the {len(options)} options")
 
 
 def by_place(answer: Any, options: tuple[str, ...]) -> int | None:
@@ -134,12 +134,12 @@ def by_place(answer: Any, options: tuple[str, ...]) -> int | None:
         return None
     place = int(answer)
     if not 0 <= place < len(options):
-        raise InputError(f"the answer {place} is none of the {len(options)} options")
+        raise InputError(f"the answer {place} is not one of the {len(options)} options")
     return place
 
 
 def seconds(clock: str) -> float | None:
-    """Seconds of "12:05" or "1:02:05"; None if it is no time."""
+    """Seconds of "12:05" or "1:02:05"; None if it is not a time."""
     if not re.fullmatch(r"\d+(:\d+(\.\d+)?){1,2}", clock.strip()):
         return None
     total = 0.0

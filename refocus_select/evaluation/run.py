@@ -69,11 +69,11 @@ def choose_frames(
 
     Args:
         questions: the questions of a video need not follow each other.
-        choosers: who is compared.
+        choosers: selectors to compare.
         frames: the numbers of frames K.
-        done: what is left out, to go on after a break.
+        done: what is left out, to resume an interrupted run.
         frames_to_choose: from K to the number of frames that selectors are asked for (default: K).
-        report: told what went wrong with a video or a question; the others go on.
+        report: told what went wrong with a video or a question; the others continue.
         progress: show a progress bar (default: only on a terminal).
 
     Yields:
@@ -130,7 +130,7 @@ def read_setup(path: Path) -> dict[str, Any]:
     """
     facts = read_json(path)
     if not isinstance(facts, dict) or facts.get("kind", "needle") not in list(_SETUPS):
-        raise InputError(f"{path} describes no evaluation; choose another folder")
+        raise InputError(f"{path} does not describe an evaluation; choose another folder")
     known = _SETUPS[facts.get("kind", "needle")] | {"selectors": dict}
     wrong = [name for name, types in known.items() if not isinstance(facts.get(name), types)]
     if not isinstance(facts.get("answerer", {}), dict):

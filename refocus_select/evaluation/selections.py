@@ -160,7 +160,7 @@ class _Lookup:
         try:
             _, row = parse_json(key)
         except (ValueError, TypeError) as error:
-            raise InputError(f"the database has a key that is no [prompt, row]: {key[:60]!r}") from error
+            raise InputError(f"the database has a key that is not [prompt, row]: {key[:60]!r}") from error
         question = convert_row(benchmark, row) if isinstance(row, Mapping) else None
         if question is None:
             return None
@@ -271,7 +271,7 @@ def _frame_numbers(value: bytes, path: Path) -> list[int]:
         loaded = _ArrayUnpickler(io.BytesIO(value)).load()
         array = np.asarray(loaded)
     except Exception as error:  # a pickle that is none can end in any of them
-        raise InputError(f"{path} holds something else than frame numbers ({error})") from error
+        raise InputError(f"{path} holds something other than frame numbers ({error})") from error
     if array.ndim != 1 or not np.issubdtype(array.dtype, np.integer):
         raise InputError(
             f"{path} holds {array.dtype} {array.shape}, not a list of frame numbers; give the exported database"

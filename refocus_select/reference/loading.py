@@ -26,7 +26,7 @@ def load_reference(spec: str, **kwargs: Any) -> ReferenceModel:
             takes, such as `device` and `dtype`.
 
     Raises:
-        InputError: if there is no such module or attribute, it is no reference model, or an argument is unknown.
+        InputError: if there is no such module or attribute, it is not a reference model, or an argument is unknown.
         SelectorLoadError: if the model is missing, gated, damaged, or has no safetensors weights.
     """
     if _ATTRIBUTE.fullmatch(spec) and not Path(spec).exists():
@@ -59,7 +59,9 @@ def _own(spec: str, kwargs: dict[str, Any]) -> ReferenceModel:
         raise InputError(f"reference {spec!r} is a {type(found).__name__}, neither a ReferenceModel nor a function")
     made = found(**kwargs)
     if not isinstance(made, ReferenceModel):
-        raise InputError(f"reference {spec!r} gives a {type(made).__name__}, which is no ReferenceModel; subclass it")
+        raise InputError(
+            f"reference {spec!r} gives an object of type {type(made).__name__}, which is not a ReferenceModel"
+        )
     return made
 
 
@@ -69,7 +71,7 @@ def _model_type(spec: str, kwargs: dict[str, Any]) -> str:
     if folder.is_dir():
         config = folder / CONFIG_FILE
         if not config.is_file():
-            raise SelectorLoadError(f"{spec} has no {CONFIG_FILE}, so it is no model; check the path")
+            raise SelectorLoadError(f"{spec} has no {CONFIG_FILE}, so it is not a model; check the path")
         return str(read_json(config).get("model_type", ""))
     if spec.count("/") != 1 or spec.startswith((".", "/", "~")):
         raise SelectorLoadError(

@@ -65,7 +65,7 @@ class Prompter:
             raise InputError(f"the processor of {name} takes neither videos nor images; give a video chat model")
         self.input_format = InputFormat.of(processor) if has_videos else None
         if self.input_format is not None and not self.input_format.family.takes_metadata:
-            raise InputError(f"{name} is no chat model ({self.input_format.family.name}); give a video chat model")
+            raise InputError(f"{name} is not a chat model ({self.input_format.family.name}); give a video chat model")
         self.batches = self.input_format is None or not self.input_format.family.one_video
         self._letters: dict[int, list[int]] = {}
 

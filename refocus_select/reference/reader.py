@@ -225,7 +225,7 @@ def _read_config(folder: Path) -> dict[str, Any]:
     except OSError as error:
         raise SelectorLoadError(f"no reader in {folder} ({error.strerror}: {path.name})") from error
     except ValueError as error:
-        raise SelectorLoadError(f"{path} is no JSON ({error})") from error
+        raise SelectorLoadError(f"{path} is not JSON ({error})") from error
     if not isinstance(config, dict) or config.get("model_type") != MODEL_TYPE:
         raise SelectorLoadError(f"{path} does not describe a reader (model_type {MODEL_TYPE!r})")
     return config

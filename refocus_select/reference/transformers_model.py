@@ -136,7 +136,7 @@ class TransformersReference(ReferenceModel):
 
         Raises:
             SelectorLoadError: if the model is missing, gated, damaged, or has no safetensors weights.
-            InputError: if it is no model that can be asked about frames.
+            InputError: if it is not a model that can be asked about frames.
         """
         name = os.fspath(name_or_path)
         chosen = torch.device(device if device is not None else "cuda" if torch.cuda.is_available() else "cpu")

@@ -309,7 +309,7 @@ class FrameSelector(ABC):
                 candidates is sampled more densely, up to every frame; an encoding, or a video with fewer frames, gives
                 all it has and a warning.
             options: answer options, one list per question; only policies trained to see them use them.
-            **kwargs: arguments of `encode` if `video` is no encoding, and of the selector's choice
+            **kwargs: arguments of `encode` if `video` is not an encoding, and of the selector's choice
                 (for policies: `sample`, `temperature`, `seed`, `num_samples`, `protocol`).
 
         Returns:

@@ -49,7 +49,7 @@ def orientation_of(matrix: bytes | None) -> tuple[Orientation, str | None]:
     if min(x_scale, y_scale) < 1e-3 or not 1 / _MAX_RATIO <= x_scale / y_scale <= _MAX_RATIO or u or v:
         return Orientation(), "its display matrix makes no sense and is ignored"
     if abs(a * c + b * d) > 0.1 * x_scale * y_scale:
-        return Orientation(), "its display matrix is no turn (it slants pictures) and is ignored"
+        return Orientation(), "its display matrix is not a rotation or a reflection (it slants pictures) and is ignored"
     mirrored = a * d - b * c < 0
     clockwise = math.degrees(math.atan2(-b, -a) if mirrored else math.atan2(b, a))
     rotation = -round(clockwise / 90) * 90 % 360

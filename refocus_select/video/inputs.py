@@ -234,14 +234,14 @@ def parse_clock(text: str, name: str = "time") -> float:
     """Seconds from "90", "1:30", "1:30.5" or "0:01:30".
 
     Raises:
-        InputError: if it is no time.
+        InputError: if it is not a time.
     """
     try:
         parts = [float(part) for part in text.strip().split(":")]
     except ValueError:
         parts = []
     if not 1 <= len(parts) <= 3 or any(not 0 <= part < math.inf for part in parts):
-        raise InputError(f"{name}: {text!r} is no time; write seconds, m:ss or h:mm:ss")
+        raise InputError(f"{name}: {text!r} is not a time; write seconds, m:ss or h:mm:ss")
     total = 0.0
     for part in parts:
         total = total * 60 + part

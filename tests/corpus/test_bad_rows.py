@@ -48,7 +48,7 @@ LINES = {
     "a zero byte in the video": '{"video": "a\\u0000.mp4", "question": "q"}',
     "a video of 5000 letters": json.dumps({**ROW, "video": "v" * 5000}),
     "an answer of many digits": json.dumps({**ROW, "answer": DIGITS}),
-    "an answer that is no place": json.dumps({**ROW, "answer": 10**30}),
+    "an answer that is not a place": json.dumps({**ROW, "answer": 10**30}),
     "an answer below all places": json.dumps({**ROW, "answer": -(10**30)}),
     "an id that is a list": json.dumps({**ROW, "id": [1]}),
 }

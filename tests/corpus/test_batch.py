@@ -168,7 +168,7 @@ def test_a_video_that_changes_while_it_is_read(tmp_path):
     assert "changed while it was read" in rows_of(tmp_path / "out.jsonl")[0]["error"]
 
 
-# -- broken off -----------------------------------------------------------------------------------
+# -- interrupted -----------------------------------------------------------------------------------
 
 RUN = """
 import sys
@@ -208,7 +208,7 @@ def test_a_killed_run_goes_on_and_repeats_nothing(questions, clips, tmp_path):
     assert 0 < finished < len(clips)
     with part.open("a") as file:
         file.write('{"position": 22, "sel')  # as if it had been killed in the middle of a line
-    with pytest.raises(InputError, match="begun already"):
+    with pytest.raises(InputError, match="exists already, unfinished"):
         select_batch(questions, out, selector=BrightnessSelector())
     selector = Counting(tmp_path / "second")
     result = select_batch(questions, out, selector=selector, resume=True)

@@ -33,7 +33,7 @@ def local_cluster():
 
 @pytest.fixture(scope="module")
 def collection(tmp_path_factory):
-    """Twelve videos, the film among them, sixty questions, one file that is no video; and the result of one run."""
+    """Twelve videos, the film among them, sixty questions, one file that is not a video; and the result of one run."""
     folder = tmp_path_factory.mktemp("collection")
     clips = write_clips(folder, 10, seconds=1.0)
     film = str(shutil.copy(FILM, folder / "film.mp4"))
@@ -66,7 +66,7 @@ def test_each_engine_goes_on_where_the_other_was_broken_off(collection, expected
     selector = Counting(tmp_path / "log")
     result = select(questions, out, selector, engine=second, resume=True)
     assert result.answered == 61 - kept
-    assert selector.encodings <= len(clips) + 1 - 2  # of the three one may be the file that is no video
+    assert selector.encodings <= len(clips) + 1 - 2  # of the three one may be the file that is not a video
     assert out.read_bytes() == expected
 
 

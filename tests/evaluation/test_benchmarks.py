@@ -312,7 +312,7 @@ def test_bad_rows_are_named_and_the_others_read(tmp_path):
     found = read_benchmark("videomme", tmp_path)
     assert [q.id for q in found.questions] == ["001-1"]
     assert [problem.where for problem in found.problems] == ["row 1", "row 2"]
-    assert "'E' is none of the 4 options" in found.problems[0].what
+    assert "'E' is not one of the 4 options" in found.problems[0].what
     assert "task_type" in found.problems[1].what
     assert found.order == ("", "", "001-1")
 

@@ -84,7 +84,7 @@ def test_selectors_are_measured_on_a_clip(tmp_path):
     # uniform, K = 3: near 1, 3 and 5 s
     assert scores["late", "uniform", 3].recall == 1
     assert scores["late", "uniform", 3].precision == pytest.approx(1 / 3)
-    # nobody selected 3 frames, which is no problem; 4 frames were selected for one of the questions
+    # nobody selected 3 frames, which is not a problem; 4 frames were selected for one of the questions
     assert [(problem.where, problem.what) for problem in told] == [("early", "mine has no selection of 4 frames")]
     assert ("late", "mine", 4) in scores
     assert ("early", "mine", 3) not in scores

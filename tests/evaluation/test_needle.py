@@ -26,6 +26,7 @@ from refocus_select.evaluation.needle_trials import (
 from refocus_select.selectors import UniformSelector
 from refocus_select.selectors.training_free import AlgorithmSelector
 from tests.brightness import BrightnessSelector
+from tests.leftovers import name_of_a_dead_process
 
 WHITE = Needle("white", "light", (Image.new("RGB", (40, 24), "white"),))
 BLACK = Needle("black", "dark", (Image.new("RGB", (40, 24), "black"),))
@@ -272,7 +273,7 @@ def setting(tmp_path):
     ]  # fmt: skip
 
 
-def test_the_command_prints_draws_and_goes_on(setting, tmp_path, capsys):
+def test_the_command_prints_draws_and_resumes(setting, tmp_path, capsys):
     out = tmp_path / "results"
     assert main([*setting, "--out", str(out)]) == 0
     printed = capsys.readouterr().out
@@ -283,10 +284,13 @@ def test_the_command_prints_draws_and_goes_on(setting, tmp_path, capsys):
     assert len(whole) == 2 * 2 * 3
     assert (out / "needle.png").stat().st_size > 5000
     assert [score["selector"] for score in json.loads((out / "summary.json").read_text())] == ["uniform", "random"]
-    # Broken off after four trials, in the midst of the fifth
+    left = out / name_of_a_dead_process(out)
+    left.write_text("half a picture")
+    # Interrupted after four trials, in the midst of the fifth
     record.write_text("\n".join(whole[:4]) + "\n" + whole[4][:30])
     assert main([*setting, "--out", str(out)]) == 0
     assert record.read_text().splitlines() == whole
+    assert not left.exists()
     assert capsys.readouterr().out == printed
 
 

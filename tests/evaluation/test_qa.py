@@ -1,4 +1,4 @@
-"""Question answering with a tiny real model, real clips and real selectors; broken off, resumed, and in parts."""
+"""Question answering with a tiny real model, real clips and real selectors; interrupted, resumed, and in parts."""
 
 from __future__ import annotations
 

@@ -112,7 +112,7 @@ def test_what_stands_in_the_way_is_named_with_its_remedy(hub: FakeHub, tmp_path:
         "me/gated": "accept its terms at https://huggingface.co/me/gated",
         "me/asked": "accept its terms at https://huggingface.co/me/asked",
         "me/missing": "there is no repository me/missing on the Hub",
-        "me/bare": "has no config.json, so it is no selector",
+        "me/bare": "has no config.json, so it is not a selector",
         "me/empty": "neither model.safetensors nor model.safetensors.index.json",
         "me/pickle": "only pickle weights",
         "me/holes": "lacks b.safetensors, which model.safetensors.index.json names",

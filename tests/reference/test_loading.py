@@ -145,7 +145,7 @@ def test_a_users_own_reference_model() -> None:
         (f"{HERE}:Early", {}, "has no attribute 'Early'"),
         (f"{HERE}:made", {"scale": 1.0}, "made already; it takes no scale"),
         (f"{HERE}:HERE_IS_NOTHING", {}, "has no attribute"),
-        (f"{HERE}:broken", {}, "gives a int, which is no ReferenceModel"),
+        (f"{HERE}:broken", {}, "gives an object of type int, which is not a ReferenceModel"),
         (f"{HERE}:broken.__name__", {}, "is a str, neither"),
     ],
 )

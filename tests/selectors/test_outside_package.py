@@ -175,7 +175,7 @@ def test_a_program_registers_its_own() -> None:
 def test_what_is_no_encoder_is_refused() -> None:
     register_encoder("nothing", dict, replace=True)
     assert "nothing" in encoder_names()
-    with pytest.raises(EncoderError, match="dict is no encoder: it has no encode_frames and no encode_text"):
+    with pytest.raises(EncoderError, match="dict is not an encoder: it has no encode_frames and no encode_text"):
         load_encoder("nothing")
     with pytest.raises(SelectorLoadError, match="cannot be imported"):
         load_encoder("no_such_module:Encoder")

@@ -162,7 +162,7 @@ def test_short_videos_are_sampled_more_densely() -> None:
     assert len(sample_candidates(video, rule)) == 10
     assert len(sample_candidates(video, rule, fps=2)) == 4, "the caller's rate counts"
     assert len(sample_candidates(video, rule, fps=2, min_frames=6)) == 6, "but not below what is needed"
-    assert len(sample_candidates(video, rule, min_frames=40)) == 40, "a rule's largest number is no reason for fewer"
+    assert len(sample_candidates(video, rule, min_frames=40)) == 40, "a rule's largest number is not a reason for fewer"
     assert len(sample_candidates(video, rule, min_frames=40, max_frames=20)) == 20, "a caller's is"
     assert sample_candidates(video, rule, min_frames=90).indices.tolist() == list(range(60))
     assert sample_candidates(video, rule, min_frames=5, start=1, end=1.1).indices.tolist() == [30, 31, 32]

@@ -298,7 +298,7 @@ def test_arrays() -> None:
         (np.linspace(-1, 1, 180).reshape(3, 4, 5, 3), {"fps": 1}, "undo the normalisation"),
         ({"fps": 3}, {}, "needs one of the keys"),
         ({"video": "a.mp4", "nframes": 2.5}, {}, "nframes must be a whole number"),
-        ({"video": "a.mp4", "video_start": "soon"}, {}, "video_start: 'soon' is no time"),
+        ({"video": "a.mp4", "video_start": "soon"}, {}, "video_start: 'soon' is not a time"),
         ({"video": [np.zeros((4, 5, 3), np.uint8)], "sample_fps": 0}, {}, "sample_fps must be a number above 0"),
         ([np.zeros((4, 5, 3), np.uint8), np.zeros((4, 6, 3), np.uint8)], {"fps": 1}, "different shapes"),
         ([], {"fps": 1}, "empty list"),

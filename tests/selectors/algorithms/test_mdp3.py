@@ -94,7 +94,7 @@ def test_mdp3_survives_frames_that_are_all_alike():
 
 
 def test_a_last_segment_that_is_short_takes_part():
-    """The released code reads over the end of a video whose length is no multiple of the segment."""
+    """The released code reads over the end of a video whose length is not a multiple of the segment."""
     embeddings, _ = video(1, total=35)
     scores = np.zeros(35)
     scores[34] = 1.0
