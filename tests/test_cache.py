@@ -177,7 +177,7 @@ def test_what_a_cache_may_be(tmp_path, monkeypatch):
 def test_sizes_are_read_as_people_write_them():
     assert [parse_size(t) for t in ("1000", "1.5kB", " 20 GB ")] == [1000, 1500, 20 * 10**9]
     for wrong in ("", "much", "-3GB", "3GiBB"):
-        with pytest.raises(InputError, match="no size"):
+        with pytest.raises(InputError, match="not a size"):
             parse_size(wrong)
 
 
@@ -436,7 +436,7 @@ def test_the_command_lists_limits_and_clears(tmp_path, capsys, monkeypatch):
     assert main(["cache", "--json"]) == 0
     assert json.loads(capsys.readouterr().out)["source"] == "film-2.mp4"
     assert main(["cache", "--limit", "lots"]) == 2
-    assert "no size" in capsys.readouterr().err
+    assert "not a size" in capsys.readouterr().err
     assert main(["cache", "--clear"]) == 0
     assert stored(tmp_path) == []
 

@@ -333,7 +333,7 @@ def test_what_is_not_there_is_named(tmp_path):
 
 def test_a_parquet_file_that_is_none(tmp_path):
     (tmp_path / "test-0.parquet").write_bytes(b"PAR?")
-    with pytest.raises(InputError, match="no Parquet file"):
+    with pytest.raises(InputError, match="not a Parquet file"):
         read_benchmark("videomme", tmp_path)
 
 

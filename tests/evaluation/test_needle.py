@@ -188,7 +188,7 @@ def test_a_card_is_filled_and_nothing_is_cut_off():
     ("listed", "message"),
     [
         (None, "cannot read"),
-        ("{", "no JSON"),
+        ("{", "not JSON"),
         ("[]", "at least one"),
         ('[{"file": "a.png"}]', "needle 1: it needs a question"),
         ('[{"question": "?"}]', "either a file or a text"),
