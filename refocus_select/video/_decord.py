@@ -6,7 +6,6 @@ AV1, GIF and raw streams. Such files are recognised with PyAV's index and refuse
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Callable
 from typing import Any
 
@@ -36,7 +35,6 @@ class DecordVideo(PyAVVideo):
         decord = _import_decord()
         super().__init__(path, name, fingerprint)
         self._decord = decord
-        self._one_at_a_time = threading.Lock()
         try:
             reason = self._why_not()
             if reason is not None:

@@ -123,7 +123,7 @@ def test_bolt_as_released_repeats_a_needle():
 
 
 def test_bolt_as_released_repeats_most_of_a_broad_needle():
-    """The share of distinct frames that the design notes measured: about a third at K = 32."""
+    """As released, only about a third of 32 picks are distinct frames."""
     times = seconds(600)
     scores = np.exp(-(((times - 300) / 8) ** 2)) + 0.05 * np.random.default_rng(0).uniform(size=600)
     picks = bolt(scores, 32, timestamps=times, faithful=True)
