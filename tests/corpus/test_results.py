@@ -79,5 +79,5 @@ def test_files_of_another_kind_are_refused(tmp_path):
     (tmp_path / "a.jsonl").write_text('{"id": 1}\n')
     datasets.Dataset.from_list([{"id": 1}]).to_parquet(str(tmp_path / "a.parquet"))
     for name in ("a.jsonl", "a.parquet", "nothing.jsonl"):
-        with pytest.raises(InputError, match="not a result|no results"):
+        with pytest.raises(InputError, match=r"not a result|no results"):
             list(read_results(tmp_path / name))
