@@ -29,7 +29,8 @@ class _Renamed(argparse.Action):
     """An option of before, refused with its new name."""
 
     def __init__(self, *args: Any, to: str, **kwargs: Any) -> None:
-        super().__init__(*args, default=argparse.SUPPRESS, **kwargs)
+        kwargs["default"] = argparse.SUPPRESS
+        super().__init__(*args, **kwargs)
         self._to = to
 
     def __call__(

@@ -17,7 +17,7 @@ from refocus_select.models.cues import entity_similarity
 from refocus_select.models.vectors import question_parts
 from refocus_select.questions import Question
 from refocus_select.selectors.algorithms import SCORED, farthest_first, random, uniform
-from refocus_select.selectors.similarity import choose
+from refocus_select.selectors.similarity import pick_relevant
 from refocus_select.selectors.vector_policy import VectorPolicySelector
 from refocus_select.train_selector.imitate import evidence_targets
 
@@ -109,7 +109,8 @@ def mini(scores: Scores) -> Picker:
         frames = encoding.tensors["embeddings"].float()
         unit = torch.nn.functional.normalize(frames, dim=-1)
         similarity = scores(question, encoding, "dot")
-        return np.sort(choose(similarity, np.asarray((unit @ unit.T).double()), encoding.timestamps, num_frames).picks)
+        alike = np.asarray((unit @ unit.T).double())
+        return np.sort(pick_relevant(similarity, alike, encoding.timestamps, num_frames).picks)
 
     return pick
 

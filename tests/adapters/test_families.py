@@ -27,6 +27,8 @@ from .film import CHOSEN, CHOSEN_TIMES, DURATION, NamedFrames
 
 TENTHS = [f"{t:.1f}" for t in CHOSEN_TIMES]  # 0.1 0.3 3.3 3.4 6.7 7.7
 FLOORS = [f"00:{int(t):02d}" for t in CHOSEN_TIMES]
+ROUNDED = [f"00:{round(t):02d}" for t in CHOSEN_TIMES]
+EMBEDDING_GEMMA_ROUNDS = Version(transformers.__version__) >= Version("5.23")
 SENTENCE = (
     f"The video lasts for {DURATION:.2f} seconds, and 6 frames are selected from it. "
     "These frames are located at 0.10s,0.33s,3.33s,3.37s,6.67s,7.67s.\nWhat is",
@@ -43,7 +45,7 @@ BY_SENTENCE = (
 SEEN: dict[str, tuple[str, ...]] = {
     **{m: tuple(f"<{t} seconds>" for t in TENTHS) for m in ("qwen3_vl", "lfm3_vl", "cohere_compass", "cosmos3_edge")},
     **{m: tuple(f"{t} <|image>" for t in FLOORS) for m in ("gemma4", "gemma4_unified")},
-    "embedding_gemma2": tuple(f"00:{round(t):02d} <|image>" for t in CHOSEN_TIMES),
+    "embedding_gemma2": tuple(f"{t} <|image>" for t in (ROUNDED if EMBEDDING_GEMMA_ROUNDS else FLOORS)),
     "molmo2": tuple(f"{t} <frame_start>" for t in TENTHS),
     "video_llama_3": tuple(f"Time {t}s:" for t in TENTHS),
     "smolvlm": ("six frames from a 0:00:07 [H:MM:SS] video", *[f"Frame from {t}:" for t in FLOORS]),

@@ -507,7 +507,7 @@ def nemotron_h_omni() -> Any:
         image_processor=NemotronH_Omni_Reasoning_V3ImageProcessor(**norm),
         video_processor=NemotronH_Omni_Reasoning_V3VideoProcessor(video_target_num_patches=16, **norm),
         tokenizer=tokenizer("<image>", "<video>", "<so_embedding>", "<so_start>", "<so_end>", "<img>", "</img>"),
-        feature_extractor=transformers.ParakeetFeatureExtractor(),
+        feature_extractor=transformers.WhisperFeatureExtractor(),  # hears nothing here; Parakeet's may need librosa
         chat_template=template("<video>", "<image>"),
     )
 
