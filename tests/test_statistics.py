@@ -101,6 +101,7 @@ def test_pairs_decide_what_single_intervals_cannot():
     a, b = hard + 0.3 + 0.1 * generator.normal(size=200), hard
     assert paired_difference(a, b).decided
     assert bootstrap_interval(a).low < bootstrap_interval(b).high
+    assert not paired_difference(a, a).decided  # an interval that ends at zero does not leave it out
 
 
 def test_one_group_or_none_has_no_interval():
