@@ -31,8 +31,7 @@ import torch
 from torch import Tensor
 
 from refocus_select.models.config import RefocusConfig, SSMConfig
-from refocus_select.models.refocus import RefocusModel
-from refocus_select.models.vectors import Reading
+from refocus_select.models.refocus import Reading, RefocusModel
 from refocus_select.train_selector.initialise import reinitialise
 from refocus_select.train_selector.policy import Policy, PolicyInputs
 
@@ -65,7 +64,7 @@ class TokenPolicy(Policy):
         keys, values, state = self.model.read_frames(
             self.model.embed_frames(inputs.frames), self.model.start(torch.arange(8))
         )
-        return Reading(keys[None], values[None], self.model.read_text(inputs.question[None], state), None)
+        return Reading(keys[None], values[None], self.model.read_text(inputs.question[None], state))
 
     def selector(self, name: str) -> Any:
         raise TypeError("the benchmark exports nothing")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from functools import lru_cache
-from typing import TYPE_CHECKING, Any, overload
+from typing import TYPE_CHECKING, Any, Literal, overload
 
 from .errors import InputError
 from .selection import Selection
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 def select_frames(  # type: ignore[overload-overlap]
     video: VideoSource | VideoEncoding,
     question: str,
-    num_frames: int = ...,
+    num_frames: int | Literal["auto"] = ...,
     *,
     selector: str | os.PathLike[str] | FrameSelector = ...,
     encoder: str | os.PathLike[str] | DualEncoder | None = ...,
@@ -37,7 +37,7 @@ def select_frames(  # type: ignore[overload-overlap]
 def select_frames(
     video: VideoSource | VideoEncoding,
     question: Sequence[str],
-    num_frames: int = ...,
+    num_frames: int | Literal["auto"] = ...,
     *,
     selector: str | os.PathLike[str] | FrameSelector = ...,
     encoder: str | os.PathLike[str] | DualEncoder | None = ...,
@@ -48,7 +48,7 @@ def select_frames(
 def select_frames(
     video: VideoSource | VideoEncoding,
     question: str | Sequence[str],
-    num_frames: int = 8,
+    num_frames: int | Literal["auto"] = 8,
     *,
     selector: str | os.PathLike[str] | FrameSelector = DEFAULT_SELECTOR,
     encoder: str | os.PathLike[str] | DualEncoder | None = None,
@@ -65,7 +65,7 @@ def select_frames(
     Args:
         video: a path, a URL, bytes, a file object, a folder of images, an animated picture, PIL images or arrays.
         question: what is asked; a list of questions reads the video once and gives a list.
-        num_frames: how many frames K.
+        num_frames: how many frames K; "auto" for as many as the question needs, between `at_least` and `at_most`.
         selector: a name or Hub id for `FrameSelector.from_pretrained`, or a selector that is loaded already.
         encoder: whose vectors the selector compares, for algorithms and policies that read vectors: see
             `load_encoder` (default: the one that the package ships).

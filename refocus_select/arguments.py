@@ -49,6 +49,8 @@ class ChoiceArguments(TypedDict, total=False):
     # of several
     seed: int | None
     temperature: float
+    at_least: int
+    at_most: int
     faithful: bool
     balance: float
     # of one algorithm each; see `refocus_select.selectors.algorithms`

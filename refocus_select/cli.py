@@ -105,7 +105,10 @@ def _parser() -> argparse.ArgumentParser:
     )
     select.add_argument("video", metavar="VIDEO", help="a file, a folder of images, or a URL")
     select.add_argument("questions", metavar="QUESTION", nargs="+", help="the question")
-    select.add_argument("-n", "--num-frames", type=int, default=8, metavar="K", help="frames to choose (default: 8)")
+    select.add_argument(
+        "-n", "--num-frames", type=_number, default=8, metavar="K",
+        help='frames to choose (default: 8); "auto" for as many as the question needs',
+    )  # fmt: skip
     select.add_argument("--out", type=Path, metavar="DIR", help="save the frames, named by time, and selection.json")
     select.add_argument("--plot", type=Path, metavar="FILE", help="draw scores and frames beside uniform sampling")
     select.add_argument("--sheet", type=Path, metavar="FILE", help="draw the chosen frames as one picture")
@@ -166,6 +169,16 @@ def _seconds(text: str) -> float:
     for part in parts:
         total = total * 60 + part
     return total
+
+
+def _number(text: str) -> int | str:
+    """A number of frames, or "auto"."""
+    if text == "auto":
+        return text
+    try:
+        return int(text)
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(f'{text!r} is neither a whole number nor "auto"') from error
 
 
 def _select(arguments: argparse.Namespace) -> int:

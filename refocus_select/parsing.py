@@ -19,25 +19,35 @@ MAX_ENTITIES = 3
 # Words that ask, point, or say when; runs of other words name things.
 _FUNCTION = frozenset(
     """
-    a about above according after again all also always among an and any anything appear appeared appearing appears
-    are around as asked at away be been before begin beginning begins being below beside between bottom but by came
-    camera can clip close close-up come comes coming could count counting depict depicted depicts did directly
-    display displayed do does during each earlier earliest early either else end ending ends ever every exactly
-    fifth film final finally find first follow following follows footage for fourth frame frames from get gets go
-    goes gone had half halfway happen happened happens has have how identify if immediately in into is it its itself
-    just kind kinds last late later latest least left length like long main mainly many maximum mentioned mid middle
-    midpoint minute minutes missing moment moments more most mostly movie much must name named near nearly never
-    next no not nothing now number occur occurred occurs of off often on once one ones only open opens or order
-    other over part parts period picture pictures point portion precede preceded precedes present previous put
-    quarter quarter-way quarters question right roughly same saw say scene scenes screen second seconds see seen
-    separate sequence several shall shortly should show showed showing shown shows since some something sometimes
-    somewhere soon sort sorts start started starting starts subsequent tell than that the their them then there
-    these they thing things third this those three through throughout time times to top total towards turn two type
-    types up us use very via video viewer visible visually was way we were what when where whether which while who
-    whole whom whose why will with within without would you your
+    a about above according across action after again ahead all along also always among an and any anybody anyone
+    anything anywhere appear appeared appearing appears are around arrive arrived arrives as asked at away be been
+    before begin beginning begins being below beside between bits bottom but by called came camera can can't clearly
+    clip close close-up color colors colour colours come comes coming could count counting depart departs depict
+    depicted depicts describe did didn't directly disappear disappeared disappears display displayed do does doesn't
+    doing don't during each earlier earliest early either else emerge emerges end ending ends enter entered enters
+    ever every everybody everyone everywhere exactly exit exits featured fifth film final finally find finish
+    finished finishes first follow following follows footage for found fourth frame frames from get gets give go
+    goes going gone good had half halfway happen happened happening happens has have he he's hear hello her hers
+    herself hi him himself his how how's i i'd i'm identify if immediately in inside into is isn't it it's its
+    itself just kind kinds last late later latest lead leading leads least leave leaves left length let lie lies
+    like list locate located long look looked looking looks made main mainly many maximum me mentioned mid middle
+    midpoint minute minutes missing moment moments more most mostly move moved moves movie much must my name named
+    near nearly never next no nobody not nothing now number occur occurred occurs of off often okay on once one ones
+    only onto open opens or order other our out over part parts past period picture pictures please point portion
+    precede preceded precedes preceding presence present previous prior put quarter quarter-way quarters question
+    really reappear reappears return returned returns right roughly same saw say scene scenes screen second seconds
+    see seem seems seen separate separates sequence several shall she she's shortly shot shots should show showed
+    showing shown shows since some somebody someone something sometimes somewhere soon sort sorts spot spotted start
+    started starting starts still subsequent summarise summarize summary tell than that the their them then there
+    these they thing things third this those three through throughout time times to top total towards turn turned
+    turns two type types under until up upon us use used uses using vanish vanished vanishes very via video viewer
+    visible visually want was wasn't way we were what what's when when's where where's whether which which's while
+    who who's whole whom whose why will with within without would you you'd your
     """.split()  # noqa: SIM905
 )
 _LINKS = frozenset({"of", "with", "in", "and", "on"})  # inside a name: "pot of food"
+_FIRM_LINKS = frozenset({"of", "with", "in", "on", "at"})  # these hold across an article: "man in the red car"
+_ARTICLES = frozenset({"a", "an", "the"})
 _PLACEHOLDER = "something"
 
 # Words that frame a question but name nothing that a picture could show.
@@ -83,6 +93,8 @@ def parse_question(question: str) -> ParsedQuestion:
 
     >>> parse_question("What comes after the pot of food?")
     ParsedQuestion(entities=('pot of food',), template='What comes after the something?')
+    >>> parse_question("What is the man with the cigar doing?").entities
+    ('man with the cigar',)
     """
     tokens = list(re.finditer(r"\w+(?:['’\-]\w+)*", question))
     words = [token.group().lower() for token in tokens]
@@ -90,6 +102,10 @@ def parse_question(question: str) -> ParsedQuestion:
     for i in range(1, len(words) - 1):
         touching = not question[tokens[i - 1].end() : tokens[i + 1].start()].strip(" \t" + tokens[i].group())
         named[i] = named[i] or (words[i] in _LINKS and named[i - 1] and named[i + 1] and touching)
+    for i in range(1, len(words) - 2):
+        gap = question[tokens[i - 1].end() : tokens[i + 2].start()].split()
+        if words[i] in _FIRM_LINKS and words[i + 1] in _ARTICLES and named[i - 1] and named[i + 2] and len(gap) == 2:
+            named[i] = named[i + 1] = True
     entities, pieces, done, i = [], [], 0, 0
     while i < len(words):
         if not named[i]:

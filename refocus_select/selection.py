@@ -55,6 +55,7 @@ class Selection:
         strategy: "selected" if the question decided, "uniform_fallback" if they are spread evenly over the video.
         warnings: what the user should know; once frames have been decoded also which of them are substitutes.
         origin: the path or open `Video` that full-size frames are read from.
+        enough: with how many frames the selector had seen enough; None if it cannot tell, or never had.
     """
 
     question: str
@@ -69,6 +70,7 @@ class Selection:
     strategy: str = "selected"
     warnings: tuple[str, ...] = ()
     origin: Any = field(default=None, repr=False)
+    enough: int | None = None
 
     def __len__(self) -> int:
         """Number of chosen frames K."""
@@ -236,6 +238,7 @@ class Selection:
             "candidate_timestamps": [round(float(t), 6) for t in self.candidate_timestamps],
             "duration": self.duration,
             "strategy": self.strategy,
+            "enough": self.enough,
             "substitutes": [asdict(substitute) for substitute in self.substitutes],
             "warnings": list(self.warnings),
         }

@@ -36,7 +36,7 @@ from refocus_select.train_selector.storyboards import Bank, Storyboards
 
 from . import film as real
 from . import pixels
-from .contenders import Scores, algorithm, blind, covering, oracle, policy
+from .contenders import COVER_AFTER, Scores, algorithm, blind, covering, oracle, policy
 from .page import write_page
 from .real_clips import compare_clips
 from .storyboards import UNSEEN, WORLDS, compare, draw_places, summary, tune
@@ -78,8 +78,7 @@ class Run:
         tuned = _stored()["tune"]["algorithms"]
         pickers = blind(self.scores)
         pickers |= {name: algorithm(name, self.scores, **found["settings"]) for name, found in tuned.items()}
-        if after := next(iter(self.policies.values())).model.config.cover_after:
-            pickers |= {f"{name}, then cover": covering(pickers[name], after) for name in ("mmr", "mdp3")}
+        pickers |= {f"{name}, then cover": covering(pickers[name], COVER_AFTER) for name in ("mmr", "mdp3")}
         pickers |= {name: policy(chooser) for name, chooser in self.policies.items()}
         pickers["oracle"] = oracle
         results = {}

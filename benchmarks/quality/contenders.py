@@ -13,13 +13,17 @@ import torch
 
 from refocus_select.encoders import DualEncoder
 from refocus_select.encoding import VideoEncoding
-from refocus_select.models.cues import entity_similarity
-from refocus_select.models.vectors import question_parts
+from refocus_select.models.cues import mean_similarity, similarities
+from refocus_select.models.sentences import entity_vectors
+from refocus_select.parsing import MAX_ENTITIES
 from refocus_select.questions import Question
 from refocus_select.selectors.algorithms import SCORED, farthest_first, random, uniform
 from refocus_select.selectors.similarity import pick_relevant
 from refocus_select.selectors.vector_policy import VectorPolicySelector
 from refocus_select.train_selector.imitate import evidence_targets
+
+COVER_AFTER = 6
+"""Frames after which coverage takes over from a training-free method, where it does."""
 
 Picker = Callable[[Question, VideoEncoding, int], np.ndarray]
 """Positions among the candidates, in the order of time: (question, encoding, K) -> int64 [K]."""
@@ -62,16 +66,18 @@ class Scores:
         """One of `SCORES`, float64 [F]."""
         vectors = encoding.tensors["embeddings"].float()
         if kind == "named":
-            return np.asarray(entity_similarity(vectors[None], self._parts(question.question)[None])[0].double())
+            return np.asarray(
+                mean_similarity(similarities(vectors[None], self._entities(question.question)))[0].double()
+            )
         whole = self._whole(question.question)
         if kind == "cosine":
             return np.asarray(torch.nn.functional.cosine_similarity(vectors, whole[None]).double())
         return np.asarray((vectors @ whole).double())
 
-    def _parts(self, text: str) -> torch.Tensor:
-        if "parts " + text not in self._texts:
-            self._texts["parts " + text] = question_parts(self.encoder, [text], 2)[0]
-        return self._texts["parts " + text]
+    def _entities(self, text: str) -> torch.Tensor:
+        if "entities " + text not in self._texts:
+            self._texts["entities " + text] = entity_vectors(self.encoder, [text], MAX_ENTITIES)
+        return self._texts["entities " + text]
 
     def _whole(self, text: str) -> torch.Tensor:
         if text not in self._texts:
@@ -93,7 +99,7 @@ def algorithm(name: str, similarity: Scores, *, scores: str, **given: Any) -> Pi
 
 
 def covering(picker: Picker, after: int) -> Picker:
-    """`after` frames of a picker, then those least like them, as `cover_after` does for policies."""
+    """`after` frames of a picker, then those least like them."""
 
     def pick(question: Question, encoding: VideoEncoding, num_frames: int) -> np.ndarray:
         first = picker(question, encoding, min(num_frames, after))

@@ -1,8 +1,8 @@
 """Puts a trained policy into the package: `python -m benchmarks.storyboards.ship RUN/selector [--output FOLDER]`.
 
 Writes `weights/mini-policy`, or FOLDER: the weights in float16, and the configuration with what is decided after
-training: the candidate rule of the embedded selector, the threshold below which nothing is recognised, and the number
-of frames after which coverage chooses. The model card in `weights/mini-policy` is written by hand.
+training: the candidate rule of the embedded selector, when a thing counts as seen, how many frames the policy picks at
+most, and when it has seen enough. The model card in `weights/mini-policy` is written by hand.
 """
 
 from __future__ import annotations
@@ -15,18 +15,14 @@ from pathlib import Path
 import torch
 
 from refocus_select import FrameSelector
-from refocus_select.models.refocus import RefocusModel
+from refocus_select.models.portable import PortablePolicy
 from refocus_select.selectors.similarity import SimilaritySelector
 from refocus_select.selectors.vector_policy import VectorPolicySelector
 
 TARGET = Path(__file__).parents[2] / "weights/mini-policy"
 
-RECOGNISED = 1.3
-"""Peak similarity from which something counts as seen: on validation videos of 64 (256) candidates 2 % (1 %) of the
-things that are there are overlooked, and 19 % (12 %) of those that are not are noticed."""
-
-COVER_AFTER = 6
-"""Frames that the policy chooses; further ones cover what else there is. Chosen on validation, see runs/README.md."""
+CHOSEN = {"min_peak": 0.5, "min_gain": 0.04, "max_picks": 8}
+"""Chosen on validation, see runs/README.md."""
 
 
 def main() -> None:
@@ -44,10 +40,9 @@ def main() -> None:
         max_fps=rule.fps,
         max_num_frames=rule.max_frames,
         candidate_method=rule.method,
-        spread_below=RECOGNISED,
-        cover_after=COVER_AFTER,
+        **CHOSEN,
     )
-    model = RefocusModel(config)
+    model = PortablePolicy(config)
     model.load_state_dict(trained.model.state_dict())
     output.mkdir(exist_ok=True, parents=True)
     if output == TARGET and not (TARGET / "README.md").exists():

@@ -1,4 +1,4 @@
 """The networks.
 
-The ReFoCUS policy in reading order: config, preprocess, vision, prompt, mamba2 (or gru), backbone, pointer, refocus.
+The ReFoCUS policy in reading order: config, preprocess, vision, prompt, mamba2, backbone, pointer, refocus.
 """

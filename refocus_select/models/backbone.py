@@ -1,20 +1,19 @@
-"""The recurrent stack: token embedding, blocks of Mamba-2 or GRU layers with norm and residual, and the final norm.
+"""The recurrent stack: token embedding, blocks of Mamba-2 layers with norm and residual, and the final norm.
 
 Letters in shapes: B rows, L tokens, d model width.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol, cast
+from typing import Any, cast
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from .config import RefocusConfig
-from .gru import GRUMixer
 from .mamba2 import NORM_EPS, Mamba2Mixer
 
 
@@ -23,8 +22,7 @@ class BackboneState:
     """The recurrent state of all layers behind some token, for B rows.
 
     Attributes:
-        layers: what each layer remembers, tensors [B, ...]: of Mamba-2 `LayerState(conv, ssm)`, of a GRU its hidden
-            vectors.
+        layers: what each layer remembers, `LayerState(conv, ssm)`.
     """
 
     layers: tuple[tuple[Tensor, ...], ...]
@@ -34,8 +32,7 @@ class BackboneState:
         return len(self.layers[0][0])
 
     def stacked(self) -> tuple[Tensor, ...]:
-        """Each tensor of all layers in one: of Mamba-2 conv [n_layer, B, K-1, channels] and ssm [n_layer, B, H, P, N],
-        of a GRU hidden [n_layer, B, d]."""
+        """Each tensor of all layers in one: conv [n_layer, B, K-1, channels] and ssm [n_layer, B, H, P, N]."""
         return tuple(torch.stack(same) for same in zip(*self.layers, strict=True))
 
     @classmethod
@@ -54,25 +51,6 @@ class BackboneState:
                 for same in zip(*(state.layers for state in states), strict=True)
             )
         )
-
-
-class Mixer(Protocol):
-    """The recurrent layer of a block."""
-
-    def __call__(self, u: Tensor, state: tuple[Tensor, ...], *, return_state: bool = True) -> Any:
-        """Read [B, L, d] behind a state; gives [B, L, d] and the new state (None unless asked for)."""
-
-    def empty_state(self, rows: int) -> tuple[Tensor, ...]:
-        """The state before the first token."""
-
-    def start_decoding(self, state: tuple[Tensor, ...], rows: int, steps: int) -> Any:
-        """A cache for `rows` continuations of every row of `state`, of at most `steps` tokens."""
-
-    def step(self, u: Tensor, cache: Any) -> Tensor:
-        """Read one token per row, [B, d] to [B, d], and remember it in the cache."""
-
-
-MIXERS: dict[str, Callable[[RefocusConfig], Mixer]] = {"mamba2": Mamba2Mixer, "gru": GRUMixer}
 
 
 class BlockNorm(nn.Module):
@@ -98,7 +76,7 @@ class Block(nn.Module):
     def __init__(self, config: RefocusConfig) -> None:
         super().__init__()
         self.norm = BlockNorm(config.d_model, rms=config.rms_norm)
-        self.mixer = MIXERS[config.backbone](config)
+        self.mixer = Mamba2Mixer(config)
 
 
 class Backbone(nn.Module):

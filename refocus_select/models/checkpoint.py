@@ -16,6 +16,8 @@ from ..errors import SelectorLoadError
 from ..files import remove_leftovers, replacing, write_text
 from ..hub import CONFIG_FILE, VISION_CONFIG_FILE, WEIGHTS_FILE, CheckpointFiles, read_json
 from .config import MODEL_TYPE, RefocusConfig, VisionConfig, projector_depth
+from .portable import MODEL_TYPE as PORTABLE_TYPE
+from .portable import PortableConfig, PortablePolicy
 from .refocus import RefocusModel
 from .skeleton import unfilled
 
@@ -32,7 +34,7 @@ def load_model(
     *,
     device: str | torch.device | None = None,
     dtype: str | torch.dtype | None = None,
-) -> RefocusModel:
+) -> RefocusModel | PortablePolicy:
     """Build the network described by a checkpoint and fill it.
 
     Args:
@@ -47,15 +49,20 @@ def load_model(
     target = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
     wanted = _checked_dtype(dtype, target)
     raw = read_json(files.config)
-    own = raw.get("model_type") == MODEL_TYPE
+    portable = raw.get("model_type") == PORTABLE_TYPE
+    own = portable or raw.get("model_type") == MODEL_TYPE
     tensors = _read_tensors(files)
     if not own:
         tensors = {_renamed(name): t for name, t in tensors.items() if name not in _UNUSED}
-    config = RefocusConfig.from_dict(raw) if own else _author_config(raw, files, tensors)
+    config: RefocusConfig | PortableConfig
+    if portable:
+        config = PortableConfig.from_dict(raw)
+    else:
+        config = RefocusConfig.from_dict(raw) if own else _author_config(raw, files, tensors)
     _check_sizes(config, tensors, files.name)
     try:
         with unfilled():
-            model = RefocusModel(config)
+            model = PortablePolicy(config) if isinstance(config, PortableConfig) else RefocusModel(config)
     except (RuntimeError, ValueError, TypeError, OverflowError) as error:
         raise SelectorLoadError(f"{files.name}: no network can be built from config.json ({error})") from error
     _check_keys(model, tensors, files.name, own=own)
@@ -74,7 +81,7 @@ def load_model(
     return model.eval().requires_grad_(False)
 
 
-def save_model(model: RefocusModel, folder: str | os.PathLike[str]) -> None:
+def save_model(model: RefocusModel | PortablePolicy, folder: str | os.PathLike[str]) -> None:
     """Write `config.json` and `model.safetensors` in our format; each file appears only when it is complete."""
     from safetensors.torch import save_file
 
@@ -86,7 +93,7 @@ def save_model(model: RefocusModel, folder: str | os.PathLike[str]) -> None:
         write_text(target / CONFIG_FILE, json.dumps(model.config.to_dict(), indent=2, sort_keys=True) + "\n")
 
 
-def fingerprint(model: RefocusModel, *, part: str = "") -> str:
+def fingerprint(model: RefocusModel | PortablePolicy, *, part: str = "") -> str:
     """Identity of configuration and weights: sha256 over the settings and up to 65,536 spread values of each tensor.
 
     `part` restricts it to the weights whose names start so; all settings count.
@@ -177,23 +184,23 @@ def _original(name: str) -> str:
     return name.removeprefix("pointer.")
 
 
-def _check_sizes(config: RefocusConfig, tensors: Mapping[str, Tensor], source: str) -> None:
+def _check_sizes(config: RefocusConfig | PortableConfig, tensors: Mapping[str, Tensor], source: str) -> None:
     """Refuse a network much larger than its weights before anything of it is built.
 
     Every width of the network is a side of one of its tensors, and every layer has a tensor of its own.
     """
     side = max((size for tensor in tensors.values() for size in tensor.shape), default=0)
+    config = config.stack if isinstance(config, PortableConfig) else config
     vision, ssm = config.vision, config.ssm
     widths = {
         "d_model": config.d_model,
         "vocab_size": config.embedding_rows,
-        "question_hidden_size": config.question_hidden_size * (1 + config.question_mentions),
+        "question_hidden_size": config.question_hidden_size,
         "mm_hidden_size": config.mm_hidden_size,
     }
     layers = {"n_layer": config.n_layer, "mm_projector_type": projector_depth(config.mm_projector_type)}
-    if config.backbone == "mamba2":
-        widths |= {"ssm_cfg.expand": ssm.expand * config.d_model, "ssm_cfg.d_state": ssm.d_state * ssm.ngroups,
-                   "ssm_cfg.d_conv": ssm.d_conv}  # fmt: skip
+    widths |= {"ssm_cfg.expand": ssm.expand * config.d_model, "ssm_cfg.d_state": ssm.d_state * ssm.ngroups,
+               "ssm_cfg.d_conv": ssm.d_conv}  # fmt: skip
     if config.frame_encoder == "siglip":
         widths |= {"vision hidden_size": vision.hidden_size, "vision intermediate_size": vision.intermediate_size,
                    "vision patch_size": vision.patch_size, "vision image_size": vision.grid**2}  # fmt: skip
@@ -213,7 +220,7 @@ def is_finite(tensor: Tensor) -> bool:
     return not tensor.numel() or bool(torch.stack(tensor.aminmax()).isfinite().all())
 
 
-def _check_keys(model: RefocusModel, tensors: Mapping[str, Tensor], source: str, *, own: bool) -> None:
+def _check_keys(model: RefocusModel | PortablePolicy, tensors: Mapping[str, Tensor], source: str, *, own: bool) -> None:
     expected = {name: tuple(t.shape) for name, t in model.state_dict().items()}
     shown = str if own else _original
     problems = []

@@ -19,6 +19,12 @@ MODEL_TYPE = "refocus-select-policy"
 AUTHOR_MODEL_TYPES = ("refocus", "mamba2", "llava_mamba")
 FORMAT_VERSION = 1
 
+_RETIRED: Mapping[str, Any] = {
+    "backbone": "mamba2", "feature_encoder": "", "question_mentions": 0, "frame_cues": False,
+    "question_fusion": "after", "bidirectional": False, "spread_below": 0.0, "cover_after": 0,
+}  # fmt: skip
+"""Fields that earlier releases wrote, and the values that mean what this one computes."""
+
 _SSM_INIT_ONLY = frozenset(
     {"A_init_range", "dt_min", "dt_max", "dt_init_floor", "conv_init", "use_mem_eff_path", "sequence_parallel"}
 )
@@ -62,10 +68,10 @@ class VisionConfig:
         known = {f.name for f in fields(cls)}
         values: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in raw.items() if k in known}
         config = cls(**values)
-        _check_types(config, "vision ")
+        check_types(config, "vision ")
         for name in ("hidden_size", "intermediate_size", "num_hidden_layers", "num_attention_heads", "image_size",
                      "patch_size"):  # fmt: skip
-            _positive(f"vision {name}", getattr(config, name))
+            check_positive(f"vision {name}", getattr(config, name))
         if config.hidden_size % config.num_attention_heads:
             raise SelectorLoadError(
                 f"vision hidden_size {config.hidden_size} is not a multiple of "
@@ -111,7 +117,7 @@ class SSMConfig:
         if layer != "Mamba2":
             raise SelectorLoadError(f"ssm_cfg.layer is {layer!r}: only 'Mamba2' is supported")
         expand = raw.get("expand", 2)
-        _positive("ssm_cfg.expand", expand)
+        check_positive("ssm_cfg.expand", expand)
         if raw.pop("d_ssm", None) not in (None, expand * d_model):
             raise SelectorLoadError("ssm_cfg.d_ssm smaller than expand * d_model is not supported")
         if raw.pop("D_has_hdim", False):
@@ -125,9 +131,9 @@ class SSMConfig:
         if unknown:
             raise SelectorLoadError(f"ssm_cfg has unknown settings: {', '.join(unknown)}")
         config = cls(**{k: v for k, v in raw.items() if k in known})
-        _check_types(config, "ssm_cfg.")
+        check_types(config, "ssm_cfg.")
         for name in ("d_state", "d_conv", "expand", "headdim", "ngroups", "chunk_size"):
-            _positive(f"ssm_cfg.{name}", getattr(config, name))
+            check_positive(f"ssm_cfg.{name}", getattr(config, name))
         if config.d_conv < 2:
             raise SelectorLoadError(f"ssm_cfg.d_conv must be at least 2, not {config.d_conv}")
         inner = config.expand * d_model
@@ -148,7 +154,7 @@ class RefocusConfig:
         d_model: width d of the backbone.
         n_layer: blocks of the backbone.
         vocab_size: entries of the tokenizer; the embedding has `embedding_rows` rows.
-        ssm: the Mamba-2 layers; without meaning for other backbones.
+        ssm: the Mamba-2 layers.
         rms_norm: RMSNorm blocks; false means LayerNorm.
         query_frames: picks Q of one run by default.
         score_head_norm, value_head_norm: the authors' values: false or "False" plain, true, "True" or "norm" L2,
@@ -161,22 +167,9 @@ class RefocusConfig:
             "none" (ours).
         frame_encoder: "siglip" for the tower described by `vision`; "none" when features [F, T, mm_hidden_size] are
             computed elsewhere and given to the network.
-        backbone: "mamba2", or for networks that read vectors "gru": GRU layers of width `d_model`.
         question_hidden_size: above 0, the question enters as one vector of this size through a linear layer
             instead of as text tokens.
         similarity_residual: logits get a learned multiple of a frame-question similarity that the caller provides.
-        feature_encoder: with `frame_encoder` "none", the dual encoder whose vectors of frames and questions the network
-            reads: "mini", a folder, or a Hub id; empty if the caller provides other features.
-        question_mentions: 0 reads a question as one vector; M above 0 as the vector of its sentence without the things
-            it names, and the vectors of up to M such things (`refocus_select.parsing`).
-        frame_cues: tokens of frames also tell time, change and (where the question is known) similarity.
-        question_fusion: "after" reads the question behind the frames, so that one reading serves all questions (the
-            paper's order); "before" adds it to every frame, so that the reading itself depends on it.
-        bidirectional: a second stack reads the frames from the end, for keys and values.
-        spread_below: when the best frames' similarity with each thing that the question names stays below this, the
-            frames are spread over the video and a warning says so; 0 never does. For networks with `question_mentions`.
-        cover_after: the network chooses so many frames at most; further ones are those least like all that were chosen
-            and like the question (`farthest_first`). 0: it chooses all. For networks that read vectors.
         answer_options: whether the policy was trained to see the answer options.
         max_fps, max_num_frames, candidate_method: the candidate rule of this policy.
     """
@@ -204,48 +197,26 @@ class RefocusConfig:
     # ours
     frame_encoder: str = "siglip"
     vision: VisionConfig = field(default_factory=VisionConfig)
-    backbone: str = "mamba2"
     question_hidden_size: int = 0
     similarity_residual: bool = False
-    feature_encoder: str = ""
-    question_mentions: int = 0
-    frame_cues: bool = False
-    question_fusion: str = "after"
-    bidirectional: bool = False
-    spread_below: float = 0.0
-    cover_after: int = 0
     answer_options: bool = True
     max_fps: float = 4.0
     max_num_frames: int = 512
     candidate_method: str = "paper"
 
     def __post_init__(self) -> None:
-        _check_types(self, "")
+        check_types(self, "")
         for name in ("d_model", "n_layer", "vocab_size", "pad_vocab_size_multiple", "query_frames", "mm_hidden_size",
                      "vision_encode_chunk_size", "max_num_frames"):  # fmt: skip
-            _positive(name, getattr(self, name))
+            check_positive(name, getattr(self, name))
         _one_of("logit_scale_fn", self.logit_scale_fn, ("softplus", "exp"))
         _one_of("mm_spatial_pool_mode", self.mm_spatial_pool_mode, ("bilinear", "average", "max", "mean", "none"))
         _one_of("frame_encoder", self.frame_encoder, ("siglip", "none"))
-        _one_of("backbone", self.backbone, ("mamba2", "gru"))
-        _one_of("question_fusion", self.question_fusion, ("after", "before"))
-        vector_only = (
-            self.backbone == "gru", self.frame_cues, self.question_fusion == "before", self.bidirectional,
-            self.feature_encoder, self.cover_after,
-        )  # fmt: skip
-        if any(vector_only) and (self.frame_encoder != "none" or not self.question_hidden_size):
-            raise SelectorLoadError(
-                "backbone 'gru', feature_encoder, frame_cues, question_fusion 'before', bidirectional and cover_after "
-                "are for networks that read vectors: they need frame_encoder 'none' and a question_hidden_size"
-            )
-        for name in ("question_hidden_size", "question_mentions", "cover_after", "spread_below"):
-            if getattr(self, name) < 0:
-                raise SelectorLoadError(f"{name} must not be negative: {getattr(self, name)}")
+        if self.question_hidden_size < 0:
+            raise SelectorLoadError(f"question_hidden_size must not be negative: {self.question_hidden_size}")
         if self.max_fps <= 0:
             raise SelectorLoadError(f"max_fps must be above 0, not {self.max_fps}")
         _one_of("candidate_method", self.candidate_method, ("time", "paper"))
-        if self.spread_below and not self.question_mentions:
-            raise SelectorLoadError("spread_below needs question_mentions: it looks at the things that questions name")
         head_norm("score_head_norm", self.score_head_norm)
         head_norm("value_head_norm", self.value_head_norm)
         projector_depth(self.mm_projector_type)
@@ -286,7 +257,7 @@ class RefocusConfig:
             "model_type": MODEL_TYPE,
             "format_version": FORMAT_VERSION,
             **raw,
-            "ssm_cfg": {"layer": "Mamba2", **ssm} if self.backbone == "mamba2" else None,
+            "ssm_cfg": {"layer": "Mamba2", **ssm},
             "vision_config": vision if self.frame_encoder == "siglip" else None,
         }
 
@@ -319,7 +290,13 @@ class RefocusConfig:
                 f"config.json has format_version {raw.get('format_version')!r}; this release reads {FORMAT_VERSION}: "
                 "update refocus-select"
             )
-        known = {f.name for f in fields(cls)} | {"model_type", "format_version", "ssm_cfg", "vision_config"}
+        known = {f.name for f in fields(cls)} | {"model_type", "format_version", "ssm_cfg", "vision_config", *_RETIRED}
+        used = [name for name, default in _RETIRED.items() if raw.get(name, default) != default]
+        if used:
+            raise SelectorLoadError(
+                f"this policy was trained by an earlier release, for the vectors of one encoder ({', '.join(used)} of "
+                "config.json); use 'mini-policy', which reads those of any, or train it again"
+            )
         unknown = sorted(raw.keys() - known)
         if unknown:
             raise SelectorLoadError(f"config.json has unknown fields: {', '.join(unknown)}")
@@ -333,14 +310,12 @@ class RefocusConfig:
         for name in ("d_model", "n_layer", "vocab_size"):
             if name not in raw:
                 raise SelectorLoadError(f"config.json has no {name!r}")
-            _positive(name, raw[name])
+            check_positive(name, raw[name])
         known = {f.name for f in fields(cls)} - {"ssm", "vision"}
         values = {k: v for k, v in raw.items() if k in known}
         if values.get("start_of_frame_token_id", 0) is None:
             raise SelectorLoadError("start_of_frame_token_id is missing; autoregressive selection needs it")
-        mamba = values.get("backbone", "mamba2") == "mamba2"
-        ssm = SSMConfig.from_dict(raw.get("ssm_cfg"), raw["d_model"]) if mamba else SSMConfig()
-        return cls(**values, ssm=ssm, vision=vision)
+        return cls(**values, ssm=SSMConfig.from_dict(raw.get("ssm_cfg"), raw["d_model"]), vision=vision)
 
 
 def head_norm(name: str, value: bool | str | None) -> str:
@@ -397,7 +372,7 @@ def _refuse_unsupported(raw: Mapping[str, Any]) -> None:
     _one_of("mm_spatial_pool_mode", raw["mm_spatial_pool_mode"], ("bilinear", "average", "max"))
 
 
-def _check_types(config: Any, prefix: str) -> None:
+def check_types(config: Any, prefix: str) -> None:
     """Refuse values of other types than the fields have.
 
     Raises:
@@ -421,6 +396,7 @@ _MOST = 2**31  # what no size or number of this network reaches
 _TYPES: dict[str, Callable[[Any], bool]] = {
     "int": _is_whole,
     "float": _is_number,
+    "float | None": lambda value: value is None or _is_number(value),
     "bool": lambda value: isinstance(value, bool),
     "bool | str": lambda value: value is None or isinstance(value, bool | str),
     "str": lambda value: isinstance(value, str),
@@ -429,6 +405,7 @@ _TYPES: dict[str, Callable[[Any], bool]] = {
 _NAMES = {
     "int": "a whole number",
     "float": "a finite number",
+    "float | None": "a finite number or null",
     "bool": "true or false",
     "bool | str": "true, false or a text",
     "str": "a text",
@@ -444,7 +421,7 @@ def _is_no_limit(limit: Any) -> bool:
     return low <= 0.0 and high == math.inf
 
 
-def _positive(name: str, value: Any) -> None:
+def check_positive(name: str, value: Any) -> None:
     if not _is_whole(value) or value < 1:
         raise SelectorLoadError(f"{name} must be a positive whole number below 2^31, not {shown(value)}")
 

@@ -148,8 +148,11 @@ class MiniEncoder(nn.Module):
 
     @torch.inference_mode()
     def _text_vectors(self, texts: Sequence[str]) -> Tensor:
-        both = self.text.encode([*texts, *map(content_phrase, texts)])
-        return (F.normalize(both[: len(texts)] + both[len(texts) :], dim=-1) - self.text_mean).cpu()
+        phrases = [content_phrase(text) for text in texts]
+        distinct = {text: row for row, text in enumerate(dict.fromkeys([*texts, *phrases]))}  # a name is its own phrase
+        vectors = self.text.encode(list(distinct))
+        both = vectors[[distinct[text] for text in texts]] + vectors[[distinct[phrase] for phrase in phrases]]
+        return (F.normalize(both, dim=-1) - self.text_mean).cpu()
 
     @torch.inference_mode()
     def _frame_vectors(self, frames: Tensor) -> Tensor:  # uint8 [N, H, W, 3] -> [N, D]
@@ -174,6 +177,31 @@ class MiniEncoder(nn.Module):
 def load_mini(name: str = "mini", *, device: str | torch.device | None = None) -> MiniEncoder:
     """The encoder that the package ships; for the registry."""
     return MiniEncoder.from_pretrained(resolve(name), device=device)
+
+
+def load_text_encoder(folder: str | os.PathLike[str]) -> TextEncoder:
+    """The sentence encoder in a folder of `MiniEncoder` alone, on the CPU.
+
+    Raises:
+        SelectorLoadError: if a file is missing, damaged, or of another version.
+    """
+    folder = Path(folder)
+    name = "text.safetensors"
+    _check_hash(folder / name, _read_config(folder)["sha256"][name])
+    from safetensors import SafetensorError
+    from safetensors.torch import load_file
+
+    try:
+        packed = load_file(folder / name)
+        with unfilled():
+            encoder = TextEncoder(folder / "vocab.txt")
+        state = unpack_rows({k.removeprefix("text."): t for k, t in packed.items() if k.startswith("text.")})
+        encoder.load_state_dict(state, assign=True)
+    except (SafetensorError, RuntimeError) as error:
+        raise SelectorLoadError(
+            f"{folder}: the weights do not fit this version ({error}); reinstall refocus-select"
+        ) from error
+    return encoder.requires_grad_(False).eval()
 
 
 def _unpack(packed: dict[str, Tensor]) -> dict[str, Tensor]:

@@ -20,11 +20,36 @@ from torch import Tensor, nn
 from ..errors import InputError
 from .backbone import Backbone, BackboneState
 from .config import RefocusConfig
-from .cues import FrameCues
 from .pointer import PointerHead
 from .vision import SiglipTower, make_projector, pool_patches
 
 TEXT_SEGMENT = 2048  # tokens
+
+
+@dataclass(frozen=True)
+class Reading:
+    """Videos and questions, read; B questions about videos of F frames each.
+
+    Attributes:
+        keys: [B, F, d].
+        values: [B, F, d].
+        state: behind each question, of B rows.
+    """
+
+    keys: Tensor
+    values: Tensor
+    state: BackboneState
+
+    @property
+    def finite(self) -> bool:
+        """Whether all numbers are finite."""
+        tensors = [self.keys, self.values, *(tensor for layer in self.state.layers for tensor in layer)]
+        return bool(torch.stack([tensor.isfinite().all() for tensor in tensors]).all())
+
+    def detached(self) -> Reading:
+        """The same without gradient."""
+        state = BackboneState.unstacked(*(tensor.detach() for tensor in self.state.stacked()))
+        return Reading(self.keys.detach(), self.values.detach(), state)
 
 
 @dataclass(frozen=True)
@@ -68,13 +93,9 @@ class RefocusModel(nn.Module):
         self.vision = SiglipTower(config.vision) if config.frame_encoder == "siglip" else None
         self.projector = make_projector(config.mm_projector_type, config.mm_hidden_size, config.d_model)
         self.question_projector = (
-            nn.Linear(config.question_hidden_size * (1 + config.question_mentions), config.d_model)
-            if config.question_hidden_size
-            else None
+            nn.Linear(config.question_hidden_size, config.d_model) if config.question_hidden_size else None
         )
-        self.cues = FrameCues(config) if config.frame_cues else None
         self.backbone = Backbone(config)
-        self.reverse = Backbone(config) if config.bidirectional else None
         self.pointer = PointerHead(config)
 
     @property

@@ -184,6 +184,28 @@ class ChosenClip(Clip):
         return encoding
 
 
+class LabelledClip(EncodedClip):
+    """A composed video, of which it is known what each frame shows.
+
+    Attributes:
+        labels: name of what a frame shows, "" where that is nothing in particular.
+        scenes: number of a frame's scene, int64 [F].
+        vocabulary: all labels that videos of this world have.
+    """
+
+    def __init__(
+        self,
+        encoding: VideoEncoding,
+        labels: Sequence[str],
+        scenes: np.ndarray,
+        *,
+        vocabulary: Sequence[str] = (),
+        name: str = "",
+    ) -> None:
+        super().__init__(encoding, name=name)
+        self.labels, self.scenes, self.vocabulary = tuple(labels), scenes, vocabulary
+
+
 class VideoFiles:
     """The `ClipSource` of files: videos are decoded, `.safetensors` files are stored encodings.
 

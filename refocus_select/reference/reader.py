@@ -138,7 +138,7 @@ class ReaderReference(ReferenceModel):
         frames = tensors.get(REFERENCE_VIEW, tensors["embeddings"])[subsets].float()  # [N, K, D]
         times = torch.from_numpy(clip.timestamps).float()
         length = times[-1].clamp_min(1e-6)
-        parsed = parse_question(question.question)
+        parsed = parse_question(_asked(question))
         mentions, named = self._stacked(parsed.entities)
         parts = [self._stacked(option_parts(option)) for option in options]
         numbers = [option_number(option) for option in options]
@@ -177,7 +177,7 @@ class ReaderReference(ReferenceModel):
         things: dict[str, None] = {}
         sentences: dict[str, None] = {}
         for question in questions:
-            parsed = parse_question(question.question)
+            parsed = parse_question(_asked(question))
             things.update(dict.fromkeys(parsed.entities[:MAX_ENTITIES]))
             things.update(
                 dict.fromkeys(part for option in question.options for part in option_parts(option)[:MAX_ENTITIES])
@@ -188,6 +188,11 @@ class ReaderReference(ReferenceModel):
         new = [text for text in sentences if text not in self._sentences]
         if new:
             self._sentences.update(zip(new, self.encoder.text.encode(new).float().cpu(), strict=True))
+
+
+def _asked(question: Question) -> str:
+    """What a reader is asked: the same in words that it knows, where the question has such a wording."""
+    return str(question.extra.get("reference_question", question.question))
 
 
 def _check(request: Request) -> None:

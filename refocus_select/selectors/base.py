@@ -8,7 +8,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, fields, replace
-from typing import TYPE_CHECKING, Any, ClassVar, overload
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, overload
 
 import numpy as np
 
@@ -37,17 +37,20 @@ class Choice:
     """What a selector answers for one question.
 
     Attributes:
-        picks: positions among the candidates, distinct, in any order, int64 [K].
+        picks: positions among the candidates, distinct, in any order, int64 [K]; the most important first where the
+            selector decides how many are enough.
         scores: one number per candidate for plots and refills, larger is better, float64 [F].
         strategy: "selected" when the question decided, "uniform_fallback" when nothing did, and the frames are spread
             evenly over the video.
         warnings: what the user should know.
+        enough: how many of the picks are enough for the question; None if the selector cannot tell, or more are needed.
     """
 
     picks: np.ndarray
     scores: np.ndarray
     strategy: str = "selected"
     warnings: tuple[str, ...] = ()
+    enough: int | None = None
 
 
 class FrameSelector(ABC):
@@ -67,6 +70,7 @@ class FrameSelector(ABC):
         ordered: whether `encode_frames` needs the frames in order (a recurrence) or in any order (faster).
         needs_frames: False for selectors that need no picture at all: nothing is decoded.
         choice_arguments: names of the keyword arguments that `choose` understands.
+        decides_number: whether it can tell how many frames a question needs (`num_frames="auto"`).
     """
 
     name: str
@@ -76,6 +80,7 @@ class FrameSelector(ABC):
     ordered: ClassVar[bool] = False
     needs_frames: ClassVar[bool] = True
     choice_arguments: ClassVar[frozenset[str]] = frozenset()
+    decides_number: ClassVar[bool] = False
 
     @classmethod
     def from_pretrained(
@@ -277,7 +282,7 @@ class FrameSelector(ABC):
         video: VideoSource | VideoEncoding,
         question: str,
         *,
-        num_frames: int = ...,
+        num_frames: int | Literal["auto"] = ...,
         options: Sequence[str] | None = ...,
         **kwargs: Unpack[SelectArguments],
     ) -> Selection: ...
@@ -287,7 +292,7 @@ class FrameSelector(ABC):
         video: VideoSource | VideoEncoding,
         question: Sequence[str],
         *,
-        num_frames: int = ...,
+        num_frames: int | Literal["auto"] = ...,
         options: Sequence[Sequence[str] | None] | None = ...,
         **kwargs: Unpack[SelectArguments],
     ) -> list[Selection]: ...
@@ -296,7 +301,7 @@ class FrameSelector(ABC):
         video: VideoSource | VideoEncoding,
         question: str | Sequence[str],
         *,
-        num_frames: int = 8,
+        num_frames: int | Literal["auto"] = 8,
         options: Sequence[str] | Sequence[Sequence[str] | None] | None = None,
         **kwargs: Unpack[SelectArguments],
     ) -> Selection | list[Selection]:
@@ -307,7 +312,8 @@ class FrameSelector(ABC):
             question: one question, or several (a list gives a list).
             num_frames: how many frames K; `nframes` or `num_frames` of a dict counts more. A video or part with fewer
                 candidates is sampled more densely, up to every frame; an encoding, or a video with fewer frames, gives
-                all it has and a warning.
+                all it has and a warning. "auto": as many as the question needs, between `at_least` (default 1) and
+                `at_most` (default 16), for selectors that can tell.
             options: answer options, one list per question; only policies trained to see them use them.
             **kwargs: arguments of `encode` if `video` is not an encoding, and of the selector's choice
                 (for policies: `sample`, `temperature`, `seed`, `num_samples`, `protocol`).
@@ -316,7 +322,8 @@ class FrameSelector(ABC):
             Exactly min(num_frames, candidates) distinct frames, sorted in time, per question.
 
         Raises:
-            InputError: for an empty question or an impossible number of frames.
+            InputError: for an empty question or an impossible number of frames, or "auto" where the selector cannot
+                tell.
             EncodingError: if the encoding was made by another encoder.
             VideoError: see `encode`.
         """
@@ -324,13 +331,13 @@ class FrameSelector(ABC):
         num_frames = num_frames if handed.num_frames is None else handed.num_frames
         single = isinstance(question, str)
         questions = [_checked_question(q) for q in ([question] if single else question)]
-        check_num_frames(num_frames)
+        given: dict[str, Any] = dict(kwargs)
+        least, size = self._range(num_frames, given)
         options_of: list[Sequence[str] | None] = [None] * len(questions)
         if options is not None:
             options_of = [options] if single else list(options)  # type: ignore[list-item]
             if len(options_of) != len(questions):
                 raise InputError(f"{len(questions)} questions but options for {len(options_of)}; give one list each")
-        given: dict[str, Any] = dict(kwargs)
         unknown = sorted(given.keys() - self.choice_arguments - ENCODE_ARGUMENTS)
         if unknown:
             understood = ", ".join(sorted(ENCODE_ARGUMENTS | self.choice_arguments))
@@ -343,8 +350,8 @@ class FrameSelector(ABC):
         else:
             reading = {k: given.pop(k) for k in list(given) if k in ENCODE_ARGUMENTS}
             if not isinstance(reading.get("candidates"), CandidatePlan):
-                least = reading.get("min_frames") or handed.sampling.get("min_frames", 1)
-                reading["min_frames"] = max(least, least_candidates(num_frames, given))
+                fewest = reading.get("min_frames") or handed.sampling.get("min_frames", 1)
+                reading["min_frames"] = max(fewest, least_candidates(size, given))
             encoding = self.encode(handed, **reading)
         if encoding.encoder_fingerprint != self.encoding_fingerprint:
             raise EncodingError(
@@ -356,10 +363,11 @@ class FrameSelector(ABC):
             self.check_encoding(encoding)
         if not questions:
             return []
-        choices = self.choose(encoding, questions, num_frames, options_of, **given)
-        selections = [
-            self._selection(encoding, q, choice, num_frames) for q, choice in zip(questions, choices, strict=True)
-        ]
+        choices = self.choose(encoding, questions, size, options_of, **given)
+        selections = []
+        for asked, choice in zip(questions, choices, strict=True):
+            count = size if least is None or choice.enough is None else min(size, max(least, choice.enough))
+            selections.append(self._selection(encoding, asked, replace(choice, picks=choice.picks[:count]), count))
         return selections[0] if single else selections
 
     def check_encoding(self, encoding: VideoEncoding) -> None:
@@ -369,6 +377,26 @@ class FrameSelector(ABC):
             EncodingError: saying what is wrong.
         """
         check_tensors(encoding, {})  # subclasses name what they read
+
+    def _range(self, num_frames: int | Literal["auto"], given: dict[str, Any]) -> tuple[int | None, int]:
+        """Fewest frames (None: exactly as many as asked for) and most frames; takes them out of the arguments."""
+        if num_frames != "auto":
+            check_num_frames(num_frames)
+            unused = sorted({"at_least", "at_most"} & given.keys())
+            if unused:
+                raise InputError(f'{", ".join(unused)}: only with num_frames="auto"')
+            return None, int(num_frames)
+        if not self.decides_number:
+            raise InputError(
+                f"{self.name!r} cannot tell how many frames a question needs; give num_frames as a number, or use "
+                "'mini-policy'"
+            )
+        least, most = given.pop("at_least", 1), given.pop("at_most", AUTO_MOST)
+        check_num_frames(least)
+        check_num_frames(most)
+        if least > most:
+            raise InputError(f"at_least={least} is above at_most={most}")
+        return least, most
 
     @abstractmethod
     def choose(
@@ -401,10 +429,13 @@ class FrameSelector(ABC):
             video=encoding.video,
             video_fingerprint=encoding.video_fingerprint,
             strategy=choice.strategy,
+            enough=choice.enough,
             warnings=tuple(warnings),
             origin=encoding.origin,
         )
 
+
+AUTO_MOST = 16  # frames at most where the selector decides how many
 
 _CHUNK_BYTES = 64 * 2**20  # of pictures handed over at once: 4K pictures come in small pieces
 

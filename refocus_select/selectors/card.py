@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import json
 
+from ..models.portable import PortablePolicy
 from ..models.refocus import RefocusModel
-from ..plain_text import markdown_code, markdown_text
+from ..plain_text import markdown_text
 
 _CARD = """---
 library_name: refocus-select
@@ -33,10 +34,10 @@ print(selection.timestamps)
 
 | | |
 |---|---|
-| architecture | ReFoCUS: {kind}, {recurrence} backbone, autoregressive pointer over frames |
+| architecture | ReFoCUS: {kind}, autoregressive pointer over frames |
 | parameters | {parameters:,} |
 | frames | {eye} |
-| backbone | {layers} {recurrence} layers of width {width}{state} |
+| backbone | {layers} layers of width {width}: {recurrence} |
 | picks per run | {picks} |
 | rank head | {rank} |
 | stored type | {dtype} |
@@ -51,7 +52,7 @@ Not recorded in this file. Whoever publishes the weights should add what they we
 uniform sampling at the same number of frames, and under which licence they may be used."""
 
 
-def model_card(model: RefocusModel, name: str, *, training: str = _UNKNOWN) -> str:
+def model_card(model: RefocusModel | PortablePolicy, name: str, *, training: str = _UNKNOWN) -> str:
     """Markdown with the metadata block of the Hugging Face Hub.
 
     Args:
@@ -59,33 +60,41 @@ def model_card(model: RefocusModel, name: str, *, training: str = _UNKNOWN) -> s
         name: of the repository.
         training: the sections about training, evaluation and licence.
     """
-    c = model.config
-    if c.frame_encoder == "none":
-        eye = (
-            f"vectors of {markdown_code(c.feature_encoder or 'an encoder of your own')}, {c.mm_hidden_size} dimensions"
-        )
-        kind = "vectors of a dual encoder, one token per frame"
-    else:
-        eye = (
-            f"{c.vision.num_hidden_layers} blocks of width {c.vision.hidden_size}, {c.vision.image_size} px, pooled "
-            f"`{c.mm_spatial_pool_mode}`"
-        )
-        kind = "SigLIP frames"
+    facts = _portable(model) if isinstance(model, PortablePolicy) else _pictures(model)
     return _CARD.format(
         title=markdown_text(name),
         name=json.dumps(name, ensure_ascii=False),
-        max_frames=c.max_num_frames,
-        fps=c.max_fps,
+        max_frames=model.config.max_num_frames,
+        fps=model.config.max_fps,
         parameters=sum(p.numel() for p in model.parameters()),
-        kind=kind,
         training=training,
-        eye=eye,
-        layers=c.n_layer,
-        width=c.d_model,
-        tag=c.backbone,
-        recurrence="Mamba-2" if c.backbone == "mamba2" else "GRU",
-        state=f", state {c.ssm.d_state}" if c.backbone == "mamba2" else "",
-        picks=c.query_frames,
-        rank="yes" if c.use_rank_head else "no",
-        dtype=str(model.dtype).removeprefix("torch."),
+        layers=model.config.n_layer,
+        width=model.config.d_model,
+        dtype=str(model.backbone.embedding.weight.dtype).removeprefix("torch."),
+        **facts,
     )
+
+
+def _portable(model: PortablePolicy) -> dict[str, object]:
+    c = model.config
+    return {
+        "kind": "cues of any dual encoder, one token per frame",
+        "eye": "vectors of any dual encoder; sentences by the embedded sentence encoder",
+        "recurrence": f"Mamba-2, state {c.d_state}, from either end",
+        "tag": "mamba2",
+        "picks": f"at most {c.max_picks}; it stops when the evidence is complete",
+        "rank": "no",
+    }
+
+
+def _pictures(model: RefocusModel) -> dict[str, object]:
+    c = model.config
+    return {
+        "kind": "SigLIP frames",
+        "eye": f"{c.vision.num_hidden_layers} blocks of width {c.vision.hidden_size}, {c.vision.image_size} px, pooled "
+        f"`{c.mm_spatial_pool_mode}`",
+        "recurrence": f"Mamba-2, state {c.ssm.d_state}",
+        "tag": "mamba2",
+        "picks": c.query_frames,
+        "rank": "yes" if c.use_rank_head else "no",
+    }

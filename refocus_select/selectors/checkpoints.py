@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from ..errors import EncoderError
 from ..hub import CheckpointFiles, HubOptions, find_checkpoint, read_json
+from ..models.portable import MODEL_TYPE
 from ..weights import resolve
 from .policy import PolicySelector
 from .vector_policy import VectorPolicySelector
@@ -70,4 +71,4 @@ def reads_vectors(name_or_path: str | os.PathLike[str]) -> bool:
 
 
 def _reads_vectors(files: CheckpointFiles) -> bool:
-    return bool(read_json(files.config).get("feature_encoder"))
+    return bool(read_json(files.config).get("model_type") == MODEL_TYPE)

@@ -22,6 +22,7 @@ from ..hub import CheckpointFiles, HubOptions, find_checkpoint, hub_errors, hub_
 from ..locations import is_here
 from ..models.backbone import BackboneState
 from ..models.checkpoint import fingerprint, load_model, save_model
+from ..models.portable import PortablePolicy
 from ..models.preprocess import prepare_frames
 from ..models.prompt import TOKENIZER_FILE, TOKENIZER_ID, PromptTokenizer, multiple_choice_text
 from ..models.refocus import Decoded, RefocusModel
@@ -135,7 +136,7 @@ class PolicySelector(FrameSelector):
     ) -> PolicySelector:
         """Load a policy whose files are found already; arguments and errors as for `from_pretrained`."""
         model = load_model(files, device=device, dtype=dtype)
-        if model.config.feature_encoder:
+        if isinstance(model, PortablePolicy):
             raise SelectorLoadError(
                 f"{files.name} reads vectors of an encoder; load it with FrameSelector.from_pretrained"
             )

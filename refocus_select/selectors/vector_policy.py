@@ -1,10 +1,10 @@
-"""`VectorPolicySelector`: a trained policy that reads the vectors of a dual encoder, one token per frame."""
+"""`VectorPolicySelector`: the trained policy over the vectors of any dual encoder."""
 
 from __future__ import annotations
 
 import os
 from collections.abc import Sequence
-from functools import partial
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -12,42 +12,35 @@ import numpy as np
 import torch
 
 from ..encoders import DualEncoder, load_encoder
-from ..encoding import VideoEncoding, check_tensors
-from ..errors import EncoderError, InputError, SelectorLoadError
+from ..encoding import VideoEncoding
+from ..errors import InputError, SelectorLoadError
 from ..files import write_text
 from ..hub import CheckpointFiles, HubOptions, find_checkpoint
 from ..models.checkpoint import fingerprint, load_model, save_model
-from ..models.cues import entity_similarity, match
-from ..models.refocus import RefocusModel
-from ..models.vectors import question_parts, read_vectors
+from ..models.cues import VideoCues, relative_texts, similarities, video_cues
+from ..models.portable import Choices, PortablePolicy
+from ..models.recognition import UNRELATED, seen
+from ..models.sentences import SentenceEncoder, read_questions, sentences_beside
 from ..models.workers import workers
 from ..video.candidates import policy_rule
 from .algorithms import farthest_first, uniform
-from .algorithms.contract import minmax
 from .base import Choice
 from .card import model_card
 from .dual_encoder import VECTORS, DualEncoderSelector
 from .protocol import marginal_log_probs
-from .similarity import peak_size
 
 MAX_QUESTIONS = 64  # answered in one batch
-
-SENTENCE = 1.5  # see `recognised`
-
-RELEVANCE = 1.0
-"""Bonus of the most relevant frame, in cosine, where coverage chooses: better than none on real pictures, a little
-worse on composed videos (benchmarks/storyboards/runs/README.md)."""
 
 UNRECOGNISED = "nothing in the video looks like what this question names; the frames are spread evenly"
 
 
 class VectorPolicySelector(DualEncoderSelector):
-    """Selects frames one after another with a small `RefocusModel` over the vectors of frames and question.
+    """Selects frames one after another with a `PortablePolicy` over the vectors of frames and question.
 
     Only the question is read, never the answer options. When none of the things that a question names is to be seen
-    (`spread_below` of the configuration), the frames are spread evenly over the video and a warning says so. Where more
-    frames are wanted than the policy chooses well (`cover_after`), the rest covers what else the video shows, with a
-    bonus for relevance.
+    (`min_peak` of the configuration), the frames are spread evenly over the video and a warning says so. Where more
+    frames are wanted than the policy picks at most (`max_picks`), the rest covers what else the video shows. After how
+    many picks it had seen enough is told as `enough`; `num_frames="auto"` ends there.
 
     Choice arguments of `select`:
         sample: draw from the policy instead of taking its best frame at every step (default False).
@@ -56,25 +49,26 @@ class VectorPolicySelector(DualEncoderSelector):
     """
 
     choice_arguments: ClassVar[frozenset[str]] = frozenset({"sample", "temperature", "seed"})
+    decides_number: ClassVar[bool] = True
 
-    def __init__(self, model: RefocusModel, encoder: DualEncoder, *, name: str) -> None:
+    def __init__(
+        self, model: PortablePolicy, encoder: DualEncoder, *, name: str, sentences: SentenceEncoder | None = None
+    ) -> None:
         """Wrap a network.
 
         Args:
-            model: with `frame_encoder` "none" and a `question_hidden_size`.
-            encoder: the one that the network was trained with.
+            model: the network.
+            encoder: whose vectors are compared; any.
             name: for people.
-
-        Raises:
-            SelectorLoadError: if the network reads pictures and text.
+            sentences: who reads the questions' sentences (default: the embedded sentence encoder).
         """
-        config = model.config
-        if config.frame_encoder != "none" or not config.question_hidden_size:
-            raise SelectorLoadError(f"{name} reads pictures and text; load it with PolicySelector")
         super().__init__(encoder, name=name)
         self.model = model
+        config = model.config
+        self.sentences = sentences or sentences_beside(encoder)
         self.rule = policy_rule(config.max_fps, config.max_num_frames, config.candidate_method)
         self.fingerprint = f"policy-{fingerprint(model)[:40]}"
+        self._video: tuple[VideoEncoding, VideoCues] | None = None
 
     @classmethod
     def from_pretrained(  # type: ignore[override]
@@ -89,16 +83,17 @@ class VectorPolicySelector(DualEncoderSelector):
         cache_dir: str | Path | None = None,
         local_files_only: bool = False,
     ) -> VectorPolicySelector:
-        """Load a policy and the encoder that its configuration names.
+        """Load a policy and an encoder.
 
         Args:
             name_or_path: a folder or a Hub id.
-            encoder: the one that the policy was trained with, if it is loaded already or lies elsewhere.
+            encoder: whose vectors are compared: a name, a folder, a Hub id, "module:attribute" or an object (default:
+                the embedded one).
             revision, device, dtype, token, cache_dir, local_files_only: as for `PolicySelector`.
 
         Raises:
             SelectorLoadError: naming what is missing, damaged or not supported.
-            EncoderError: if the policy was trained with another encoder.
+            EncoderError: if the encoder cannot be used.
         """
         files = find_checkpoint(name_or_path, HubOptions(revision, token, cache_dir, local_files_only))
         return cls.from_checkpoint(
@@ -125,17 +120,10 @@ class VectorPolicySelector(DualEncoderSelector):
     ) -> VectorPolicySelector:
         """Load a policy whose files are found already; arguments and errors as for `from_pretrained`."""
         model = load_model(files, device=device, dtype=dtype)
-        own = model.config.feature_encoder
-        if model.config.frame_encoder != "none":
+        if not isinstance(model, PortablePolicy):
             raise SelectorLoadError(f"{files.name} reads pictures and text; load it with FrameSelector.from_pretrained")
-        if isinstance(encoder, str) and own and encoder != own:
-            raise EncoderError(
-                f"{files.name} was trained with the encoder {own!r} and reads no vectors of {encoder!r}; leave "
-                f"encoder= out, or use an algorithm such as 'mmr' with {encoder!r}"
-            )
         arguments: dict[str, Any] = {}
         if encoder is None or isinstance(encoder, str | os.PathLike):
-            encoder = encoder or own or None
             arguments = {} if device is None else {"device": device}
             if encoder not in (None, "mini"):
                 arguments |= {"token": token, "cache_dir": cache_dir, "local_files_only": local_files_only}
@@ -149,9 +137,10 @@ class VectorPolicySelector(DualEncoderSelector):
         if not card.exists():
             write_text(card, model_card(self.model, self.name))
 
-    def check_encoding(self, encoding: VideoEncoding) -> None:
-        shape = (len(encoding), self.model.config.mm_hidden_size)
-        check_tensors(encoding, {VECTORS: (shape, (torch.float32, torch.float16))})
+    @cached_property
+    def _unrelated(self) -> torch.Tensor:
+        """Vectors of unrelated texts, [T, h]."""
+        return self.encode_text(UNRELATED)
 
     def choose(
         self,
@@ -167,73 +156,62 @@ class VectorPolicySelector(DualEncoderSelector):
     ) -> list[Choice]:
         if not temperature > 0:
             raise InputError(f"temperature must be above 0, not {temperature}; use sample=False for greedy selection")
-        embeddings = encoding.tensors[VECTORS]
-        steps = min(num_frames, len(encoding), self.model.config.cover_after or num_frames)
-        choices = []
+        choices: list[Choice] = []
         size = 1 if sample else MAX_QUESTIONS  # a sample depends on the question and the seed alone
         for start in range(0, len(questions), size):
-            asked = question_parts(self.encoder, questions[start : start + size], self.model.config.question_mentions)
-            decide = partial(self._decide, encoding, asked, steps, sample=sample, temperature=temperature, seed=seed)
-            decided = workers().submit(decide).result() if self.model.device.type == "cpu" else decide()
-            for picks, log_probs, seen, relevance in zip(*decided, strict=True):
-                scores = marginal_log_probs(log_probs.numpy())
-                if seen:
-                    picked = farthest_first(embeddings, num_frames, picks, RELEVANCE * minmax(relevance.numpy()))
-                    choices.append(Choice(picked, scores))
-                else:
-                    even = uniform(encoding.timestamps, num_frames)
-                    choices.append(Choice(even, scores, strategy="uniform_fallback", warnings=(UNRECOGNISED,)))
+            texts, sentences = read_questions(
+                self.encoder, self.sentences, questions[start : start + size], self.model.config.entities
+            )
+            decide = partial(self._decide, encoding, texts, sentences, sample, temperature, seed)
+            chosen, found = workers().submit(decide).result() if self.model.device.type == "cpu" else decide()
+            choices += self._choices(encoding, chosen, found, num_frames)
+        return choices
+
+    def _choices(self, encoding: VideoEncoding, chosen: Choices, found: list[bool], num_frames: int) -> list[Choice]:
+        """From what the network decided for some questions to frames."""
+        picks, lengths = chosen.picks[:, 0].numpy(), chosen.lengths[:, 0].tolist()
+        choices = []
+        for row, recognised in enumerate(found):
+            scores = marginal_log_probs(chosen.log_probs[row, 0].numpy())
+            if not recognised:
+                even = uniform(encoding.timestamps, num_frames)
+                choices.append(Choice(even, scores, strategy="uniform_fallback", warnings=(UNRECOGNISED,)))
+                continue
+            shown = farthest_first(encoding.tensors[VECTORS], num_frames, picks[row, :num_frames])
+            choices.append(Choice(shown, scores, enough=lengths[row] if lengths[row] < picks.shape[1] else None))
         return choices
 
     @torch.no_grad()
     def _decide(
         self,
         encoding: VideoEncoding,
-        asked: torch.Tensor,
-        steps: int,
-        *,
+        texts: torch.Tensor,
+        sentences: torch.Tensor,
         sample: bool,
         temperature: float,
         seed: int | None,
-    ) -> tuple[torch.Tensor, torch.Tensor, list[bool], torch.Tensor]:
-        """What the network picks for questions in parts [B, 1 + M, h], all on the CPU.
-
-        Picks [B, steps], their log probabilities [B, steps, F], whether the question was recognised, relevance [B, F].
-        """
+    ) -> tuple[Choices, list[bool]]:
+        """What the network decides about questions, on the CPU, and whether what they name is to be seen."""
         device = self.model.device
-        asked = asked.to(device)
-        features = encoding.tensors[VECTORS].to(device).expand(len(asked), -1, -1)
-        times = torch.from_numpy(np.asarray(encoding.timestamps)).to(device).expand(len(asked), -1)
-        reading = read_vectors(self.model, features, asked, times)
-        decoded = self.model.decode(
-            reading.keys,
-            reading.values,
-            reading.state,
-            steps=steps,
+        frames = encoding.tensors[VECTORS].to(device).float()
+        texts, unrelated = texts.to(device), self._unrelated.to(device)
+        matches = similarities(frames[None], relative_texts(texts, unrelated.mean(0)))
+        reading = self.model.read(self._video_cues(encoding, frames), matches, sentences.to(device))
+        chosen = self.model.decode(
+            reading,
+            self.model.config.max_picks,
             sample=sample,
             temperature=temperature,
             generator=None if seed is None else torch.Generator(device).manual_seed(seed),
-            similarity=reading.similarity,
-            rank=False,
         )
-        found = recognised(features, asked, self.model.config.spread_below)
-        relevance = entity_similarity(features, asked).double().cpu()
-        return decoded.picks[:, 0].cpu(), decoded.log_probs[:, 0].cpu(), found, relevance
+        found = seen(frames, texts, unrelated, self.model.config.min_peak)
+        return chosen.cpu(), found
 
-
-def recognised(features: torch.Tensor, questions: torch.Tensor, least: float) -> list[bool]:
-    """Whether a video shows one of the things that a question names; True for questions that name nothing.
-
-    Args:
-        features: of the frames, [B, F, h].
-        questions: in parts, [B, 1 + M, h], zero for things that are not there.
-        least: similarity that the best frames (`peak_size` of them, in the mean) must reach for one of the things, or
-            1.5 times that for the whole sentence, which always has something of its words; 0 recognises everything.
-    """
-    if not least:
-        return [True] * len(questions)
-    named = questions[:, 1:].abs().sum(-1) > 0  # [B, M]
-    count = peak_size(features.shape[1])
-    peaks = torch.stack([match(features, part).topk(count, -1).values.mean(-1) for part in questions.unbind(1)], -1)
-    seen = (peaks[:, 1:] >= least) & named
-    return (seen.any(-1) | (peaks[:, 0] >= SENTENCE * least) | ~named.any(-1)).tolist()
+    def _video_cues(self, encoding: VideoEncoding, frames: torch.Tensor) -> VideoCues:
+        """Cues of the video; those of the last one are kept for its next question."""
+        known = self._video
+        if known is None or known[0] is not encoding:
+            times = torch.from_numpy(np.asarray(encoding.timestamps)).to(frames.device)
+            known = (encoding, video_cues(frames[None], times[None]))
+            self._video = known
+        return known[1]

@@ -49,20 +49,19 @@ class PolicyConfig:
     """The policy that is trained."""
 
     init: str | None = setting(None, "folder or Hub id of a policy to start from; else one is built from the rest")
-    encoder: str = setting("mini", "dual encoder whose vectors a new policy reads: mini, a folder, or a Hub id")
-    d_model: int = setting(96, "width", "S")
-    backbone: Literal["mamba2", "gru"] = setting("mamba2", "what reads the frames: Mamba-2 or GRU layers")
-    n_layer: int = setting(2, "its layers", "S")
-    d_state: int = setting(16, "mamba2: state size of a head")
-    headdim: int = setting(32, "mamba2: channels of a head")
-    question_mentions: int = setting(2, "things that a question names which are read as vectors of their own; 0: none")
-    question_fusion: Literal["after", "before"] = setting("after", "read the question behind or with the frames", "P")
-    bidirectional: bool = setting(False, "read the frames from both ends")
-    frame_cues: bool = setting(True, "tell the network time, change and similarity", "S")
-    similarity_residual: bool = setting(True, "add a learned multiple of the similarity to the logits", "S")
-    wording_noise: float = setting(
+    encoder: str = setting("mini", "dual encoder whose vectors are learned from: mini, a folder, or a Hub id")
+    d_model: int = setting(64, "width", "S")
+    n_layer: int = setting(1, "Mamba-2 layers from either end")
+    d_state: int = setting(16, "state size of a head")
+    headdim: int = setting(32, "channels of a head")
+    entities: int = setting(3, "things that a question names which are looked for; further ones are not read")
+    attention_heads: int = setting(4, "of the attention between frames; 0: none")
+    max_picks: int = setting(16, "it picks so many frames at most when it is used")
+    random_eyes: bool = setting(False, "while learning, every video is seen as another encoder might see it")
+    sentence_noise: float = setting(
         0.0, "random part of a question's sentence while learning, in lengths of its vector at most"
     )
+    sentence_dropout: float = setting(0.0, "share of questions whose sentence is not told while learning")
     reinitialise: Literal["paper", "heads", "none"] = setting(
         "none", "of `init`: the last block and the heads as the authors do before RL, the heads only, or nothing", "C"
     )
@@ -120,8 +119,14 @@ class ObjectiveConfig:
         "reward minus the question's mean, over the deviation of the question, of the batch, or over nothing",
         "P",
     )
-    credit: Literal["subset", "pick"] = setting(
-        "subset", "whom a reward praises: all picks of its subset, or each for what it adds (K more scorings)", "P"
+    credit: Literal["subset", "prefix"] = setting(
+        "subset",
+        "what a pick is praised for: the reward of its subset, or that minus the reward of the picks before it with "
+        "the frames beside them (K - 1 more scorings)",
+        "P",
+    )
+    credit_decay: float = setting(
+        1.0, "prefix credit: weight of what the next pick adds, and so on; below 1 less noise, but biased"
     )
     clip: float | None = setting(None, "PPO clipping of the probability ratio of each pick; needed for passes above 1")
     passes: int = setting(1, "gradient steps per batch of rollouts")

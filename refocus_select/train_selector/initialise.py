@@ -9,11 +9,12 @@ from typing import Literal
 import torch
 from torch import nn
 
-from ..encoders import load_encoder
+from ..encoders import DualEncoder, load_encoder
 from ..errors import InputError
 from ..models.backbone import Block
-from ..models.config import RefocusConfig, SSMConfig
+from ..models.portable import PortableConfig, PortablePolicy
 from ..models.refocus import RefocusModel
+from ..models.sentences import sentences_beside
 from ..selectors.checkpoints import load_policy
 from ..selectors.dual_encoder import DualEncoderSelector
 from ..selectors.policy import PolicySelector
@@ -41,13 +42,13 @@ def _load(config: PolicyConfig, data: DataConfig, device: torch.device) -> Polic
     if not isinstance(selector, PolicySelector | VectorPolicySelector):
         raise InputError(f"{config.init} is no policy that can be trained")
     model = selector.model.requires_grad_(True)
-    if model.vision is not None:
+    if isinstance(model, RefocusModel) and model.vision is not None:
         model.vision.requires_grad_(config.train_vision)
     reinitialise(model, config.reinitialise)
     # The exported selector draws candidates as it was trained to see them.
     model.config = replace(model.config, max_fps=data.fps, max_num_frames=data.max_frames, candidate_method=data.method)
     if isinstance(selector, VectorPolicySelector):
-        return VectorPolicy(model, DualEncoderSelector(selector.encoder), wording_noise=config.wording_noise)
+        return _vector_policy(selector.model, load_encoder(config.encoder), config)
     return PicturePolicy(
         selector,
         options=data.options_to_policy,
@@ -59,37 +60,37 @@ def _load(config: PolicyConfig, data: DataConfig, device: torch.device) -> Polic
 
 def _new(config: PolicyConfig, data: DataConfig, device: torch.device) -> Policy:
     encoder = load_encoder(config.encoder)
-    width = encoder.encode_text(["a frame"]).shape[-1]
-    model = RefocusModel(
-        RefocusConfig(
+    model = PortablePolicy(
+        PortableConfig(
             d_model=config.d_model,
             n_layer=config.n_layer,
-            vocab_size=1,
-            backbone=config.backbone,
-            ssm=SSMConfig(d_state=config.d_state, headdim=config.headdim),
-            query_frames=8,
-            mm_hidden_size=width,
-            mm_spatial_pool_mode="none",
-            frame_encoder="none",
-            question_hidden_size=width,
-            similarity_residual=config.similarity_residual,
-            feature_encoder=config.encoder,
-            question_mentions=config.question_mentions,
-            frame_cues=config.frame_cues,
-            question_fusion=config.question_fusion,
-            bidirectional=config.bidirectional,
-            answer_options=False,
+            d_state=config.d_state,
+            headdim=config.headdim,
+            entities=config.entities,
+            attention_heads=config.attention_heads,
+            max_picks=config.max_picks,
             max_fps=data.fps,
             max_num_frames=data.max_frames,
             candidate_method=data.method,
         )
     )
     reinitialise(model, "heads")
-    return VectorPolicy(model.to(device), DualEncoderSelector(encoder), wording_noise=config.wording_noise)
+    return _vector_policy(model.to(device), encoder, config)
+
+
+def _vector_policy(model: PortablePolicy, encoder: DualEncoder, config: PolicyConfig) -> VectorPolicy:
+    return VectorPolicy(
+        model,
+        DualEncoderSelector(encoder),
+        sentences_beside(encoder),
+        sentence_noise=config.sentence_noise,
+        sentence_dropout=config.sentence_dropout,
+        random_eyes=config.random_eyes,
+    )
 
 
 @torch.no_grad()
-def reinitialise(model: RefocusModel, what: Literal["paper", "heads", "none"]) -> None:
+def reinitialise(model: RefocusModel | PortablePolicy, what: Literal["paper", "heads", "none"]) -> None:
     """Forget what reinforcement learning shall find anew.
 
     "heads" are the maps to keys, values and queries (orthogonal with gain 0.1), the bias of the values (0), the vector
@@ -107,9 +108,10 @@ def reinitialise(model: RefocusModel, what: Literal["paper", "heads", "none"]) -
     head.logit_scale.fill_(0.0 if head.exponential else math.log(math.e - 1))  # exp or softplus gives 1
     if head.rank_head is not None:
         nn.init.normal_(head.rank_head.weight, std=0.01)
-    nn.init.normal_(model.backbone.embedding.weight[model.config.start_of_frame_token_id], std=0.02)
+    stack = model.config.stack if isinstance(model, PortablePolicy) else model.config
+    nn.init.normal_(model.backbone.embedding.weight[stack.start_of_frame_token_id], std=0.02)
     if what == "paper":
-        fresh = Block(model.config).to(model.device, model.dtype)
+        fresh = Block(stack).to(model.backbone.embedding.weight)
         model.backbone.layers[-1].load_state_dict(fresh.state_dict())
         model.backbone.norm_f.weight.fill_(1.0)
 

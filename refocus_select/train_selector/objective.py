@@ -52,14 +52,47 @@ def advantages(
     return Advantages(centred * informative[:, None], informative)
 
 
+def prefix_credits(rewards: Tensor, before: Tensor, decay: float = 1.0) -> Tensor:
+    """What each pick, with all that follows it, adds to what was picked before: r(A) - v(a_1 … a_{j-1}).
+
+    The reward to go with a baseline that depends on the earlier picks only, so that the expected gradient is that of
+    the expected reward, whatever v is (Williams 1992). A baseline that sees later picks, such as the subset without the
+    pick, is biased where these depend on it.
+
+    A decay below 1 counts what later picks add with weights decay, decay², … (Schulman et al. 2016, with v in the
+    place of a learned value): less noise, and a bias against picks that pay off later only.
+
+    Args:
+        rewards: r of whole subsets, float32 [B, N], N at least 2.
+        before: v of the first 1, 2, … K - 1 picks, float32 [B, N, K - 1]. Before the first there is nothing: it is
+            compared with the mean of the question's other subsets.
+        decay: 0 to 1.
+
+    Returns:
+        [B, N, K].
+    """
+    worth = torch.cat([before, rewards[..., None]], -1)  # of the picks up to each
+    credits = worth.diff(dim=-1, prepend=torch.zeros_like(worth[..., :1]))
+    for place in range(credits.shape[-1] - 2, -1, -1):
+        credits[..., place] += decay * credits[..., place + 1]
+    first = credits[..., 0]
+    others = (first.sum(1, keepdim=True) - first) / (first.shape[1] - 1)
+    return torch.cat([(first - others)[..., None], credits[..., 1:]], -1)
+
+
+def remaining_gains(rewards: Tensor, before: Tensor) -> Tensor:
+    """What the picks after the first 1, 2, … K - 1 add to these, r(A) - v(a_1 … a_j); arguments as `prefix_credits`.
+
+    Returns:
+        [B, N, K - 1].
+    """
+    return rewards[..., None] - before
+
+
 def pick_advantages(
     credits: Tensor, kind: Literal["group", "batch", "none"] = "batch", *, everywhere: Tensor | None = None
 ) -> Advantages:
-    """Scale what each pick adds to its subset: r(A) - r(A without the pick).
-
-    Such difference rewards (Wolpert and Tumer 2001; counterfactual baselines in Foerster et al. 2018) tell the picks of
-    a subset apart, where the reward of the whole praises all of them for what one has shown. They are not centred: a
-    frame that adds nothing is worth 0.
+    """Scale `prefix_credits`; they are not centred.
 
     Args:
         credits: float32 [B, N, K].

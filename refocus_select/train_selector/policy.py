@@ -1,10 +1,10 @@
-"""The policy under training: a `RefocusModel` with what it reads, drawing subsets and scoring them."""
+"""The policy under training: a network with what it reads, drawing subsets and scoring them."""
 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Hashable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Hashable, Iterator, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -14,16 +14,20 @@ from torch.utils.checkpoint import checkpoint
 from ..errors import InputError
 from ..models.backbone import BackboneState
 from ..models.checkpoint import fingerprint
+from ..models.cues import relative_texts, similarities, video_cues
+from ..models.portable import PortablePolicy, PortableReading
 from ..models.preprocess import prepare_frames, resize_frames
-from ..models.refocus import RefocusModel
-from ..models.vectors import Reading, TextEncoder, question_parts, read_vectors
+from ..models.recognition import UNRELATED
+from ..models.refocus import Reading, RefocusModel
+from ..models.sentences import SentenceEncoder, read_questions
 from ..questions import Question
-from ..reference.clips import Clip
+from ..reference.clips import Clip, LabelledClip
 from ..selectors import FrameSelector
 from ..selectors.dual_encoder import VECTORS, DualEncoderSelector
 from ..selectors.policy import PolicySelector
 from ..selectors.vector_policy import VectorPolicySelector
 from ..video import CandidateRule, Frames
+from .eyes import View, through_random_eye
 from .objective import entropies
 
 
@@ -34,12 +38,29 @@ class PolicyInputs:
     Attributes:
         frames: vectors [F, h]; for policies that read pictures pooled features [F, T, h], or pixels uint8 [F, H, W, 3].
         times: seconds, float32 [F].
-        question: vectors [P, h], or token ids int64 [L].
+        question: vector of its sentence [s], or token ids int64 [L].
     """
 
     frames: Tensor
     times: Tensor
     question: Tensor
+
+
+@dataclass(frozen=True)
+class VectorInputs(PolicyInputs):
+    """What a policy over the vectors of a dual encoder reads.
+
+    Attributes:
+        texts: of the things that the question names, [M, h], zero where there is none.
+        unrelated: of `UNRELATED`, [T, h].
+        names: of what each frame shows, [F, h], if the training world tells; zero where nothing is known.
+        scenes: number of each frame's scene, int64 [F], likewise.
+    """
+
+    texts: Tensor
+    unrelated: Tensor
+    names: Tensor | None = None
+    scenes: Tensor | None = None
 
 
 @dataclass(frozen=True)
@@ -49,12 +70,14 @@ class Rollouts:
     Attributes:
         picks: positions among the candidates, int64 [B, N, K].
         log_probs: of each pick, [B, N, K].
+        remaining: what the policy expects further picks to add, before each pick, [B, N, K]; None if it does not say.
         entropy: of each pick's distribution in nats, [B, N, K].
         distributions: log-probabilities of all frames before each pick, [B, N, K, F]; -inf for those picked already.
     """
 
     picks: Tensor
     log_probs: Tensor
+    remaining: Tensor | None
     entropy: Tensor
     distributions: Tensor
 
@@ -67,7 +90,7 @@ class Policy(nn.Module, ABC):
         reader: the selector whose encodings hold the frames' features.
     """
 
-    model: RefocusModel
+    model: RefocusModel | PortablePolicy
     reader: FrameSelector
 
     @property
@@ -87,10 +110,6 @@ class Policy(nn.Module, ABC):
     def group(self, inputs: PolicyInputs) -> Hashable:
         """Inputs with equal values can be read in one batch."""
 
-    @abstractmethod
-    def read(self, batch: Sequence[PolicyInputs]) -> Reading:
-        """Read a batch, with gradient if it is enabled."""
-
     def disturbed(self, inputs: PolicyInputs, generator: torch.Generator) -> PolicyInputs:
         """Inputs as they are learned from, if that differs from how they are read later."""
         return inputs
@@ -99,6 +118,7 @@ class Policy(nn.Module, ABC):
     def selector(self, name: str) -> FrameSelector:
         """The network behind the interface of a selector, sharing its weights."""
 
+    @abstractmethod
     def forward(
         self,
         batch: Sequence[PolicyInputs],
@@ -121,111 +141,152 @@ class Policy(nn.Module, ABC):
         Raises:
             FloatingPointError: if the network no longer gives numbers.
         """
-        reading = self.read(batch)
-        if not reading.finite:
-            raise FloatingPointError("what the policy reads in the videos is not finite")
-        if picks is None:
-            still = reading.detached()
-            picks = self.model.decode(
-                still.keys,
-                still.values,
-                still.state,
-                steps=steps,
-                num_samples=rollouts,
-                sample=True,
-                temperature=temperature,
-                generator=generator,
-                similarity=still.similarity,
-                rank=False,
-            ).picks
-        scored = self.model.score(
-            reading.keys,
-            reading.values,
-            reading.state,
-            picks.to(self.device),
-            temperature=temperature,
-            similarity=reading.similarity,
-        )
-        return Rollouts(picks, scored.pick_log_probs, entropies(scored.log_probs), scored.log_probs)
 
-    @torch.no_grad()
+    @abstractmethod
     def greedy(self, batch: Sequence[PolicyInputs], steps: int) -> tuple[Tensor, Tensor]:
         """The best frame at every step: picks [B, K], and log-probabilities of the first pick [B, F]."""
-        reading = self.read(batch)
-        decoded = self.model.decode(
-            reading.keys, reading.values, reading.state, steps=steps, similarity=reading.similarity, rank=False
-        )
-        return decoded.picks[:, 0], decoded.log_probs[:, 0, 0]
+
+
+def _checked(reading: Reading | PortableReading) -> None:
+    if not reading.finite:
+        raise FloatingPointError("what the policy reads in the videos is not finite")
 
 
 class VectorPolicy(Policy):
     """Reads the vectors of a dual encoder; questions about videos of equal length share a batch."""
 
-    def __init__(self, model: RefocusModel, reader: DualEncoderSelector, *, wording_noise: float = 0.0) -> None:
+    model: PortablePolicy
+
+    def __init__(
+        self,
+        model: PortablePolicy,
+        reader: DualEncoderSelector,
+        sentences: SentenceEncoder,
+        *,
+        sentence_noise: float = 0.0,
+        sentence_dropout: float = 0.0,
+        random_eyes: bool = False,
+    ) -> None:
         """Wrap a network.
 
         Args:
-            model: with `frame_encoder` "none".
+            model: the network.
             reader: whose vectors it reads.
-            wording_noise: while learning, the vector of a question's sentence gets a random part of up to so many times
-                its own length. What is learned from a few dozen wordings then depends on what they share, and other
-                wordings are read by the things that they name.
-
-        Raises:
-            InputError: if there is noise for a network that reads questions as one vector.
+            sentences: who reads the sentences.
+            sentence_noise: while learning, the vector of a question's sentence gets a random part of up to so many
+                times its own length. What is learned from a few dozen wordings then depends on what they share, and
+                other wordings are read by the things that they name.
+            sentence_dropout: share of the questions whose sentence is not told while learning.
+            random_eyes: while learning, every video is seen as another encoder might (`through_random_eye`).
         """
         super().__init__()
-        if wording_noise and not model.config.question_mentions:
-            raise InputError(
-                "policy.wording_noise is for policies that read what a question names apart from its "
-                "sentence: set policy.question_mentions above 0"
-            )
-        self.model, self.wording_noise = model, wording_noise
+        self.model = model
+        self.sentence_noise, self.sentence_dropout, self.random_eyes = sentence_noise, sentence_dropout, random_eyes
         self.reader: DualEncoderSelector = reader
-        self._memo = Memo(reader.encoder)
+        self._sentence_encoder = (sentences,)  # in a tuple, so that its weights are none of the policy's
+        self._texts = TextCache(reader.encoder.encode_text)
+        self._sentences = TextCache(sentences.encode)
 
-    def inputs(self, question: Question, clip: Clip) -> PolicyInputs:
+    def inputs(self, question: Question, clip: Clip) -> VectorInputs:
         vectors = clip.encoding(self.reader).tensors[VECTORS]
         times = torch.from_numpy(np.asarray(clip.timestamps, dtype=np.float32))
-        asked = question_parts(self._memo, [question.question], self.model.config.question_mentions)[0]
-        return PolicyInputs(vectors, times, asked)
+        labelled = self.random_eyes and isinstance(clip, LabelledClip)
+        if labelled:
+            self._texts.learn(clip.vocabulary)
+        texts, sentence = read_questions(self._texts, self._sentences, [question.question], self.model.config.entities)
+        self._texts.learn(UNRELATED)
+        names = scenes = None
+        if labelled:
+            known = self._texts.encode([label or UNRELATED[0] for label in clip.labels])
+            names = known * torch.tensor([bool(label) for label in clip.labels])[:, None]
+            scenes = torch.from_numpy(clip.scenes)
+        return VectorInputs(vectors, times, sentence[0], texts[0], self._texts.encode(UNRELATED), names, scenes)
 
     def disturbed(self, inputs: PolicyInputs, generator: torch.Generator) -> PolicyInputs:
-        if not self.wording_noise:
-            return inputs
-        sentence, *named = inputs.question.unbind(0)
-        random = torch.randn(sentence.shape, generator=generator)
-        size = self.wording_noise * torch.rand((), generator=generator) * sentence.norm() / random.norm()
-        return replace(inputs, question=torch.stack([sentence + size * random, *named]))
+        assert isinstance(inputs, VectorInputs)
+        sentence = inputs.question
+        if self.sentence_noise:
+            random = torch.randn(sentence.shape, generator=generator)
+            size = self.sentence_noise * torch.rand((), generator=generator) * sentence.norm() / random.norm()
+            sentence = sentence + size * random
+        if self.sentence_dropout and torch.rand((), generator=generator) < self.sentence_dropout:
+            sentence = torch.zeros_like(sentence)
+        view = View(inputs.frames, inputs.texts, inputs.unrelated)
+        if self.random_eyes:
+            view = through_random_eye(view, generator, names=inputs.names, scenes=inputs.scenes)
+        return VectorInputs(view.frames, inputs.times, sentence, view.texts, view.unrelated)
 
     def group(self, inputs: PolicyInputs) -> Hashable:
         return len(inputs.frames)
 
-    def read(self, batch: Sequence[PolicyInputs]) -> Reading:
-        stacked = (torch.stack([getattr(i, name) for i in batch]) for name in ("frames", "question", "times"))
-        return read_vectors(self.model, *(tensor.to(self.device).float() for tensor in stacked))
+    def read(self, batch: Sequence[PolicyInputs]) -> PortableReading:
+        """Read a batch, with gradient if it is enabled."""
+
+        def stacked(name: str) -> Tensor:
+            return torch.stack([getattr(one, name) for one in batch]).to(self.device).float()
+
+        frames = stacked("frames")
+        texts = relative_texts(stacked("texts"), stacked("unrelated").mean(1, keepdim=True))
+        return self.model.read(video_cues(frames, stacked("times")), similarities(frames, texts), stacked("question"))
+
+    def forward(
+        self,
+        batch: Sequence[PolicyInputs],
+        picks: Tensor | None = None,
+        *,
+        rollouts: int = 1,
+        steps: int = 8,
+        temperature: float = 1.0,
+        generator: torch.Generator | None = None,
+    ) -> Rollouts:
+        reading = self.read(batch)
+        _checked(reading)
+        if picks is None:
+            picks = self.model.decode(
+                reading.detached(), steps, rollouts=rollouts, sample=True, temperature=temperature, generator=generator
+            ).picks
+        picks = picks.to(self.device)
+        scored = self.model.score(reading, picks, temperature=temperature)
+        log_probs = scored.log_probs.gather(-1, picks[..., None])[..., 0]
+        return Rollouts(picks, log_probs, scored.remaining, entropies(scored.log_probs), scored.log_probs)
+
+    @torch.no_grad()
+    def greedy(self, batch: Sequence[PolicyInputs], steps: int) -> tuple[Tensor, Tensor]:
+        reading = self.read(batch)
+        chosen = self.model.decode(reading, steps)
+        return chosen.picks[:, 0], chosen.log_probs[:, 0, 0]
 
     def selector(self, name: str) -> VectorPolicySelector:
-        return VectorPolicySelector(self.model, self.reader.encoder, name=name)
+        return VectorPolicySelector(self.model, self.reader.encoder, name=name, sentences=self._sentence_encoder[0])
 
 
-class Memo:
+class TextCache:
     """Vectors of texts, kept.
 
-    Each is encoded alone: in a batch its last digits would depend on the others, and a run that goes on from a
-    checkpoint would differ from one that was never broken off.
+    Each is encoded alone, or in the vocabulary that it belongs to: in a batch its last digits depend on the others, and
+    a run that goes on from a checkpoint would differ from one that was never interrupted.
     """
 
-    def __init__(self, encoder: TextEncoder) -> None:
-        self._encoder = encoder
+    def __init__(self, encode: Callable[[Sequence[str]], Tensor]) -> None:
+        self._encode = encode
         self._known: dict[str, Tensor] = {}
+        self._learned: set[int] = set()
 
-    def encode_text(self, texts: Sequence[str]) -> Tensor:
+    def learn(self, vocabulary: Sequence[str]) -> None:
+        """Encode all texts of a vocabulary at once, the first time that it is seen."""
+        if id(vocabulary) not in self._learned and vocabulary:
+            rows = self._encode(list(vocabulary)).float().cpu()
+            self._known = dict(zip(vocabulary, rows, strict=True)) | self._known
+            self._learned.add(id(vocabulary))
+
+    def encode(self, texts: Sequence[str]) -> Tensor:
         """Float32 [len(texts), h]."""
         for text in texts:
             if text not in self._known:
-                self._known[text] = self._encoder.encode_text([text])[0].float()
+                self._known[text] = self._encode([text])[0].float().cpu()
         return torch.stack([self._known[text] for text in texts])
+
+    encode_text = encode
 
 
 class PicturePolicy(Policy):
@@ -280,7 +341,42 @@ class PicturePolicy(Policy):
             keys.append(k)
             values.append(v)
         state = self.model.read_text(inputs.question[None].to(self.device), state)
-        return Reading(torch.cat(keys)[None], torch.cat(values)[None], state, None)
+        return Reading(torch.cat(keys)[None], torch.cat(values)[None], state)
+
+    def forward(
+        self,
+        batch: Sequence[PolicyInputs],
+        picks: Tensor | None = None,
+        *,
+        rollouts: int = 1,
+        steps: int = 8,
+        temperature: float = 1.0,
+        generator: torch.Generator | None = None,
+    ) -> Rollouts:
+        reading = self.read(batch)
+        _checked(reading)
+        if picks is None:
+            still = reading.detached()
+            picks = self.model.decode(
+                still.keys,
+                still.values,
+                still.state,
+                steps=steps,
+                num_samples=rollouts,
+                sample=True,
+                temperature=temperature,
+                generator=generator,
+                rank=False,
+            ).picks
+        picks = picks.to(self.device)
+        scored = self.model.score(reading.keys, reading.values, reading.state, picks, temperature=temperature)
+        return Rollouts(picks, scored.pick_log_probs, None, entropies(scored.log_probs), scored.log_probs)
+
+    @torch.no_grad()
+    def greedy(self, batch: Sequence[PolicyInputs], steps: int) -> tuple[Tensor, Tensor]:
+        reading = self.read(batch)
+        decoded = self.model.decode(reading.keys, reading.values, reading.state, steps=steps, rank=False)
+        return decoded.picks[:, 0], decoded.log_probs[:, 0, 0]
 
     def _read_segment(self, segment: Tensor, state: BackboneState) -> tuple[Tensor, Tensor, BackboneState]:
         if segment.dtype == torch.uint8:

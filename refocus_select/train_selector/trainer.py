@@ -23,6 +23,7 @@ from torch import Tensor
 
 from ..errors import InputError, TrainingError
 from ..files import replacing, write_text
+from ..models.portable import beside
 from ..reference import Request
 from .checkpoints import at_step, clean, load_checkpoint, numbered, save_checkpoint
 from .compare import Broken, Comparison, Item, cosines, grouped, judge_readable, load_item, matcher_of
@@ -32,8 +33,8 @@ from .data import Batches, QuestionSet, seeded
 from .imitate import draw_by_similarity, evidence_targets, imitation_loss, similarity_targets
 from .initialise import parameter_groups
 from .logbook import Logbook
-from .objective import advantages, pick_advantages, surrogate
-from .policy import Policy, PolicyInputs, Rollouts
+from .objective import advantages, pick_advantages, prefix_credits, remaining_gains, surrogate
+from .policy import Policy, PolicyInputs, Rollouts, VectorPolicy
 from .reward import Judge, Judgement
 from .team import Team
 
@@ -150,16 +151,19 @@ class Trainer:
         """Rollouts, rewards, advantages, gradient."""
         objective = self.config.objective
         groups = [[items[row] for row in rows] for rows in self._groups(items)]
-        # One group: its rollouts keep their graph, and the prompt is read once. More: each is read again for gradients.
-        single = max(self.team.gather(len(groups))) == 1 and objective.passes == 1
+        # Rollouts that keep their graph need no second reading. Graphs of long prompts are too large for more than one
+        # group, and processes that exchange gradients must go through their groups one by one.
+        light = isinstance(self.policy, VectorPolicy) and self.team.size == 1
+        single = (light or max(self.team.gather(len(groups))) == 1) and objective.passes == 1
         with self._timed("rollouts"), torch.set_grad_enabled(single):
             drawn = [self._forward(_inputs(group), None, num_frames, number) for number, group in enumerate(groups)]
         with self._timed("reference"):
             judged = [self._judge(group, rollouts) for group, rollouts in zip(groups, drawn, strict=True)]
             worth = [torch.stack([judgement.reward for judgement in group]) for group in judged]  # [B, N] each
-            by_pick = objective.credit == "pick" and num_frames > 1
-            if by_pick:
-                worth = [self._credits(*each) for each in zip(groups, drawn, worth, strict=True)]  # [B, N, K] each
+            by_pick = objective.credit == "prefix" and num_frames > 1
+            gains = [torch.zeros(())] * len(groups)
+            if by_pick and groups:  # [B, N, K] and [B, N, K - 1] each
+                worth, gains = map(list, zip(*map(self._credits, groups, drawn, worth), strict=True))
         every = torch.cat([torch.cat(part) for part in self.team.gather(worth) if part])
         scaled = pick_advantages if by_pick else advantages
         values = [scaled(part, objective.advantage, everywhere=every) for part in worth]
@@ -175,13 +179,18 @@ class Trainer:
                         if i >= len(groups):
                             self._idle(num_frames)
                             continue
-                        now = drawn[i] if single else self._forward(_inputs(groups[i]), drawn[i].picks, num_frames)
+                        now = drawn[i]
+                        if not single:
+                            now = self._forward(_inputs(groups[i]), now.picks, num_frames)
                         gain = surrogate(
                             now.log_probs,
                             drawn[i].log_probs.detach(),
                             values[i].values.to(self.team.device),
                             objective.clip,
                         )
+                        if by_pick and now.remaining is not None:
+                            error = now.remaining[..., 1:] - gains[i].to(self.team.device)
+                            gain = gain - error.square().sum(-1).mean(1)
                         bonus = entropy_bonus(self.config, self.progress) * now.entropy.sum(-1).mean(
                             1
                         )  # [B], over the whole subset
@@ -290,7 +299,11 @@ class Trainer:
         (0.0 * idle.log_probs.sum()).backward()
 
     def _forward(
-        self, inputs: Sequence[PolicyInputs], picks: Tensor | None, num_frames: int, number: int = 0
+        self,
+        inputs: Sequence[PolicyInputs],
+        picks: Tensor | None,
+        num_frames: int,
+        number: int = 0,
     ) -> Rollouts:
         device = self.team.device
         seed = seeded(self.config.seed, 5, self.progress.step, self.team.rank, number)
@@ -314,14 +327,22 @@ class Trainer:
             "optimiser.lr, or train without mixed precision"
         )
 
-    def _credits(self, group: Sequence[Item], rollouts: Rollouts, rewards: Tensor) -> Tensor:
-        """What each pick adds: the reward of its subset minus that of the subset without it, [B, N, K]."""
+    def _credits(self, group: Sequence[Item], rollouts: Rollouts, rewards: Tensor) -> tuple[Tensor, Tensor]:
+        """`prefix_credits` [B, N, K] and `remaining_gains` [B, N, K - 1].
+
+        The picks before a pick are worth what is answered from them and the frames beside them.
+        """
         picks = rollouts.picks.cpu()
-        count = picks.shape[2]
-        others = torch.tensor([[i for i in range(count) if i != j] for j in range(count)])  # [K, K-1]
-        without = picks[:, :, others].flatten(1, 2)  # [B, N * K, K-1]
-        less = torch.stack([judgement.reward for judgement in self._judge_subsets(group, without)])
-        return rewards[..., None] - less.unflatten(1, (-1, count))
+        number, count = picks.shape[1:]
+        earlier = [
+            beside(picks, torch.full(picks.shape[:2], taken), count, rollouts.distributions.shape[-1])
+            for taken in range(1, count)
+        ]
+        subsets = torch.stack(earlier, 2).flatten(1, 2)  # [B, N * (K - 1), K]
+        before = torch.stack([judgement.reward for judgement in self._judge_subsets(group, subsets)])
+        before = before.unflatten(1, (number, count - 1))
+        credits = prefix_credits(rewards, before, self.config.objective.credit_decay)
+        return credits, remaining_gains(rewards, before)
 
     def _judge(self, group: Sequence[Item], rollouts: Rollouts) -> list[Judgement]:
         """The worth of each question's subsets."""

@@ -32,7 +32,11 @@ class Vectors:
         return torch.nn.functional.normalize(flat, dim=-1)
 
     def encode_text(self, texts: Sequence[str]) -> Tensor:
-        return torch.stack([torch.eye(WIDTH)[int(text.split()[-1])] for text in texts])
+        rows = []
+        for text in texts:  # unrelated things all lie in a direction that no frame has
+            topic = text.split()[-1]
+            rows.append(torch.eye(WIDTH)[int(topic) if topic.isdecimal() else 5])
+        return torch.stack(rows)
 
 
 class World(Sequence):

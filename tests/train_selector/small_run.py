@@ -11,32 +11,34 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from refocus_select.models.config import RefocusConfig, SSMConfig
-from refocus_select.models.refocus import RefocusModel
+from refocus_select.models.portable import PortableConfig, PortablePolicy
 from refocus_select.selectors.dual_encoder import DualEncoderSelector
 from refocus_select.train_selector import Request, TrainConfig, TrainResult, train_selector
 from refocus_select.train_selector.initialise import reinitialise
 from refocus_select.train_selector.logbook import read_log
 from refocus_select.train_selector.policy import VectorPolicy
 
-from .planted import WIDTH, Answerer, Vectors, World
+from .planted import Answerer, Vectors, World
 
 GRAIN = 1.0  # of runs that are killed
 LEARN = ("optimiser.lr=0.005", "objective.advantage=batch", "objective.reward=probability")
 
 
-def small_policy(seed: int = 0, *, d: int = 16, fusion: str = "before", **fields: Any) -> VectorPolicy:
+class Sentences:
+    """A sentence encoder of a few words."""
+
+    def encode(self, texts: Sequence[str]) -> Tensor:
+        rows = [torch.tensor([len(text), text.count("e"), text.count("a"), 1.0]) for text in texts]
+        return torch.nn.functional.normalize(torch.stack(rows), dim=-1)
+
+
+def small_policy(seed: int = 0, *, d: int = 16, **fields: Any) -> VectorPolicy:
     """A `VectorPolicy` over the planted vectors."""
     torch.manual_seed(seed)
-    values: dict[str, Any] = {
-        "n_layer": 1, "vocab_size": 1, "ssm": SSMConfig(d_state=4, headdim=8), "mm_hidden_size": WIDTH,
-        "mm_spatial_pool_mode": "none", "frame_encoder": "none", "question_hidden_size": WIDTH,
-        "similarity_residual": True, "feature_encoder": "planted", "frame_cues": True, "question_fusion": fusion,
-        "answer_options": False, **fields,
-    }  # fmt: skip
-    model = RefocusModel(RefocusConfig(d_model=d, **values))
+    values: dict[str, Any] = {"d_state": 4, "headdim": 8, "entities": 1, "sentence_size": 4, "max_picks": 8, **fields}
+    model = PortablePolicy(PortableConfig(d_model=d, **values))
     reinitialise(model, "heads")
-    return VectorPolicy(model, DualEncoderSelector(Vectors()))
+    return VectorPolicy(model, DualEncoderSelector(Vectors()), Sentences())
 
 
 class Both(Answerer):

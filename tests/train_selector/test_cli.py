@@ -14,6 +14,7 @@ from safetensors.torch import load_file
 from refocus_select.cli import main
 from refocus_select.hub import find_checkpoint
 from refocus_select.models.checkpoint import load_model
+from refocus_select.models.portable import PortablePolicy
 from refocus_select.train_selector import ReferenceModel, initialise
 from refocus_select.train_selector.checkpoints import numbered
 
@@ -43,7 +44,7 @@ def config(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         "output": str(tmp_path / "run"), "device": "cpu", "test_questions": 20,
         "data": {"train": f"{HERE}.planted:train_world", "validation": f"{HERE}.planted:train_world",
                  "arguments": {"count": 60}},
-        "policy": {"d_model": 16, "n_layer": 1, "d_state": 4, "headdim": 8, "question_fusion": "before"},
+        "policy": {"d_model": 16, "n_layer": 1, "d_state": 4, "headdim": 8, "attention_heads": 2},
         "reference": {"model": f"{HERE}.test_cli:answerer"},
         "stages": [{"num_frames": [2], "steps": 2, "rollouts": 2}],
         "optimiser": {"batch": 4}, "watch": {"questions": 10},
@@ -67,24 +68,19 @@ def test_train(config: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str])
     assert "seed was 3 and is 4" in capsys.readouterr().err
 
 
-def test_train_with_gru_layers(config: Path, tmp_path: Path) -> None:
-    content = yaml.safe_load(config.read_text())
-    content["policy"] |= {"backbone": "gru", "d_model": 20}
-    config.write_text(yaml.safe_dump(content))
+def test_every_weight_learns(config: Path, tmp_path: Path) -> None:
     stages = "stages=[{num_frames: [2], steps: 3, rollouts: 2}]"
-    assert (
-        main(["train", str(config), "policy.bidirectional=true", "checkpoint_every=1", "keep_checkpoints=3", stages])
-        == 0
-    )
+    words = ["objective.credit=prefix", "checkpoint_every=1", "keep_checkpoints=3", stages]
+    assert main(["train", str(config), *words]) == 0
     first, *_, last = (load_file(folder / "model.safetensors") for folder in numbered(tmp_path / "run" / "checkpoints"))
-    grus = [name for name in first if ".gru." in name]
-    assert len(grus) == 2 * 4
-    assert all(not torch.equal(first[name], last[name]) for name in grus)
+    assert all(name.startswith("model.") for name in first)  # nothing of the encoders
+    same = {name for name in first if torch.equal(first[name], last[name])}
+    assert same == {"model.reverse.embedding.weight"}  # which begins picking; that direction picks nothing
     model = load_model(find_checkpoint(tmp_path / "run" / "selector"), device="cpu")
-    assert model.config.backbone == "gru"
+    assert isinstance(model, PortablePolicy)
+    assert model.config.attention_heads == 2
     card = (tmp_path / "run" / "selector" / "README.md").read_text()
-    assert "1 GRU layers of width 20" in card
-    assert "amba" not in card
+    assert "1 layers of width 16: Mamba-2, state 4, from either end" in card
 
 
 def test_dry_run_tells_the_plan_and_writes_nothing(

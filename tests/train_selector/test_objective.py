@@ -13,18 +13,27 @@ from torch import Tensor
 from refocus_select.errors import InputError
 from refocus_select.questions import Question
 from refocus_select.reference import ReferenceModel, Request
-from refocus_select.train_selector.objective import advantages, entropies, surrogate
-from refocus_select.train_selector.policy import PolicyInputs, VectorPolicy
+from refocus_select.train_selector.objective import (
+    advantages,
+    entropies,
+    pick_advantages,
+    prefix_credits,
+    remaining_gains,
+    surrogate,
+)
+from refocus_select.train_selector.policy import PolicyInputs, VectorInputs, VectorPolicy
 from refocus_select.train_selector.reward import Judge, margins, rewards
 
 from .planted import World
 from .small_run import rows_of, small_config, small_policy, small_run
 
 
-def inputs(frames: int, seed: int = 0) -> PolicyInputs:
+def inputs(frames: int, seed: int = 0) -> VectorInputs:
     draw = torch.Generator().manual_seed(seed)
-    vectors = torch.randn(frames, 8, generator=draw)
-    return PolicyInputs(vectors, torch.arange(frames).float(), torch.randn(1, 8, generator=draw))
+    vectors, sentence, texts, unrelated = (
+        torch.randn(*size, generator=draw) for size in ((frames, 8), (4,), (1, 8), (3, 8))
+    )
+    return VectorInputs(vectors, torch.arange(frames).float(), sentence, texts, unrelated)
 
 
 def gradients(policy: VectorPolicy, value: Tensor) -> list[Tensor]:
@@ -40,10 +49,10 @@ def assert_close(one: list[Tensor], other: list[Tensor], tolerance: float = 1e-6
         assert float((a - b).abs().max()) <= tolerance * max(1.0, scale)
 
 
-@pytest.mark.parametrize("fusion", ["after", "before"])
+@pytest.mark.parametrize("heads", [0, 4])
 @pytest.mark.parametrize("temperature", [1.0, 0.7])
-def test_gradient_of_two_frames_and_one_pick_is_the_closed_form(fusion: str, temperature: float) -> None:
-    policy = small_policy(3, fusion=fusion)
+def test_gradient_of_two_frames_and_one_pick_is_the_closed_form(heads: int, temperature: float) -> None:
+    policy = small_policy(3, attention_heads=heads)
     picks = torch.tensor([[[0], [1], [1]]])  # N = 3 subsets of one pick
     values, beta = torch.tensor([[0.9, -0.4, 0.2]]), 0.3
     rollouts = policy([inputs(2)], picks, temperature=temperature)
@@ -58,9 +67,7 @@ def test_gradient_of_two_frames_and_one_pick_is_the_closed_form(fusion: str, tem
 
     # The similarity enters the logits as scale * similarity / temperature: its gradient is known in full.
     similarity = policy.read([inputs(2)]).similarity
-    assert similarity is not None
-    scale = policy.model.pointer.similarity_scale
-    assert scale is not None
+    scale = policy.model.similarity_scale
     (found,) = torch.autograd.grad(value, scale, retain_graph=True)
     assert torch.allclose(found, (by_hand * similarity[0]).sum() / temperature, atol=1e-6)
     # All other weights move the logits in their own way, which autograd tells.
@@ -109,6 +116,71 @@ def test_centred_groups_of_two_estimate_half_the_gradient(
         total = total + weight * surrogate(drawn, drawn.detach(), values, None).sum()
     exact = gradients(policy, (chance * reward).sum() / 2)
     assert_close(gradients(policy, total), exact, 1e-5)
+
+
+def test_credit_of_what_follows_is_the_gradient_of_the_expected_reward() -> None:
+    """Exact, over all groups of two ordered pairs of four frames; the first pick alone may be worth anything."""
+    policy, one = small_policy(1), inputs(4, 5)
+    worth = torch.tensor([[0, 3, -1, 2], [3, 0, 1, 0.5], [-1, 1, 0, -2], [2, 0.5, -2, 0]])
+    alone = torch.tensor([0.4, -1.0, 2.5, 0.0])
+    pairs = torch.tensor(list(permutations(range(4), 2)))
+    reward, before = worth[pairs[:, 0], pairs[:, 1]], alone[pairs[:, 0]]
+    log_probs = policy([one], pairs[None]).log_probs[0]
+    chance = log_probs.sum(-1).exp()
+    assert float(chance.sum().detach()) == pytest.approx(1.0, abs=1e-5)
+    total, biased = torch.zeros(()), torch.zeros(())
+    for i, j in product(range(len(pairs)), repeat=2):
+        both = torch.tensor([i, j])
+        drawn, weight = log_probs[both][None], float(chance[i].detach() * chance[j].detach())
+        credits = prefix_credits(reward[both][None], before[both][None, :, None])
+        values = pick_advantages(credits, "none").values
+        total = total + weight * surrogate(drawn, drawn.detach(), values, None).sum()
+        near = prefix_credits(reward[both][None], before[both][None, :, None], decay=0.5)
+        biased = biased + weight * (near * drawn).sum(-1).mean(1).sum()
+    exact = gradients(policy, (chance * reward).sum())
+    assert_close(gradients(policy, total), exact, 1e-5)
+    with pytest.raises(AssertionError):
+        assert_close(gradients(policy, biased), exact, 1e-2)
+
+
+def test_credit_of_the_others_baseline_leads_away_and_that_of_the_prefix_does_not() -> None:
+    """An example in which a baseline that sees later picks makes the better start look worthless."""
+    good, poor, late, other = range(
+        4
+    )  # `late` alone answers, `good` leads to it; `poor` and `other` together give half
+    worth = {(late,): 1.0, (good, late): 1.0, (poor, other): 0.5}
+    pairs = torch.tensor(list(permutations(range(4), 2)))
+    reward = torch.tensor([worth.get(tuple(sorted(pair)), 0.0) for pair in pairs.tolist()])
+    first = torch.tensor([0.0, 0.0, -6.0, -6.0], requires_grad=True)
+    second = torch.zeros(4, 4)
+    second[good, late] = second[poor, other] = 6.0
+    steps = second.masked_fill(torch.eye(4, dtype=torch.bool), -torch.inf).log_softmax(1)
+    log_probs = torch.stack([first.log_softmax(0)[pairs[:, 0]], steps[pairs[:, 0], pairs[:, 1]]], 1)
+    chance = log_probs.sum(1).exp()
+    alone = torch.tensor([worth.get((frame,), 0.0) for frame in range(4)])
+    (exact,) = torch.autograd.grad((chance * reward).sum(), first, retain_graph=True)
+
+    def gradient(credits: Tensor) -> Tensor:
+        (found,) = torch.autograd.grad((chance.detach()[:, None] * credits * log_probs).sum(), first, retain_graph=True)
+        return found
+
+    mean = float((chance * reward).sum().detach())
+    prefix = torch.stack([reward - mean, reward - alone[pairs[:, 0]]], 1)
+    without = torch.stack([reward - alone[pairs[:, 1]], reward - alone[pairs[:, 0]]], 1)
+    assert torch.allclose(gradient(prefix), exact, atol=1e-6)
+    assert exact[good] > 0.1 > -0.1 > gradient(without)[good]
+
+
+def test_prefix_credits_by_hand() -> None:
+    rewards, before = torch.tensor([[1.0, 0.0, 0.5]]), torch.tensor([[[0.2, 0.4], [0.3, 0.1], [0.5, 0.5]]])
+    whole = prefix_credits(rewards, before)
+    assert torch.allclose(whole, torch.tensor([[[0.75, 0.8, 0.6], [-0.75, -0.3, -0.1], [0, 0, 0]]]), atol=1e-6)
+    near = prefix_credits(rewards, before, decay=0.5)
+    assert torch.allclose(near[0, :, 1], torch.tensor([0.5, -0.25, 0.0]), atol=1e-6)
+    assert torch.allclose(near[0, :, 2], whole[0, :, 2])
+    left = remaining_gains(rewards, before)
+    assert torch.allclose(left, torch.tensor([[[0.8, 0.6], [-0.3, -0.1], [0, 0]]]))
+    assert torch.allclose(pick_advantages(whole, "batch").values.square().mean(), torch.tensor(1.0))
 
 
 def test_drawn_subsets_have_the_chances_that_are_scored() -> None:

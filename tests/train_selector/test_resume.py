@@ -182,10 +182,10 @@ def test_a_run_from_before_a_setting_existed_goes_on(whole: Path, tmp_path: Path
     with pytest.raises(Stopped):
         small_run(tmp_path, *WORDS, before=stop, lengths=LENGTHS, grain=GRAIN)
     identity = json.loads((tmp_path / "identity.json").read_text())
-    assert identity["config"]["policy"].pop("backbone") == "mamba2"
+    assert identity["config"]["policy"].pop("attention_heads") == 4
     (tmp_path / "identity.json").write_text(json.dumps(identity))
-    with pytest.raises(InputError, match=r"policy\.backbone was 'mamba2' and is 'gru'"):
-        small_run(tmp_path, *WORDS, "policy.backbone=gru", lengths=LENGTHS, grain=GRAIN)
+    with pytest.raises(InputError, match=r"policy\.attention_heads was 4 and is 2"):
+        small_run(tmp_path, *WORDS, "policy.attention_heads=2", lengths=LENGTHS, grain=GRAIN)
     small_run(tmp_path, *WORDS, lengths=LENGTHS, grain=GRAIN)
     assert_same(tmp_path, whole)
 

@@ -61,11 +61,11 @@ def test_a_round_trip_through_yaml_and_json(tmp_path: Path) -> None:
 def test_words_replace_what_the_file_says(tmp_path: Path) -> None:
     path = tmp_path / "c.yaml"
     path.write_text("seed: 3\noptimiser: {lr: 1e-3, batch: 8}\nstages: [{num_frames: [2], lr: 2e-4}]\n")
-    config = TrainConfig.load(str(path), ["optimiser.lr=1e-4", "watch.every=1e2", "policy.bidirectional=true"])
+    config = TrainConfig.load(str(path), ["optimiser.lr=1e-4", "watch.every=1e2", "policy.random_eyes=true"])
     assert (config.seed, config.optimiser.lr, config.optimiser.batch) == (3, 1e-4, 8)
     assert config.stages[0].lr == 2e-4
     assert config.watch.every == 100
-    assert config.policy.bidirectional is True
+    assert config.policy.random_eyes is True
     assert load("watch.num_frames=[4]").watch.num_frames == (4,)
     assert load("optimiser.mixed_precision=no").optimiser.mixed_precision == "no"  # YAML's false
     assert load("output=a=b").output == "a=b"
@@ -100,8 +100,8 @@ def test_words_replace_what_the_file_says(tmp_path: Path) -> None:
         ("stages.0.steps=4", "stages must be a list"),
         ("data.arguments=3", "data.arguments must be 'name: value' pairs"),
         ("data.train=[a]", "data.train must be text"),
-        ("policy.bidirectional=1", "policy.bidirectional must be true or false"),
-        ("policy.backbone=lstm", "policy.backbone must be one of mamba2, gru, not 'lstm'"),
+        ("policy.random_eyes=1", "policy.random_eyes must be true or false"),
+        ("objective.credit=pick", "objective.credit must be one of subset, prefix, not 'pick'"),
         ("objective.reward=score", "must be one of tanh_margin, probability_margin, probability, correct"),
         ("objective.temperature=0", "objective.temperature must be above 0"),
         ("watch.patience=0", "watch.patience must be at least 1"),

@@ -18,6 +18,7 @@ from refocus_select.reference.clips import REFERENCE_VIEW
 from refocus_select.selectors.training_free import AlgorithmSelector
 from refocus_select.train_selector.storyboards import NOTHING, Bank, Layout, Storyboards
 from refocus_select.train_selector.storyboards.bank import write_bank
+from refocus_select.train_selector.storyboards.natural import NATURAL
 from refocus_select.train_selector.storyboards.phrasings import COUNTS, MOMENTS, PHRASINGS, article, plural
 from refocus_select.train_selector.storyboards.stories import TYPES
 
@@ -153,7 +154,34 @@ def test_answers_follow_from_the_layout(bank: Bank, split: str) -> None:
     for index in range(len(boards)):
         question, layout = boards.item(index)
         assert {question.options[question.answer]} == right_option(bank, question, layout, split), question
-    assert {boards[i].category for i in range(len(boards))} == set(TYPES)
+    assert {boards[i].category for i in range(len(boards))} == set(TYPES) - {"look up"}  # asked only where it is named
+
+
+@pytest.mark.parametrize("split", SPLITS)
+def test_questions_in_ordinary_words_have_the_same_answers(bank: Bank, split: str) -> None:
+    """A reader is asked in words that it knows; what the selector is asked names the things of the evidence."""
+    boards = Storyboards(bank, split, num_questions=600, natural=1.0, joined=0.5, types=list(TYPES))
+    filled, ordinary = [], set()
+    for index in range(len(boards)):
+        question, layout = boards.item(index)
+        usual = question.extra.get("reference_question", question.question)
+        asked = replace(question, question=usual)
+        assert {question.options[question.answer]} == right_option(bank, asked, layout, split), question
+        if usual != question.question:
+            ordinary.add(question.category)
+        if question.category == "look up":
+            shown = {bank.concepts[scene.concept].name for scene in layout.scenes if scene.concept >= 0}
+            (thing,) = [name for name in shown if name in question.question.lower()]
+            times = layout.timestamps
+            spans = {(times[s.start], times[s.stop - 1]) for s in layout.scenes if s.concept >= 0
+                     and bank.concepts[s.concept].name == thing}  # fmt: skip
+            assert spans == set(question.evidence)
+        filled.append(bool((layout.shown != NOTHING).all()))
+    assert ordinary == set(NATURAL)
+    assert 0.35 < np.mean(filled) < 0.6  # those pinned to a place in the video are never joined
+    for kind, wordings in NATURAL.items():
+        others = set().union(*(NATURAL[kind][other] for other in SPLITS if other != split))
+        assert not others.intersection(wordings[split])
 
 
 @pytest.mark.parametrize("split", SPLITS)

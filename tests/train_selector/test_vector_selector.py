@@ -1,4 +1,4 @@
-"""Policies over the vectors of a dual encoder: one encoding for all, and decoding equal to scoring."""
+"""The trained policy over the vectors of any encoder: loading, one encoding for all, numbers of frames."""
 
 from __future__ import annotations
 
@@ -11,115 +11,54 @@ import torch
 
 from refocus_select import weights
 from refocus_select.errors import InputError, SelectorLoadError
-from refocus_select.models.config import RefocusConfig, SSMConfig
-from refocus_select.models.cues import entity_similarity
-from refocus_select.models.mini import DIMENSIONS, MiniEncoder
-from refocus_select.models.refocus import RefocusModel
-from refocus_select.models.vectors import question_parts, read_vectors
+from refocus_select.models.mini import MiniEncoder
+from refocus_select.models.portable import PortableConfig, PortablePolicy
 from refocus_select.selectors import FrameSelector
 from refocus_select.selectors.algorithms import farthest_first, uniform
-from refocus_select.selectors.algorithms.contract import minmax
 from refocus_select.selectors.policy import PolicySelector
-from refocus_select.selectors.vector_policy import RELEVANCE, VectorPolicySelector, recognised
+from refocus_select.selectors.vector_policy import VectorPolicySelector
 
 from ..models.tiny import selector_folder
 from ..video.clips import encode
 
 QUESTIONS = ["When does the bow appear?", "Who opens the red door?", "What lies on the table?"]
-VARIANTS: list[dict[str, Any]] = [
-    {}, {"question_fusion": "before"}, {"bidirectional": True}, {"frame_cues": True},
-    {"question_fusion": "before", "frame_cues": True, "bidirectional": True, "similarity_residual": True},
-    {"question_fusion": "before", "frame_cues": True, "question_mentions": 2, "similarity_residual": True},
-    {"backbone": "gru"}, {"backbone": "gru", "question_fusion": "before", "frame_cues": True, "bidirectional": True},
-]  # fmt: skip
 
 
-def network(seed: int = 0, width: int = 6, **fields: Any) -> RefocusModel:
+class OtherEncoder:
+    """Vectors of another length, in which nothing is like in the embedded encoder's."""
+
+    fingerprint = "other-1"
+    frame_size = (8, 8)
+
+    def encode_frames(self, frames: np.ndarray) -> torch.Tensor:
+        flat = torch.from_numpy(frames.reshape(len(frames), -1).astype(np.float32)) / 255
+        return flat @ torch.randn(flat.shape[1], 24, generator=torch.Generator().manual_seed(1))
+
+    def encode_text(self, texts: list[str]) -> torch.Tensor:
+        return torch.stack(
+            [torch.randn(24, generator=torch.Generator().manual_seed(sum(map(ord, text)))) for text in texts]
+        )
+
+
+def network(seed: int = 0, **fields: Any) -> PortablePolicy:
     torch.manual_seed(seed)
-    values: dict[str, Any] = {
-        "d_model": 16, "n_layer": 2, "vocab_size": 1, "ssm": SSMConfig(d_state=4, headdim=8), "mm_hidden_size": width,
-        "mm_spatial_pool_mode": "none", "frame_encoder": "none", "question_hidden_size": width,
-        "feature_encoder": "mini", "answer_options": False, **fields,
-    }  # fmt: skip
-    return RefocusModel(RefocusConfig(**values)).eval()
-
-
-def some(model: RefocusModel, rows: int = 3, frames: int = 9, seed: int = 1) -> tuple[torch.Tensor, ...]:
-    draw = torch.Generator().manual_seed(seed)
-    parts = 1 + model.config.question_mentions
-    times = torch.rand(rows, frames, generator=draw).cumsum(1)
-    return torch.randn(rows, frames, 6, generator=draw), torch.randn(rows, parts, 6, generator=draw), times
-
-
-@pytest.mark.parametrize("fields", VARIANTS, ids=lambda f: ",".join(f) or "plain")
-@torch.no_grad()
-def test_decoding_is_scoring_and_a_batch_is_its_rows(fields: dict[str, Any]) -> None:
-    model = network(2, **fields)
-    features, questions, times = some(model)
-    reading = read_vectors(model, features, questions, times)
-    assert reading.keys.shape == reading.values.shape == (3, 9, 16)
-    assert reading.finite
-    decoded = model.decode(
-        reading.keys, reading.values, reading.state, steps=5, num_samples=4, sample=True, rank=False,
-        generator=torch.Generator().manual_seed(0), similarity=reading.similarity,
-    )  # fmt: skip
-    assert all(len(set(picks)) == 5 for picks in decoded.picks.flatten(0, 1).tolist())
-    scored = model.score(
-        reading.keys, reading.values, reading.state, decoded.picks, similarity=reading.similarity
-    )  # fmt: skip
-    assert torch.allclose(decoded.pick_log_probs, scored.pick_log_probs, atol=1e-4)
-    finite = decoded.log_probs.isfinite()
-    assert torch.equal(finite, scored.log_probs.isfinite())
-    assert torch.allclose(decoded.log_probs[finite], scored.log_probs[finite], atol=1e-4)
-    for row in range(3):
-        alone = read_vectors(model, *(t[row : row + 1] for t in (features, questions, times)))
-        assert torch.allclose(alone.keys[0], reading.keys[row], atol=1e-5)
-        assert torch.allclose(alone.values[0], reading.values[row], atol=1e-5)
-        for one, all_rows in zip(alone.state.stacked(), reading.state.stacked(), strict=True):
-            assert torch.allclose(one[:, 0], all_rows[:, row], atol=1e-5)
-
-
-@pytest.mark.parametrize("bidirectional", [False, True])
-@torch.no_grad()
-def test_what_depends_on_the_question(bidirectional: bool) -> None:
-    for fusion in ("after", "before"):
-        model = network(3, question_fusion=fusion, bidirectional=bidirectional, frame_cues=True)
-        features, questions, times = some(model, 1)
-        one = read_vectors(model, features, questions, times)
-        other = read_vectors(model, features, -questions, times)
-        assert torch.equal(one.keys, other.keys) == torch.equal(one.values, other.values) == (fusion == "after")
-        assert not torch.allclose(one.state.stacked()[1], other.state.stacked()[1])
-        changed = features.clone()
-        changed[0, -1] *= -1.0  # keys of earlier frames see it only from both ends (or through cues of the whole)
-        plain = network(3, question_fusion=fusion, bidirectional=bidirectional)
-        before, after = (read_vectors(plain, f, questions, times).keys[0, 0] for f in (features, changed))
-        assert torch.equal(before, after) != bidirectional
-
-
-@torch.no_grad()
-def test_the_length_of_vectors_does_not_matter_and_wrong_ones_are_refused() -> None:
-    model = network()
-    features, questions, times = some(model)
-    one, other = (read_vectors(model, features * s, questions * s, times).keys for s in (1.0, 40.0))
-    assert torch.allclose(one, other, atol=1e-3)
-    with pytest.raises(InputError, match=r"vectors of 5 \(frames\) and 6 \(question\)"):
-        read_vectors(model, features[..., :5], questions, times)
-    with pytest.raises(InputError, match="questions of 2 vectors, but the network reads 1"):
-        read_vectors(model, features, questions.repeat(1, 2, 1), times)
-
-
-# -- the selector -----------------------------------------------------------------------------------
+    values: dict[str, Any] = {"d_model": 16, "d_state": 4, "headdim": 8, "max_fps": 4.0, "max_num_frames": 12, **fields}
+    policy = PortablePolicy(PortableConfig(**values)).eval()
+    with torch.no_grad():
+        policy.stop.weight.normal_(std=0.3)
+        policy.pick_scale.weight.normal_(std=0.3)
+    return policy
 
 
 @pytest.fixture(scope="module")
-def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    encoder = MiniEncoder.from_pretrained(weights.resolve("mini"), device="cpu")
-    model = network(
-        4, DIMENSIONS, question_fusion="before", frame_cues=True, similarity_residual=True, question_mentions=2,
-        max_fps=4.0, max_num_frames=12,
-    )  # fmt: skip
+def encoder() -> MiniEncoder:
+    return MiniEncoder.from_pretrained(weights.resolve("mini"), device="cpu")
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory, encoder: MiniEncoder) -> Path:
     target = tmp_path_factory.mktemp("policy") / "own"
-    VectorPolicySelector(model, encoder, name="own").save_pretrained(target)
+    VectorPolicySelector(network(4), encoder, name="own").save_pretrained(target)
     return target
 
 
@@ -146,11 +85,20 @@ def test_a_round_trip(folder: Path, selector: FrameSelector, film: Path) -> None
     assert "from_pretrained" in (folder / "README.md").read_text()
 
 
-def test_pictures_and_vectors_are_not_mixed_up(folder: Path, tmp_path: Path) -> None:
+def test_any_encoder_with_one_argument(folder: Path, film: Path) -> None:
+    other = FrameSelector.from_pretrained(folder, encoder=OtherEncoder(), device="cpu")
+    encoding = other.encode(str(film))
+    assert encoding.tensors["embeddings"].shape == (12, 24)
+    chosen = other.select(encoding, QUESTIONS, num_frames=5)
+    assert all(len(set(c.indices.tolist())) == 5 for c in chosen)
+    assert FrameSelector.from_pretrained("topk", encoder=OtherEncoder()).select(encoding, QUESTIONS[0]).indices.size
+
+
+def test_policies_of_earlier_releases_and_of_pictures_are_named(folder: Path, tmp_path: Path) -> None:
     with pytest.raises(SelectorLoadError, match="load it with FrameSelector"):
         PolicySelector.from_pretrained(folder)
     pictures = selector_folder(tmp_path / "pictures")
-    with pytest.raises(SelectorLoadError, match="load it with PolicySelector"):
+    with pytest.raises(SelectorLoadError, match="reads pictures and text"):
         VectorPolicySelector.from_pretrained(pictures)
 
 
@@ -186,11 +134,7 @@ def test_samples_follow_the_seed(selector: FrameSelector, film: Path) -> None:
 def test_one_encoding_serves_algorithms_and_many_questions(selector: FrameSelector, film: Path) -> None:
     topk = FrameSelector.from_pretrained("topk", device="cpu")
     encoding = topk.encode(str(film), fps=4.0, max_frames=12)
-    assert encoding.encoder_fingerprint == selector.encoding_fingerprint
     mine = selector.select(encoding, QUESTIONS, num_frames=4)
-    other = selector.encode(str(film))  # and the other way round
-    best = topk.select(other, QUESTIONS[0], num_frames=4)
-    assert sorted(best.scores)[-4:] == sorted(best.scores[np.isin(other.indices, best.indices)])
     many = selector.select(encoding, QUESTIONS * 30, num_frames=4)  # more than one batch
     for place, question in enumerate(QUESTIONS):
         alone = selector.select(encoding, question, num_frames=4)
@@ -199,11 +143,9 @@ def test_one_encoding_serves_algorithms_and_many_questions(selector: FrameSelect
     assert len({tuple(s.indices.tolist()) for s in mine}) > 1  # the question matters
 
 
-def test_what_is_not_recognised_is_spread_over_the_video(film: Path) -> None:
-    encoder = MiniEncoder.from_pretrained(weights.resolve("mini"), device="cpu")
-    mentions = {"question_mentions": 2, "width": DIMENSIONS}
-    plain = VectorPolicySelector(network(3, **mentions), encoder, name="plain")
-    careful = VectorPolicySelector(network(3, **mentions, spread_below=1e3), encoder, name="careful")
+def test_what_is_not_recognised_is_spread_over_the_video(encoder: MiniEncoder, film: Path) -> None:
+    plain = VectorPolicySelector(network(3), encoder, name="plain")
+    careful = VectorPolicySelector(network(3, min_peak=1e3), encoder, name="careful")
     encoding = plain.encode(str(film))
     questions = ["When does the bow appear?", "What happens at the end?"]  # the second names nothing
     chosen = careful.select(encoding, questions, num_frames=3)
@@ -215,48 +157,58 @@ def test_what_is_not_recognised_is_spread_over_the_video(film: Path) -> None:
     assert chosen[1].indices.tolist() == usual[1].indices.tolist()
 
 
-def test_what_the_policy_does_not_choose_covers_the_rest(film: Path) -> None:
-    encoder = MiniEncoder.from_pretrained(weights.resolve("mini"), device="cpu")
-    plain = VectorPolicySelector(network(3, width=DIMENSIONS), encoder, name="plain")
-    short = VectorPolicySelector(network(3, width=DIMENSIONS, cover_after=3), encoder, name="short")
+def picked(selector: VectorPolicySelector, encoding: Any, count: int) -> list[int]:
+    chosen = selector.select(encoding, QUESTIONS[0], num_frames=count)
+    return np.searchsorted(encoding.indices, chosen.indices).tolist()
+
+
+def test_what_the_policy_does_not_pick_covers_the_rest(encoder: MiniEncoder, film: Path) -> None:
+    plain = VectorPolicySelector(network(3), encoder, name="plain")
+    short = VectorPolicySelector(network(3, max_picks=3), encoder, name="short")
     encoding = plain.encode(str(film))
-    question = "When does the bow appear?"
-
-    def places(selector: VectorPolicySelector, count: int) -> list[int]:
-        chosen = selector.select(encoding, question, num_frames=count)
-        return np.searchsorted(encoding.indices, chosen.indices).tolist()
-
-    for count in (1, 2, 3):
-        assert places(short, count) == places(plain, count)
-    embeddings = encoding.tensors["embeddings"]
-    assert len(embeddings) > 8
-    for count in (4, 8):
-        asked = question_parts(encoder, [question], 0)
-        bonus = RELEVANCE * minmax(entity_similarity(embeddings[None], asked)[0].double().numpy())
-        assert places(short, count) == sorted(farthest_first(embeddings, count, places(plain, 3), bonus).tolist())
-        assert places(short, count) != places(plain, count)
-    assert places(short, 10**4) == list(range(len(embeddings)))
-    with pytest.raises(SelectorLoadError, match="cover_after are for networks that read vectors"):
-        RefocusConfig(d_model=8, n_layer=1, vocab_size=4, cover_after=8)
-    with pytest.raises(SelectorLoadError, match="must not be negative"):
-        network(cover_after=-1)
+    assert picked(short, encoding, 3) == picked(plain, encoding, 3)
+    first, _ = short._decide(encoding, *_asked(short, encoder), False, 1.0, None)
+    covered = farthest_first(encoding.tensors["embeddings"], 8, first.picks[0, 0].numpy())
+    assert picked(short, encoding, 8) == sorted(covered.tolist())
 
 
-def test_recognition_asks_for_one_of_the_named_things() -> None:
-    frames = torch.zeros(1, 40, 4)
-    frames[0, 5, 0] = frames[0, 6, 0] = frames[0, 7, 0] = 2.0  # three frames show the first thing
-    frames[0, 20, 1] = 2.0  # one frame shows the second
-    first, second, other = torch.eye(4)[:3]
-    none = torch.zeros(4)
-    questions = torch.stack([torch.stack([other, *named]) for named in
-                             ((first, none), (second, none), (other, none), (other, first), (none, none))])  # fmt: skip
-    features = frames.expand(5, -1, -1)
-    # 40 candidates: the mean of the best three frames counts
-    assert recognised(features, questions, 1.5) == [True, False, False, True, True]
-    assert recognised(features, questions, 0.5) == [True, True, False, True, True]
-    assert recognised(features, questions, 0.0) == [True] * 5
-    sentence = torch.stack([first, other, none])[None]  # what is named is not there, but the sentence matches
-    assert recognised(frames, sentence, 1.3) == [True]
-    assert recognised(frames, sentence, 1.4) == [False]  # less than 1.5 times the threshold
-    with pytest.raises(SelectorLoadError, match="spread_below needs question_mentions"):
-        network(spread_below=1.0)
+def _asked(selector: VectorPolicySelector, encoder: MiniEncoder) -> tuple[torch.Tensor, torch.Tensor]:
+    from refocus_select.models.sentences import read_questions
+
+    return read_questions(encoder, encoder.text, QUESTIONS[:1], selector.model.config.entities)
+
+
+def test_it_tells_how_many_frames_are_enough(encoder: MiniEncoder, film: Path) -> None:
+    never = VectorPolicySelector(network(3), encoder, name="never")
+    encoding = never.encode(str(film))
+    plain, _ = never._decide(encoding, *_asked(never, encoder), False, 1.0, None)
+    expected = plain.remaining[0, 0, 1:]
+    least = float(expected.min()) + 1e-4  # reached once, somewhere on the way
+    careful = VectorPolicySelector(network(3, min_gain=least), encoder, name="careful")
+    enough = int(expected.argmin()) + 1
+    for count in (3, 6, 11):
+        chosen = careful.select(encoding, QUESTIONS[0], num_frames=count)
+        assert chosen.enough == enough
+        assert chosen.to_dict()["enough"] == enough
+        assert picked(careful, encoding, count) == picked(never, encoding, count)  # it changes no frame
+    assert never.select(encoding, QUESTIONS[0], num_frames=6).enough is None
+
+    alone = careful.select(encoding, QUESTIONS[0], num_frames="auto")
+    first = sorted(plain.picks[0, 0, :enough].tolist())
+    assert np.searchsorted(encoding.indices, alone.indices).tolist() == first
+    assert len(careful.select(encoding, QUESTIONS[0], num_frames="auto", at_least=enough + 2)) == enough + 2
+    assert len(careful.select(encoding, QUESTIONS[0], num_frames="auto", at_most=1)) == 1
+    assert len(never.select(encoding, QUESTIONS[0], num_frames="auto", at_most=5)) == 5
+
+
+def test_impossible_numbers_are_refused(encoder: MiniEncoder, film: Path) -> None:
+    selector = VectorPolicySelector(network(3), encoder, name="own")
+    encoding = selector.encode(str(film))
+    with pytest.raises(InputError, match="at_least=4 is above at_most=2"):
+        selector.select(encoding, QUESTIONS[0], num_frames="auto", at_least=4, at_most=2)
+    with pytest.raises(InputError, match='at_most: only with num_frames="auto"'):
+        selector.select(encoding, QUESTIONS[0], num_frames=4, at_most=2)
+    with pytest.raises(InputError, match="num_frames must be a whole number, not 'many'"):
+        selector.select(encoding, QUESTIONS[0], num_frames="many")  # type: ignore[call-overload]
+    with pytest.raises(InputError, match="'uniform' cannot tell how many frames a question needs"):
+        FrameSelector.from_pretrained("uniform").select(str(film), QUESTIONS[0], num_frames="auto")

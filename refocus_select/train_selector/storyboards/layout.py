@@ -114,6 +114,14 @@ def _spread(
     return found
 
 
+def join(rng: np.random.Generator, scenes: int, num_candidates: int) -> list[tuple[int, int]]:
+    """(start, stop) of scenes that fill the video, some a few times longer than others."""
+    lengths = 1 + np.floor(rng.dirichlet(np.full(scenes, 3.0)) * (num_candidates - scenes)).astype(np.int64)
+    lengths[rng.permutation(scenes)[: num_candidates - lengths.sum()]] += 1
+    stops = lengths.cumsum()
+    return list(zip((stops - lengths).tolist(), stops.tolist(), strict=True))
+
+
 def fill(
     rng: np.random.Generator,
     bank: Bank,

@@ -16,14 +16,16 @@ import torch
 from ...encoding import VideoEncoding
 from ...errors import InputError
 from ...questions import Question
-from ...reference.clips import REFERENCE_VIEW, EncodedClip
+from ...reference.clips import REFERENCE_VIEW, LabelledClip
 from ...video import VideoMetadata
 from .bank import SPLITS, Bank
-from .layout import Layout, fill, place
+from .layout import NOTHING, Layout, fill, join, place
+from .natural import NATURAL
 from .phrasings import NOT_ASKED, PHRASINGS
 from .stories import OPTIONS, TYPES, Cast, Story
 
 _TRIES = 50
+_RARE = 0.1  # share of a type that is only asked where it is named
 _KEPT = 256  # recent items that are not made again
 
 
@@ -50,6 +52,8 @@ class Storyboards(Sequence[Question]):
         noise: float = 0.15,
         haze: float = 0.0,
         pace: float = 1.0,
+        natural: float = 0.0,
+        joined: float = 0.0,
     ) -> None:
         """Choose a world.
 
@@ -68,6 +72,9 @@ class Storyboards(Sequence[Question]):
                 quarter of that share of the background looks like a thing of the same video, or another. Readers
                 always see clearly.
             pace: scenes are up to so many times longer; each video draws its own from 1 on.
+            natural: share of the questions that are put in ordinary words (`NATURAL`); readers are asked in words that
+                they know (`Question.extra["reference_question"]`).
+            joined: share of the videos that are things only, scene after scene as long as the video lasts.
 
         Raises:
             InputError: if an argument is out of range.
@@ -83,18 +90,22 @@ class Storyboards(Sequence[Question]):
             raise InputError(f"num_scenes must be between 5 and a third of the candidates, not {num_scenes}")
         if not 0 <= haze <= 1 or pace < 1:
             raise InputError(f"haze must be between 0 and 1, and pace at least 1: {haze}, {pace}")
+        if not 0 <= natural <= 1 or not 0 <= joined <= 1:
+            raise InputError(f"natural and joined are shares between 0 and 1, not {natural} and {joined}")
         self.bank, self.split, self.seed, self.sizes, self.noise = bank, split, seed, sizes, noise
-        self.scenes, self.haze, self.pace = num_scenes, haze, pace
+        self.scenes, self.haze, self.pace, self.natural, self.joined = num_scenes, haze, pace, natural, joined
         self.types = _shares(types)
         self._length = num_questions
         self.cast = _cast(bank, split)
+        self._names = tuple(dict.fromkeys([*(bank.concepts[i].name for i in self.cast.everyone), *bank.cards]))
         self._clips = [i for i, clip in enumerate(bank.backgrounds) if clip["split"] == split]
         self._cards = [
             [i for i in bank.series_of[-1 - kind] if bank.series[i]["split"] == split]
             for kind in range(len(bank.cards))
         ]
         film_like = [haze, pace] if haze or pace != 1 else []
-        settings = json.dumps([bank.fingerprint, split, seed, sizes, num_scenes, self.types, noise, *film_like])
+        new = [natural, joined] if natural or joined else []
+        settings = json.dumps([bank.fingerprint, split, seed, sizes, num_scenes, self.types, noise, *film_like, *new])
         self.fingerprint = hashlib.sha256(settings.encode()).hexdigest()[:16]
         self._kept: OrderedDict[int, tuple[Question, Layout]] = OrderedDict()
 
@@ -120,7 +131,7 @@ class Storyboards(Sequence[Question]):
     def __iter__(self) -> Iterator[Question]:
         return (self.item(i)[0] for i in range(self._length))
 
-    def __call__(self, video: str) -> EncodedClip:
+    def __call__(self, video: str) -> LabelledClip:
         """The features of a question's video.
 
         Raises:
@@ -129,7 +140,9 @@ class Storyboards(Sequence[Question]):
         start, _, number = video.rpartition("/")
         if start != f"storyboard/{self.fingerprint}" or not number.isdecimal() or int(number) >= self._length:
             raise InputError(f"{video!r} is no video of these storyboards ({self.split}, seed {self.seed})")
-        return EncodedClip(self._encoding(int(number), video), name=video)
+        encoding, layout = self._encoding(int(number), video), self.item(int(number))[1]
+        labels = ["" if shown == NOTHING else self.cast.name(int(shown)) for shown in layout.shown]
+        return LabelledClip(encoding, labels, layout.series, vocabulary=self._names, name=video)
 
     def item(self, index: int) -> tuple[Question, Layout]:
         """A question and how its video is laid out.
@@ -152,19 +165,29 @@ class Storyboards(Sequence[Question]):
         clips = self._palette(rng, size)
         story = self._story(rng, kind, size, clips)
         pace = float(self._rng(index, 2).uniform(1, self.pace))
-        spans = place(rng, story.sequence, size, pinned=story.pinned, pace=pace)
+        ordinary = self._rng(index, 4)
+        if ordinary.random() < self.joined and story.pinned is None:
+            spans = join(rng, len(story.sequence), size)
+        else:
+            spans = place(rng, story.sequence, size, pinned=story.pinned, pace=pace)
         layout = fill(rng, self.bank, story.sequence, spans, clips, self._cards, size)
-        wording = str(rng.choice(PHRASINGS[story.phrasing][self.split])).format(**story.slots)
+        usual = _sentence(rng, PHRASINGS[story.phrasing][self.split], story.slots)
+        asked, extra = usual, {}
+        wordings = NATURAL.get(story.natural or story.phrasing, {}).get(self.split)
+        if wordings and (story.natural or ordinary.random() < self.natural):
+            asked = _sentence(ordinary, wordings, {**story.slots, **story.named})
+            extra = {"reference_question": usual}
         times = layout.timestamps
         evidence = [layout.scenes[i] for i in story.evidence]
         question = Question(
             id=f"{self.split}-{self.seed}-{index}",
             video=f"storyboard/{self.fingerprint}/{index}",
-            question=wording[0].upper() + wording[1:],
+            question=asked,
             options=story.options,
             answer=story.answer,
             evidence=tuple((float(times[scene.start]), float(times[scene.stop - 1])) for scene in evidence),
             category=kind,
+            extra=extra,
         )
         return question, layout
 
@@ -253,12 +276,18 @@ def storyboards(split: str, bank: str | os.PathLike[str], **settings: Any) -> St
     return Storyboards(Bank.load(bank), split, **(general | own))
 
 
+def _sentence(rng: np.random.Generator, wordings: Sequence[str], slots: Mapping[str, str]) -> str:
+    """One of the wordings, filled in."""
+    sentence = str(rng.choice(wordings)).format(**slots)
+    return sentence[0].upper() + sentence[1:]
+
+
 def _shares(types: Mapping[str, float] | Sequence[str] | None) -> dict[str, float]:
-    chosen = list(TYPES) if types is None else list(types)
+    chosen = [name for name, (share, _) in TYPES.items() if share] if types is None else list(types)
     unknown = [name for name in chosen if name not in TYPES]
     if unknown or not chosen:
         raise InputError(f"no question types {unknown}; known are {', '.join(TYPES)}")
-    weights = [types[name] if isinstance(types, Mapping) else TYPES[name][0] for name in chosen]
+    weights = [types[name] if isinstance(types, Mapping) else TYPES[name][0] or _RARE for name in chosen]
     if min(weights) < 0 or sum(weights) <= 0:
         raise InputError(f"shares of question types must not be negative, and not all 0: {weights}")
     return {name: weight / sum(weights) for name, weight in zip(chosen, weights, strict=True)}

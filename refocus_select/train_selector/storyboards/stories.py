@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Callable, Collection, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 
@@ -29,6 +29,8 @@ class Story:
         answer: position of the right option.
         evidence: scenes (by place in the sequence) that one must see to answer.
         pinned: a scene and the share of the video's length where its middle must lie.
+        natural: key of `NATURAL`, if a selector is always asked in ordinary words.
+        named: slots of such a wording.
     """
 
     phrasing: str
@@ -38,6 +40,8 @@ class Story:
     answer: int
     evidence: tuple[int, ...]
     pinned: tuple[int, float] | None = None
+    natural: str = ""
+    named: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -170,6 +174,17 @@ def _count(rng: np.random.Generator, cast: Cast, scenes: int) -> Story | None:
     words = COUNTS[int(rng.integers(len(COUNTS)))]
     evidence = tuple(i for i, c in enumerate(sequence) if c == thing)
     return Story("count", {"x": cast.name(thing)}, tuple(sequence), words, times - 1, evidence)
+
+
+def _look_up(rng: np.random.Generator, cast: Cast, scenes: int) -> Story | None:
+    """The named thing itself, as people ask for it; answered by telling it apart from its like, or by counting it."""
+    if rng.random() < 0.4:
+        story = _kind(rng, cast, scenes)
+        if story is None:
+            return None
+        return replace(story, natural="look up", named={"x": story.options[story.answer]})
+    story = _count(rng, cast, scenes)
+    return None if story is None else replace(story, natural="look up", named=story.slots)
 
 
 def _end(rng: np.random.Generator, cast: Cast, scenes: int, *, last: bool) -> Story | None:
@@ -317,5 +332,6 @@ TYPES: Mapping[str, tuple[float, Builder]] = {
     "moment": (0.06, _moment),
     "gist": (0.03, _gist),
     "kind after": (0.04, lambda rng, cast, scenes: _next_to(rng, cast, scenes, side=1, ask_kind=True)),
+    "look up": (0.0, _look_up),
 }
-"""Types of question: default share, and who builds them."""
+"""Types of question: default share (0: only where it is asked for), and who builds them."""
