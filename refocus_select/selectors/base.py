@@ -366,8 +366,11 @@ class FrameSelector(ABC):
         choices = self.choose(encoding, questions, size, options_of, **given)
         selections = []
         for asked, choice in zip(questions, choices, strict=True):
-            count = size if least is None or choice.enough is None else min(size, max(least, choice.enough))
-            selections.append(self._selection(encoding, asked, replace(choice, picks=choice.picks[:count]), count))
+            count, kept = size, choice
+            if least is not None and choice.enough is not None:
+                count = min(size, max(least, choice.enough))
+                kept = replace(choice, picks=choice.picks[:count])
+            selections.append(self._selection(encoding, asked, kept, count))
         return selections[0] if single else selections
 
     def check_encoding(self, encoding: VideoEncoding) -> None:

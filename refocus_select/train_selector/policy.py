@@ -190,16 +190,16 @@ class VectorPolicy(Policy):
     def inputs(self, question: Question, clip: Clip) -> VectorInputs:
         vectors = clip.encoding(self.reader).tensors[VECTORS]
         times = torch.from_numpy(np.asarray(clip.timestamps, dtype=np.float32))
-        labelled = self.random_eyes and isinstance(clip, LabelledClip)
-        if labelled:
-            self._texts.learn(clip.vocabulary)
+        labelled = clip if self.random_eyes and isinstance(clip, LabelledClip) else None
+        if labelled is not None:
+            self._texts.learn(labelled.vocabulary)
         texts, sentence = read_questions(self._texts, self._sentences, [question.question], self.model.config.entities)
         self._texts.learn(UNRELATED)
         names = scenes = None
-        if labelled:
-            known = self._texts.encode([label or UNRELATED[0] for label in clip.labels])
-            names = known * torch.tensor([bool(label) for label in clip.labels])[:, None]
-            scenes = torch.from_numpy(clip.scenes)
+        if labelled is not None:
+            known = self._texts.encode([label or UNRELATED[0] for label in labelled.labels])
+            names = known * torch.tensor([bool(label) for label in labelled.labels])[:, None]
+            scenes = torch.from_numpy(labelled.scenes)
         return VectorInputs(vectors, times, sentence[0], texts[0], self._texts.encode(UNRELATED), names, scenes)
 
     def disturbed(self, inputs: PolicyInputs, generator: torch.Generator) -> PolicyInputs:
@@ -295,6 +295,8 @@ class PicturePolicy(Policy):
     One question at a time: prompts have a hundred thousand tokens. They are read in segments, which are computed again
     in the backward pass instead of being kept.
     """
+
+    model: RefocusModel
 
     def __init__(
         self,
