@@ -29,7 +29,7 @@ from .card import model_card
 from .dual_encoder import VECTORS, DualEncoderSelector
 from .protocol import marginal_log_probs
 
-MAX_QUESTIONS = 64  # answered in one batch
+MAX_QUESTIONS = 32  # answered in one batch
 
 UNRECOGNISED = "nothing in the video looks like what this question names; the frames are spread evenly"
 
@@ -156,16 +156,20 @@ class VectorPolicySelector(DualEncoderSelector):
     ) -> list[Choice]:
         if not temperature > 0:
             raise InputError(f"temperature must be above 0, not {temperature}; use sample=False for greedy selection")
-        choices: list[Choice] = []
+        texts, sentences = read_questions(self.encoder, self.sentences, questions, self.model.config.entities)
+        frames = encoding.tensors[VECTORS].to(self.model.device).float()
+        video = self._video_cues(encoding, frames)
+        unrelated = self._unrelated.to(self.model.device)
         size = 1 if sample else MAX_QUESTIONS  # a sample depends on the question and the seed alone
-        for start in range(0, len(questions), size):
-            texts, sentences = read_questions(
-                self.encoder, self.sentences, questions[start : start + size], self.model.config.entities
-            )
-            decide = partial(self._decide, encoding, texts, sentences, sample, temperature, seed)
-            chosen, found = workers().submit(decide).result() if self.model.device.type == "cpu" else decide()
-            choices += self._choices(encoding, chosen, found, num_frames)
-        return choices
+        tasks = [
+            partial(self._decide, frames, video, unrelated, *part, sample, temperature, seed)
+            for part in zip(texts.split(size), sentences.split(size), strict=True)
+        ]
+        if self.model.device.type == "cpu":  # a small network is fastest on one core; several parts share the cores
+            decided = [future.result() for future in [workers().submit(task) for task in tasks]]
+        else:
+            decided = [task() for task in tasks]
+        return [choice for part in decided for choice in self._choices(encoding, *part, num_frames)]
 
     def _choices(self, encoding: VideoEncoding, chosen: Choices, found: list[bool], num_frames: int) -> list[Choice]:
         """From what the network decided for some questions to frames."""
@@ -184,7 +188,9 @@ class VectorPolicySelector(DualEncoderSelector):
     @torch.no_grad()
     def _decide(
         self,
-        encoding: VideoEncoding,
+        frames: torch.Tensor,
+        video: VideoCues,
+        unrelated: torch.Tensor,
         texts: torch.Tensor,
         sentences: torch.Tensor,
         sample: bool,
@@ -193,19 +199,16 @@ class VectorPolicySelector(DualEncoderSelector):
     ) -> tuple[Choices, list[bool]]:
         """What the network decides about questions, on the CPU, and whether what they name is to be seen."""
         device = self.model.device
-        frames = encoding.tensors[VECTORS].to(device).float()
-        texts, unrelated = texts.to(device), self._unrelated.to(device)
+        texts = texts.to(device)
         matches = similarities(frames[None], relative_texts(texts, unrelated.mean(0)))
-        reading = self.model.read(self._video_cues(encoding, frames), matches, sentences.to(device))
         chosen = self.model.decode(
-            reading,
+            self.model.read(video, matches, sentences.to(device)),
             self.model.config.max_picks,
             sample=sample,
             temperature=temperature,
             generator=None if seed is None else torch.Generator(device).manual_seed(seed),
         )
-        found = seen(frames, texts, unrelated, self.model.config.min_peak)
-        return chosen.cpu(), found
+        return chosen.cpu(), seen(frames, texts, unrelated, self.model.config.min_peak)
 
     def _video_cues(self, encoding: VideoEncoding, frames: torch.Tensor) -> VideoCues:
         """Cues of the video; those of the last one are kept for its next question."""

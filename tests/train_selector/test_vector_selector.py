@@ -10,9 +10,11 @@ import pytest
 import torch
 
 from refocus_select import weights
+from refocus_select.encoding import VideoEncoding
 from refocus_select.errors import InputError, SelectorLoadError
 from refocus_select.models.mini import MiniEncoder
-from refocus_select.models.portable import PortableConfig, PortablePolicy
+from refocus_select.models.portable import Choices, PortableConfig, PortablePolicy
+from refocus_select.models.sentences import read_questions
 from refocus_select.selectors import FrameSelector
 from refocus_select.selectors.algorithms import farthest_first, uniform
 from refocus_select.selectors.policy import PolicySelector
@@ -167,21 +169,23 @@ def test_what_the_policy_does_not_pick_covers_the_rest(encoder: MiniEncoder, fil
     short = VectorPolicySelector(network(3, max_picks=3), encoder, name="short")
     encoding = plain.encode(str(film))
     assert picked(short, encoding, 3) == picked(plain, encoding, 3)
-    first, _ = short._decide(encoding, *_asked(short, encoder), False, 1.0, None)
+    first = _decided(short, encoder, encoding)
     covered = farthest_first(encoding.tensors["embeddings"], 8, first.picks[0, 0].numpy())
     assert picked(short, encoding, 8) == sorted(covered.tolist())
 
 
-def _asked(selector: VectorPolicySelector, encoder: MiniEncoder) -> tuple[torch.Tensor, torch.Tensor]:
-    from refocus_select.models.sentences import read_questions
-
-    return read_questions(encoder, encoder.text, QUESTIONS[:1], selector.model.config.entities)
+def _decided(selector: VectorPolicySelector, encoder: MiniEncoder, encoding: VideoEncoding) -> Choices:
+    """What the network decides about the first question."""
+    asked = read_questions(encoder, encoder.text, QUESTIONS[:1], selector.model.config.entities)
+    frames = encoding.tensors["embeddings"]
+    video = selector._video_cues(encoding, frames)
+    return selector._decide(frames, video, selector._unrelated, *asked, False, 1.0, None)[0]
 
 
 def test_it_tells_how_many_frames_are_enough(encoder: MiniEncoder, film: Path) -> None:
     never = VectorPolicySelector(network(3), encoder, name="never")
     encoding = never.encode(str(film))
-    plain, _ = never._decide(encoding, *_asked(never, encoder), False, 1.0, None)
+    plain = _decided(never, encoder, encoding)
     expected = plain.remaining[0, 0, 1:]
     least = float(expected.min()) + 1e-4  # reached once, somewhere on the way
     careful = VectorPolicySelector(network(3, min_gain=least), encoder, name="careful")
