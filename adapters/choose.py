@@ -35,12 +35,19 @@ class Request:
     arguments: Mapping[str, Any] = field(default_factory=dict)
 
 
-def load(selector: Any) -> Any:
-    """A selector from a selector or its name."""
+def load(selector: Any, encoder: Any = None) -> Any:
+    """A selector from a selector or its name; the encoder is for names of those that read vectors.
+
+    Raises:
+        InputError: if the selector is none, or has an encoder already.
+        SelectorLoadError, EncoderError: see `FrameSelector.from_pretrained`.
+    """
     if isinstance(selector, str | os.PathLike):
         from refocus_select.selectors import FrameSelector
 
-        return FrameSelector.from_pretrained(selector)
+        return FrameSelector.from_pretrained(selector, **({} if encoder is None else {"encoder": encoder}))
+    if encoder is not None:
+        raise InputError("encoder: this selector is loaded already; give its name, or load it with that encoder")
     if not callable(getattr(selector, "select", None)):
         raise InputError(
             f"selector must be a FrameSelector or the name of one, not {type(selector).__name__}; "

@@ -61,6 +61,7 @@ def llava_video_inputs(
     num_frames: int = 64,
     prompt: str | None = None,
     wording: str = "selected",
+    encoder: Any = None,
     **select_kwargs: Any,
 ) -> LlavaVideoInputs:
     """Choose frames for a question, in the form of the LLaVA-NeXT code.
@@ -74,6 +75,7 @@ def llava_video_inputs(
         prompt: what the model is asked; the question by default (benchmarks add options and instructions here).
         wording: "selected" says that the frames "are selected", which is true; "training" keeps the words that the
             model was trained on, "are uniformly sampled".
+        encoder: whose vectors the selector compares, for those that read vectors: see `refocus_select.encoders`.
         **select_kwargs: more arguments of `FrameSelector.select`.
 
     Raises:
@@ -82,7 +84,7 @@ def llava_video_inputs(
     """
     if wording not in WORDINGS:
         raise InputError(f"wording must be one of {', '.join(WORDINGS)}, not {wording!r}")
-    selection = load(selector).select(video, question, num_frames=num_frames, **select_kwargs)
+    selection = load(selector, encoder).select(video, question, num_frames=num_frames, **select_kwargs)
     pixels = image_processor.preprocess(list(selection.frames), return_tensors="pt")["pixel_values"]
     frame_time = ",".join(f"{t:.2f}s" for t in selection.shown_timestamps)
     instruction = (

@@ -47,6 +47,7 @@ class VideoModel:
         dtype: of the weights.
         attn_implementation: e.g. "flash_attention_2".
         selector_device: where the selector runs (default: chosen by the selector).
+        encoder: whose vectors the selector compares, for those that read vectors: a folder, a Hub id, ….
         record: a file that gets one line of JSON per answer: the question, the selector, and the chosen times.
         max_new_tokens: unless the task says otherwise.
     """
@@ -64,6 +65,7 @@ class VideoModel:
         dtype: str = "bfloat16",
         attn_implementation: str | None = None,
         selector_device: str | None = None,
+        encoder: str | None = None,
         record: str | None = None,
         max_new_tokens: int | str = 128,
         system_prompt: str | None = None,
@@ -85,7 +87,8 @@ class VideoModel:
         auto = AutoModelForImageTextToText if known else transformers.AutoModelForMultimodalLM
         model = auto.from_pretrained(pretrained, **kwargs).eval()
         self.model = model if device == "auto" else model.to(device)
-        chooser = FrameSelector.from_pretrained(selector, **({"device": selector_device} if selector_device else {}))
+        chosen = {"device": selector_device, "encoder": encoder}
+        chooser = FrameSelector.from_pretrained(selector, **{k: v for k, v in chosen.items() if v})  # type: ignore[arg-type]
         self.processor = with_frame_selection(
             AutoProcessor.from_pretrained(pretrained),
             chooser,

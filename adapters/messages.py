@@ -81,6 +81,7 @@ def select_messages(
     temporal_merge: str = "auto",
     frames: str = "select",
     audio: bool = False,
+    encoder: Any = None,
     **select_kwargs: Any,
 ) -> SelectedMessages:
     """Replace every video of a chat by the frames that its question needs.
@@ -104,6 +105,7 @@ def select_messages(
         temporal_merge: for models that merge neighbouring frames: "auto", "duplicate", "pairs", or "ignore".
         frames: "select" chooses from frames that the chat holds too; "keep" leaves them as they are.
         audio: put an audio block with the whole sound track behind each video that is a path or URL.
+        encoder: whose vectors the selector compares, for those that read vectors: see `refocus_select.encoders`.
         **select_kwargs: more arguments of `FrameSelector.select`: `start`, `end`, `fps`, `max_frames`, `exact`, ….
 
     Returns:
@@ -125,6 +127,7 @@ def select_messages(
         temporal_merge=temporal_merge,
         frames=frames,
         audio=audio,
+        encoder=encoder,
         **select_kwargs,
     )
 
@@ -141,6 +144,7 @@ def selected_messages(
     frames: str = "select",
     audio: bool = False,
     keep_kind: bool = True,
+    encoder: Any = None,
     **select_kwargs: Any,
 ) -> SelectedMessages:
     """`select_messages`; without `keep_kind` all chosen frames are uint8 arrays, whatever the caller's were."""
@@ -161,7 +165,7 @@ def selected_messages(
         for slot, question in zip(here, questions, strict=True):
             if slot in wanted:
                 requests.append(_request(slot, question, num_frames, input_format, select_kwargs))
-    for slot, selection in zip(wanted, choose(load(selector), requests) if requests else [], strict=True):
+    for slot, selection in zip(wanted, choose(load(selector, encoder), requests) if requests else [], strict=True):
         slot.selection = selection
         slot.clips = input_format.clips(selection, slot.own_frames if keep_kind else None)
     _pad([s for s in slots if s.clips], input_format)

@@ -45,7 +45,7 @@ def image_messages(
         max_side: pictures are scaled down to this many pixels on the longer side; None keeps their size.
         quality: of the JPEG files, 1 to 95.
         detail: "low", "high" or "auto", for servers that know `detail`.
-        **select_kwargs: more arguments of `FrameSelector.select`.
+        **select_kwargs: `encoder` (see `select_messages`), and more arguments of `FrameSelector.select`.
 
     Returns:
         Messages for `chat.completions`, JSON-ready.
@@ -103,7 +103,7 @@ def video_request(
         max_side: frames are scaled down to this many pixels on the longer side; None keeps their size.
         quality: of the JPEG files, 1 to 95.
         temporal_merge: see `select_messages`.
-        **select_kwargs: more arguments of `FrameSelector.select`.
+        **select_kwargs: `encoder` (see `select_messages`), and more arguments of `FrameSelector.select`.
 
     Returns:
         Messages and `extra_body`, JSON-ready.

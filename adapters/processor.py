@@ -33,6 +33,7 @@ def with_frame_selection(
     timestamps: str = "auto",
     temporal_merge: str = "auto",
     query: Query = "last_user",
+    encoder: Any = None,
     **select_kwargs: Any,
 ) -> P:
     """Make a processor choose the frames that the question needs, and tell the model when they are shown.
@@ -54,6 +55,7 @@ def with_frame_selection(
             times), "pairs" (K frames as pairs of neighbours), "ignore" (distant frames are merged).
         query: what counts as the question: "last_user", "first_user", "all", or a function of the conversation (see
             `questions.questions_of`).
+        encoder: whose vectors the selector compares, for those that read vectors: see `refocus_select.encoders`.
         **select_kwargs: more arguments of `FrameSelector.select`: `start`, `end`, `fps`, `max_frames`, `exact`, ….
 
     Returns:
@@ -69,7 +71,7 @@ def with_frame_selection(
     _check_processor(processor, base)
     input_format = InputFormat.of(processor, timestamps, temporal_merge)
     input_format.frames_to_choose(num_frames)
-    state = State(load(selector), int(num_frames), input_format, query, dict(select_kwargs))
+    state = State(load(selector, encoder), int(num_frames), input_format, query, dict(select_kwargs))
     processor.__class__ = _selecting_class(base)
     processor.__dict__["_refocus"] = state
     return processor

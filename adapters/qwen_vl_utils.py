@@ -83,7 +83,7 @@ def select_vision_info(
         query: what counts as the question, see `select_messages`.
         timestamps: see `select_messages`.
         temporal_merge: see `select_messages`.
-        **select_kwargs: more arguments of `FrameSelector.select`.
+        **select_kwargs: `encoder` (see `select_messages`), and more arguments of `FrameSelector.select`.
 
     Raises:
         MissingDependencyError: if qwen-vl-utils is not installed.

@@ -48,7 +48,7 @@ def engine_inputs(
         query: what counts as the question, see `select_messages`.
         max_side: pictures are scaled down to this many pixels on the longer side; None keeps their size.
         quality: of the JPEG files, 1 to 95.
-        **select_kwargs: more arguments of `FrameSelector.select`.
+        **select_kwargs: `encoder` (see `select_messages`), and more arguments of `FrameSelector.select`.
 
     Returns:
         `{"prompt": …, "image_data": […]}`.

@@ -13,6 +13,7 @@ from typing import Any
 from refocus_select.errors import InputError
 from refocus_select.weights import DEFAULT_SELECTOR
 
+from .choose import load
 from .messages import selected_messages
 from .questions import Query
 
@@ -46,7 +47,7 @@ def generate_inputs(
         timestamps: see `select_messages`.
         temporal_merge: see `select_messages`.
         chat_template_kwargs: more arguments of `apply_chat_template`.
-        **select_kwargs: more arguments of `FrameSelector.select`.
+        **select_kwargs: `encoder` (see `select_messages`), and more arguments of `FrameSelector.select`.
 
     Returns:
         `{"prompt": …, "multi_modal_data": {"video": [(frames, metadata), …], "image": […]}}`. The metadata has
@@ -87,7 +88,8 @@ def register() -> None:
         extra_body = {"media_io_kwargs": {"video": video}}
 
     (the server needs `--trust-request-mm-kwargs`). The selector is named by the environment variable `REFOCUS_SELECTOR`
-    of the server, "mini-policy" by default. Without a `query` frames are spread over the video.
+    of the server, "mini-policy" by default, and its encoder by `REFOCUS_ENCODER`. Without a `query` frames are spread
+    over the video.
     """
     from vllm.multimodal.video import VIDEO_LOADER_REGISTRY, VideoLoader
 
@@ -128,14 +130,13 @@ def load_video(
     if count < 1:
         raise InputError(f"num_frames must be at least 1, or -1 for 32, not {num_frames}")
     input_format = InputFormat.of(model)
-    chooser = _selector(os.environ.get("REFOCUS_SELECTOR", DEFAULT_SELECTOR) if query else "uniform")
+    name = os.environ.get("REFOCUS_SELECTOR", DEFAULT_SELECTOR)
+    chooser = _selector(name, os.environ.get("REFOCUS_ENCODER")) if query else _selector("uniform", None)
     selection = chooser.select(data, query or "the whole video", num_frames=input_format.frames_to_choose(count))
     (clip,) = input_format.clips(selection)
     return clip.frames, {**clip.metadata, "do_sample_frames": False}
 
 
 @lru_cache(maxsize=2)
-def _selector(name: str) -> Any:
-    from refocus_select.selectors import FrameSelector
-
-    return FrameSelector.from_pretrained(name)
+def _selector(name: str, encoder: str | None) -> Any:
+    return load(name, encoder)

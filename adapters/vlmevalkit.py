@@ -103,6 +103,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(prog="python -m refocus_select.adapters.vlmevalkit", description=__doc__)
     parser.add_argument("--pretrained", required=True, help="Hub id or folder of the model")
     parser.add_argument("--selector", default=DEFAULT_SELECTOR, help='"uniform", "mini-policy", a Hub id, or a folder')
+    parser.add_argument("--encoder", default=None, help="dual encoder of a selector that reads vectors")
     parser.add_argument("--num-frames", type=int, default=32, help="frames per video")
     parser.add_argument("--name", default="refocus-select", help="the name of the model in VLMEvalKit's results")
     parser.add_argument("--device", default=None, help='e.g. "cuda", or "auto" for several GPUs')

@@ -77,6 +77,21 @@ class SelectArguments(EncodeArguments, ChoiceArguments, total=False):
     """Keyword arguments of `FrameSelector.select`: of `encode`, and of the choice."""
 
 
+class SamplingArguments(TypedDict, total=False):
+    """Keyword arguments of `Index.build`: which frames of every video are read."""
+
+    fps: float | None
+    max_frames: int | None
+    exact: bool
+
+
+class BatchArguments(SamplingArguments, ChoiceArguments, total=False):
+    """Keyword arguments of `select_batch`: which frames are read, and of the choice."""
+
+    start: float | None
+    end: float | None
+
+
 class EncoderArguments(TypedDict, total=False):
     """Keyword arguments of `load_encoder`; each kind of encoder has some of them."""
 

@@ -13,10 +13,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from . import __version__
-from .cli_options import add_exact, add_no_network
+from .cli_options import add_encoder, add_exact, add_no_network
 from .corpus.cli import add_batch
 from .dependencies import check_dependencies
-from .errors import InputError, MissingDependencyError, RefocusError, SelectorLoadError, VideoError
+from .errors import EncoderError, InputError, MissingDependencyError, RefocusError, SelectorLoadError, VideoError
 from .evaluation.cli import add_evaluate
 from .locations import check_offline
 from .plain_text import json_text
@@ -36,14 +36,16 @@ examples:
   refocus-select select lecture.mp4 "the slide with the formula" --start 10:00 --end 25:30
 
 Several questions read the video once. exit status: 0 done, 2 bad arguments,
-3 the video cannot be read, 4 the selector cannot be loaded, 130 interrupted."""
+3 the video cannot be read, 4 the selector or the encoder cannot be
+used, 130 interrupted."""
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line.
 
     Returns:
-        The exit status: 0 done, 2 bad arguments, 3 video unreadable, 4 selector not loadable, 1 other errors of ours.
+        The exit status: 0 done, 2 bad arguments, 3 video unreadable, 4 selector or encoder not
+        usable, 1 other errors of ours.
     """
     parser = _parser()
     arguments, rest = parser.parse_known_args(argv)
@@ -64,7 +66,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         return _fail(error, 2)
     except VideoError as error:
         return _fail(error, 3)
-    except SelectorLoadError as error:
+    except (SelectorLoadError, EncoderError) as error:
         return _fail(error, 4)
     except RefocusError as error:
         return _fail(error, 1)
@@ -118,7 +120,7 @@ def _parser() -> argparse.ArgumentParser:
         metavar="NAME",
         help="'mini-policy' (default), 'mini', 'uniform', an algorithm, a folder, or a Hub id",
     )
-    select.add_argument("--encoder", metavar="NAME", help="dual encoder of an algorithm: a folder or a Hub id")
+    add_encoder(select)
     select.add_argument(
         "--cache", metavar="DIR", help="folder to keep encodings in (default: REFOCUS_CACHE_DIR if set)"
     )

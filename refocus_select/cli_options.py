@@ -25,6 +25,15 @@ def add_no_network(parser: argparse.ArgumentParser) -> None:
     )
 
 
+def add_encoder(parser: argparse.ArgumentParser) -> None:
+    """Add `--encoder`."""
+    parser.add_argument(
+        "--encoder",
+        metavar="NAME",
+        help="dual encoder of a selector that reads vectors: a folder, a Hub id, open_clip:NAME/TAG, module:attribute",
+    )
+
+
 class _Renamed(argparse.Action):
     """An option of before, refused with its new name."""
 

@@ -13,15 +13,22 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from .errors import EncodingError
+from .errors import EncodingError, InputError
 from .files import replacing
 from .plain_text import parse_json, shown
 
 if TYPE_CHECKING:
     import torch
 
-    from .video import VideoMetadata
+    from .arguments import VideoSource
+    from .encoders import DualEncoder
+    from .video import Video, VideoMetadata
 
+VECTORS = "embeddings"
+"""Name of the frames' vectors among the tensors of an encoding by a dual encoder."""
+
+_EDGE = 0.5  # seconds that given times may lie beyond the first and the last frame: they are often rounded
+_NO_VIDEO = "(vectors)"  # in place of a source
 _FORMAT = "refocus-select/video-encoding"
 _VERSION = "2"
 _WITHOUT_CHECKSUM = "1"  # still read: its fields are checked, but a flipped bit in a number cannot be noticed
@@ -60,6 +67,66 @@ class VideoEncoding:
     def __len__(self) -> int:
         """Number of candidate frames F."""
         return len(self.indices)
+
+    @classmethod
+    def from_vectors(
+        cls,
+        vectors: np.ndarray | torch.Tensor,
+        timestamps: Sequence[float] | np.ndarray,
+        *,
+        encoder: str | os.PathLike[str] | DualEncoder,
+        indices: Sequence[int] | np.ndarray | None = None,
+        video: VideoSource | None = None,
+    ) -> VideoEncoding:
+        """Take vectors of frames that exist already, e.g. from the index of a search engine.
+
+            encoding = VideoEncoding.from_vectors(vectors, times, encoder="google/siglip2-base-patch16-224")
+            FrameSelector.from_pretrained("mmr", encoder="google/siglip2-base-patch16-224").select(encoding, "a goal")
+
+        Every algorithm, and every policy that reads vectors, takes the encoding when it is loaded with this encoder.
+
+        Args:
+            vectors: one per frame, as the encoder's `encode_frames` gives them, [F, D].
+            timestamps: of the frames in seconds, rising, [F].
+            encoder: the one that made the vectors (see `load_encoder`); it reads the questions. An object without
+                `encode_frames` is enough.
+            indices: frame numbers in the video, rising, [F] (default: the frames of `video` nearest to these times;
+                without a video 0 to F - 1).
+            video: where full-size frames are read from later; without it a selection has numbers and times only.
+
+        Raises:
+            InputError: if vectors, times and frame numbers do not fit each other or the video.
+            EncoderError: if the encoder cannot be used, or its vectors of text have another length.
+            VideoError: if the video cannot be opened.
+        """
+        import torch
+
+        from .encoders import load_encoder
+        from .encoders.protocol import check_one_space, name_of
+
+        reader = load_encoder(encoder)
+        found = torch.as_tensor(vectors).detach().float().cpu()
+        times = np.asarray(timestamps, dtype=np.float64)
+        if found.ndim != 2 or not len(found) or times.shape != (len(found),):
+            raise InputError(
+                f"vectors {list(found.shape)} and timestamps {list(times.shape)}: give [F, D] and [F], one of each for "
+                "every frame"
+            )
+        if not found.isfinite().all():
+            bad = int((~found.isfinite().all(dim=1)).nonzero()[0])
+            raise InputError(f"the vectors hold NaN or infinity, first at row {bad}; leave such frames out")
+        if not np.isfinite(times).all() or (np.diff(times) < 0).any():
+            raise InputError("timestamps must be finite and rising; sort them together with the vectors")
+        check_one_space(reader, int(reader.encode_text(["a"]).shape[1]), found.shape[1])
+        digest = hashlib.sha256(found.contiguous().numpy().data)
+        digest.update(times.tobytes())
+        return cls(
+            tensors={VECTORS: found},
+            timestamps=times,
+            encoder=name_of(reader),
+            encoder_fingerprint=reader.fingerprint,
+            **_place(times, indices, video, f"vectors-{digest.hexdigest()}"),
+        )
 
     def save(self, path: str | os.PathLike[str]) -> Path:
         """Write the encoding as one safetensors file with a checksum, under a temporary name first.
@@ -188,6 +255,57 @@ def _check_series(encoding: VideoEncoding) -> None:
         raise ValueError(f"frame number {indices[-1]} of a video of {encoding.video.num_frames} frames")
     if not np.isfinite(timestamps).all() or (np.diff(timestamps) < 0).any():
         raise ValueError("the times are not finite or out of order")
+
+
+def _place(times: np.ndarray, indices: Any, video: VideoSource | None, fingerprint: str) -> dict[str, Any]:
+    """Frame numbers of given times, and what is known of the video."""
+    from .video import VideoMetadata, opened, read_input
+
+    numbers = None if indices is None else np.asarray(indices)
+    if numbers is not None:
+        if numbers.shape != times.shape or not np.issubdtype(numbers.dtype, np.integer):
+            raise InputError(f"indices must be {len(times)} whole numbers, one for each vector")
+        if numbers[0] < 0 or (np.diff(numbers) <= 0).any():
+            raise InputError("indices must be rising from 0 on; sort them together with the vectors")
+    if video is None:
+        numbers = np.arange(len(times)) if numbers is None else numbers
+        step = float(np.median(np.diff(times))) if len(times) > 1 else 0.0
+        facts = VideoMetadata(_NO_VIDEO, int(numbers[-1]) + 1, float(times[-1]) + step)
+        return {"indices": numbers.astype(np.int64), "video": facts, "video_fingerprint": fingerprint}
+    handed = read_input(video)
+    with opened(handed) as source:
+        if numbers is None:
+            numbers = _nearest(source, times)
+        if numbers[-1] >= len(source):
+            raise InputError(f"{source.metadata.source} has {len(source)} frames, and no frame {numbers[-1]}")
+        return {
+            "indices": numbers.astype(np.int64),
+            "video": source.metadata,
+            "video_fingerprint": source.fingerprint,
+            "warnings": source.warnings,
+            "origin": source if handed.path is None else handed.path,
+        }
+
+
+def _nearest(source: Video, times: np.ndarray) -> np.ndarray:
+    """Numbers of the frames of a video nearest to given times.
+
+    Raises:
+        InputError: if a time lies outside the video, or two times mean one frame.
+    """
+    shown, name = source.timestamps, source.metadata.source
+    if times[0] < shown[0] - _EDGE or times[-1] > source.metadata.duration + _EDGE:
+        raise InputError(
+            f"timestamps from {times[0]:.3f} s to {times[-1]:.3f} s lie outside {name} ({shown[0]:.3f} s to "
+            f"{source.metadata.duration:.3f} s): give seconds from its first frame on"
+        )
+    after = np.searchsorted(shown, times).clip(1, max(1, len(shown) - 1))
+    before = after - 1
+    after = after.clip(max=len(shown) - 1)
+    numbers = np.where(times - shown[before] <= shown[after] - times, before, after)
+    if (np.diff(numbers) <= 0).any():
+        raise InputError(f"two of the timestamps are nearest to one frame of {name}; give indices, or fewer vectors")
+    return numbers
 
 
 def _read(source: Path) -> tuple[dict[str, str], dict[str, torch.Tensor]]:

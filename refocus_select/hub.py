@@ -22,6 +22,7 @@ VISION_CONFIG_FILE = "vision_config.json"
 WEIGHTS_FILE = "model.safetensors"
 INDEX_FILE = "model.safetensors.index.json"
 TOKENIZER_FILE = "tokenizer.json"
+MODULES_FILE = "modules.json"  # what makes a folder a model of sentence-transformers
 _Get = Callable[..., "Path | None"]
 _MOST_JSON = 64 * 2**20  # bytes; the index of a checkpoint of thousands of tensors is below a hundredth of it
 _PICKLES = ("pytorch_model.bin", "pytorch_model.bin.index.json")
@@ -78,7 +79,7 @@ def find_checkpoint(name_or_path: str | os.PathLike[str], options: HubOptions | 
         get = partial(_local_file, Path(name))
     elif os.path.exists(name):
         raise SelectorLoadError(f"{name} is a file; give the folder that holds config.json and the weights")
-    elif isinstance(name_or_path, os.PathLike) or name.startswith((".", "/", "~")) or name.count("/") != 1:
+    elif isinstance(name_or_path, os.PathLike) or not is_hub_id(name):
         raise SelectorLoadError(f"there is no folder {name}; check the path, or give a Hub id 'owner/name'")
     else:
         get = partial(hub_file, name, options=options or HubOptions())
@@ -94,6 +95,25 @@ def find_checkpoint(name_or_path: str | os.PathLike[str], options: HubOptions | 
     # The small files first: where the weights are in the cache, it is then known whether these exist.
     vision, tokenizer = get(VISION_CONFIG_FILE, lenient=True), get(TOKENIZER_FILE, lenient=True)
     return CheckpointFiles(name, config, _weights(name, get), vision, tokenizer)
+
+
+def is_hub_id(name: str) -> bool:
+    """Whether a name that is no folder can be a Hub id."""
+    return name.count("/") == 1 and not name.startswith((".", "/", "~"))
+
+
+def has_modules(name_or_path: str | os.PathLike[str], options: HubOptions) -> bool:
+    """Whether a folder or a repository of the Hub holds a model of sentence-transformers.
+
+    Raises:
+        SelectorLoadError: if the repository is not there, or is not to be read.
+    """
+    name = os.fspath(name_or_path)
+    if os.path.isdir(name):
+        return (Path(name) / MODULES_FILE).is_file()
+    if isinstance(name_or_path, os.PathLike) or not is_hub_id(name):
+        return False
+    return hub_file(name, MODULES_FILE, options=options, lenient=True) is not None
 
 
 def _weights(name: str, get: _Get) -> tuple[Path, ...]:

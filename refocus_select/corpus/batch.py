@@ -20,6 +20,10 @@ from .results import check_target
 from .table import QuestionTable, Source, VideoJob
 
 if TYPE_CHECKING:
+    from typing_extensions import Unpack
+
+    from ..arguments import BatchArguments, LoadArguments
+    from ..encoders import DualEncoder
     from ..selectors import FrameSelector
     from .answer import Described
 
@@ -54,6 +58,7 @@ def select_batch(
     out: str | os.PathLike[str],
     *,
     selector: str | FrameSelector = DEFAULT_SELECTOR,
+    encoder: str | os.PathLike[str] | DualEncoder | None = None,
     num_frames: int = 8,
     frames: str | os.PathLike[str] | None = None,
     scores: bool = False,
@@ -65,10 +70,10 @@ def select_batch(
     shard: tuple[int, int] | None = None,
     cache: EncodingCache | str | os.PathLike[str] | bool | None = None,
     backend: str | None = None,
-    selector_arguments: Mapping[str, Any] | None = None,
+    selector_arguments: LoadArguments | None = None,
     progress: bool | None = None,
     network: bool = True,
-    **kwargs: Any,
+    **kwargs: Unpack[BatchArguments],
 ) -> BatchResult:
     """Choose frames for every row of a table.
 
@@ -83,6 +88,7 @@ def select_batch(
             known `id`, `options`; other fields are kept.
         out: .jsonl or .parquet. Until it is complete, the folder OUT.parts lies beside it.
         selector: a name for `FrameSelector.from_pretrained`, or a selector that is loaded already.
+        encoder: whose vectors it compares, for selectors that read vectors (see `load_encoder`).
         num_frames: how many frames K.
         frames: a folder for the chosen frames, as JPEG at full size; rows name their files.
         scores: also keep the scores of all candidates.
@@ -108,6 +114,7 @@ def select_batch(
         InputError: if there is an output already, another run writes it, it was started with other questions or
             settings, it cannot be written (`OutputError`: what is done stays), or an argument is not usable.
         SelectorLoadError: if the selector cannot be loaded.
+        EncoderError: if the encoder cannot be used with it.
         MissingDependencyError: for engine "ray" without Ray, and for Parquet without pyarrow.
     """
     began = time.monotonic()
@@ -129,7 +136,7 @@ def select_batch(
         scores=scores,
         network=network,
     )
-    arguments = dict(selector_arguments or {})
+    arguments: dict[str, Any] = with_encoder(selector, encoder, selector_arguments)
     if not network:
         from ..selectors.registry import offline_arguments
 
@@ -202,6 +209,20 @@ def _shard(shard: tuple[int, int] | None) -> tuple[int, int]:
 
     chosen = Shard(*shard) if shard is not None else Shard.from_environment()
     return chosen.index, chosen.count
+
+
+def with_encoder(selector: str | FrameSelector, encoder: Any, arguments: Mapping[str, Any] | None) -> dict[str, Any]:
+    """Arguments for loading a selector, the encoder among them.
+
+    Raises:
+        InputError: if an encoder is given for a selector that has one.
+    """
+    given = dict(arguments or {})
+    if encoder is None:
+        return given
+    if not isinstance(selector, str | os.PathLike):
+        raise InputError("encoder: this selector is loaded already; give its name, or load it with that encoder")
+    return {**given, "encoder": encoder}
 
 
 def _check_existing(space: Workspace, resume: bool, overwrite: bool) -> None:

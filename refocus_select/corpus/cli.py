@@ -8,7 +8,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from ..cli_options import add_exact, add_no_network
+from ..cli_options import add_encoder, add_exact, add_no_network
 from ..errors import InputError
 from ..plain_text import json_text
 from ..weights import DEFAULT_SELECTOR
@@ -34,7 +34,7 @@ examples:
 def add_batch(commands: Any) -> None:
     """Add `batch`, `convert`, `index` and `search` to the subcommands of the command line."""
     common = argparse.ArgumentParser(add_help=False)
-    common.add_argument("--encoder", metavar="NAME", help="dual encoder of an algorithm: a folder or a Hub id")
+    add_encoder(common)
     common.add_argument("--device", help="device of the selector, e.g. cuda (default: automatic)")
     common.add_argument("--fps", type=float, help="maximum number of candidate frames per second")
     common.add_argument("--max-frames", type=int, metavar="F", help="maximum number of candidate frames")
@@ -140,6 +140,7 @@ def _batch(arguments: argparse.Namespace) -> int:
         arguments.questions,
         arguments.out,
         selector=arguments.selector,
+        encoder=arguments.encoder,
         num_frames=arguments.num_frames,
         frames=arguments.frames,
         scores=arguments.scores,
@@ -183,6 +184,7 @@ def _index(arguments: argparse.Namespace) -> int:
         arguments.videos,
         arguments.out,
         selector=arguments.selector,
+        encoder=arguments.encoder,
         workers=arguments.workers,
         backend=arguments.backend,
         selector_arguments=_selector_arguments(arguments),
@@ -232,8 +234,7 @@ def _selector_arguments(arguments: argparse.Namespace) -> dict[str, Any]:
 
         count = torch.cuda.device_count()
         device = f"cuda:{int(os.environ['LOCAL_RANK']) % count}" if count else None
-    given = {"device": device, "encoder": arguments.encoder}
-    return {name: value for name, value in given.items() if value is not None}
+    return {} if device is None else {"device": device}
 
 
 def _sampling(arguments: argparse.Namespace) -> dict[str, Any]:

@@ -27,11 +27,16 @@ from ..locations import check_offline, local_path
 from ..questions import Problem
 from ..video.sources import fingerprint_of
 from .answer import SAMPLING, BatchSettings
+from .batch import with_encoder
 from .index_files import Entry, check_facts, held, need_pyarrow, read_facts, read_table, sha256_of, write_table
 from .local import in_parallel
 from .search import Hit, Search, choose_engine, open_search
 
 if TYPE_CHECKING:
+    from typing_extensions import Unpack
+
+    from ..arguments import LoadArguments, SamplingArguments
+    from ..encoders import DualEncoder
     from ..selection import Selection
     from ..selectors import FrameSelector
 
@@ -78,14 +83,18 @@ class Index:
     """
 
     def __init__(
-        self, folder: str | os.PathLike[str], *, selector: FrameSelector | None = None, **arguments: Any
+        self,
+        folder: str | os.PathLike[str],
+        *,
+        selector: FrameSelector | None = None,
+        **arguments: Unpack[LoadArguments],
     ) -> None:
         """Open an index.
 
         Args:
             folder: what `build` wrote.
             selector: the one that it was made with, if it is loaded already.
-            **arguments: for `FrameSelector.from_pretrained`, e.g. `device`.
+            **arguments: for `FrameSelector.from_pretrained`, e.g. `device`, or an `encoder` that is an object.
 
         Raises:
             InputError: if there is no index.
@@ -96,7 +105,7 @@ class Index:
         self.entries = read_table(self.folder)
         self.last_update = Update(total=len(self.entries))
         self._selector = selector
-        self._arguments = {**self._facts["arguments"], **arguments}
+        self._arguments: dict[str, Any] = {**self._facts["arguments"], **arguments}
         self._open: OrderedDict[str, VideoEncoding] = OrderedDict()
         self._search: dict[str, Search] = {}
         self._lock = threading.RLock()
@@ -110,12 +119,13 @@ class Index:
         out: str | os.PathLike[str],
         *,
         selector: str | FrameSelector = "mini",
+        encoder: str | os.PathLike[str] | DualEncoder | None = None,
         workers: int | None = None,
         backend: str | None = None,
-        selector_arguments: Mapping[str, Any] | None = None,
+        selector_arguments: LoadArguments | None = None,
         progress: bool | None = None,
         network: bool = True,
-        **sampling: Any,
+        **sampling: Unpack[SamplingArguments],
     ) -> Index:
         """Make an index, or bring it up to date.
 
@@ -126,6 +136,8 @@ class Index:
             videos: files, and folders that are searched for videos.
             out: the index, a folder.
             selector: a name, or a selector that is loaded already; an index has one selector.
+            encoder: whose vectors it compares (see `load_encoder`); an index has one encoder. One that is an object is
+                given again to `Index(out, encoder=…)`.
             workers: videos at a time.
             backend: decoder.
             selector_arguments: for `FrameSelector.from_pretrained`.
@@ -135,6 +147,7 @@ class Index:
 
         Raises:
             InputError: if a path is not there, the index has another selector or sampling, or cannot be written.
+            EncoderError: if the encoder cannot be used with the selector.
         """
         from ..selectors import FrameSelector
         from ..selectors.registry import offline_arguments
@@ -146,24 +159,29 @@ class Index:
         for path in () if network else paths:
             check_offline(path)
         files = _files(paths)
-        arguments = dict(selector_arguments or {})
+        arguments = with_encoder(selector, encoder, selector_arguments)
         offline = {} if network else offline_arguments(selector, arguments.get("encoder"))
         loaded = (
             selector
             if isinstance(selector, FrameSelector)
             else FrameSelector.from_pretrained(selector, **arguments, **offline)
         )
-        BatchSettings(sampling=sampling).check(loaded)
+        reading: dict[str, Any] = dict(sampling)
+        BatchSettings(sampling=reading).check(loaded)
         folder = Path(out)
         facts = {
             "selector": loaded.name if isinstance(selector, FrameSelector) else os.fspath(selector),
-            "arguments": {name: str(value) for name, value in arguments.items() if name != "device"},
+            "arguments": {
+                name: str(value)
+                for name, value in arguments.items()
+                if name != "device" and not (name == "encoder" and not isinstance(value, str | os.PathLike))
+            },
             "fingerprint": loaded.encoding_fingerprint,
-            "sampling": dict(sorted(sampling.items())),
+            "sampling": dict(sorted(reading.items())),
         }
         with held(folder):
             check_facts(folder, facts)
-            builder = _Builder(folder, loaded, sampling, backend)
+            builder = _Builder(folder, loaded, reading, backend)
             update = builder.run(files, workers, progress)
         index = cls(folder, selector=loaded)
         index.last_update = update
@@ -238,15 +256,17 @@ class Index:
             raise InputError("the question is empty; ask something")
         if k < 1 or min_gap < 0:
             raise InputError(f"k must be at least 1 and min_gap at least 0, not {k} and {min_gap}")
-        encoder = getattr(self.selector, "encoder", None)
-        if encoder is None or not self.entries:
-            why = "is empty" if encoder is not None else f"was made with {self.selector.name!r}, which compares nothing"
+        from ..selectors.dual_encoder import DualEncoderSelector
+
+        reader = self.selector if isinstance(self.selector, DualEncoderSelector) else None
+        if reader is None or not self.entries:
+            why = "is empty" if reader is not None else f"was made with {self.selector.name!r}, which compares nothing"
             raise InputError(f"{self.folder} {why}; build it with 'mini', or an algorithm with an encoder")
         name = choose_engine(engine, sum(entry.candidates for entry in self.entries.values()))
         with self._lock:
             if name not in self._search:
                 self._search[name] = open_search(name, list(self.entries.values()), self._load, self.folder)
-        vector = encoder.encode_text([question.strip()]).float().numpy()[0]
+        vector = reader.encode_text([question.strip()]).numpy()[0]
         return self._search[name].best(vector, k, min_gap)
 
     def check(self) -> list[Problem]:
@@ -286,7 +306,8 @@ class Index:
         if selector.encoding_fingerprint != self._facts["fingerprint"]:
             raise EncodingError(
                 f"{self.folder} was made by {self._facts['selector']!r} ({self._facts['fingerprint'][:12]}), not by "
-                f"{selector.encoding_name!r} ({selector.encoding_fingerprint[:12]}); build another index"
+                f"{selector.encoding_name!r} ({selector.encoding_fingerprint[:12]}); open it with that encoder, or "
+                "build another index"
             )
 
 

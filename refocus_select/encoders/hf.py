@@ -17,12 +17,23 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ..errors import InputError, SelectorLoadError
+from ..errors import SelectorLoadError
 from ..hub import CheckpointFiles, HubOptions, find_checkpoint, read_json
 from ..models.checkpoint import is_finite
+from .common import (
+    add_weights,
+    checked_frames,
+    choose_device,
+    choose_dtype,
+    fixed_size,
+    languages_of,
+    preprocessing,
+    smaller_size,
+)
 
 DEFAULT_LOGIT_SCALE = 100.0  # CLIP's, for models that have none of their own
-_SAMPLES = 64  # values of each weight that enter the fingerprint
+_OF_MODELS = {"clip": ("en",), "align": ("en",), "chinese_clip": ("zh",)}  # where the card says nothing
+_CLIP_VOCABULARY = 49_408  # of OpenAI's English tokenizer; multilingual CLIPs have others
 _ROOM = 4  # how much larger a network may be than its weights until it is refused unbuilt; a little is told later
 _MOST_TOKENS = 100_000  # tokenizers write a huge number where no limit is set
 
@@ -36,7 +47,8 @@ class HFEncoder:
         fingerprint: identity of weights and preprocessing, the same on every machine and for every dtype.
         logit_scale: what the model multiplies cosines with.
         dimensions: length D of the vectors.
-        max_tokens: longer texts are encoded in pieces whose vectors are averaged.
+        max_text_tokens: longer texts are encoded in pieces whose vectors are averaged.
+        languages: codes of the languages that the model reads; None where it is not known.
     """
 
     def __init__(self, model: nn.Module, image_processor: Any, tokenizer: Any, *, name: str, batch: int = 32) -> None:
@@ -51,10 +63,11 @@ class HFEncoder:
         self.image_processor = image_processor
         self.tokenizer = tokenizer
         self.batch = batch
-        self.frame_size = _fixed_size(image_processor)
+        self.frame_size = fixed_size(image_processor)
         self.fingerprint = _fingerprint(model, image_processor)
         self.logit_scale = _logit_scale(model)
-        self.max_tokens = _max_tokens(model, tokenizer)
+        self.max_text_tokens = _max_text_tokens(model, tokenizer)
+        self.languages = languages_of(Path(name)) or _languages(model)
 
     @classmethod
     def from_pretrained(
@@ -93,8 +106,8 @@ class HFEncoder:
             "local_files_only": local_files_only or Path(name).is_dir(),
             "trust_remote_code": False,
         }
-        chosen = torch.device(device if device is not None else "cuda" if torch.cuda.is_available() else "cpu")
-        kind = _dtype(dtype, chosen)
+        chosen = choose_device(device)
+        kind = choose_dtype(dtype, chosen)
         try:
             _check_size(files, shared)
             model, report = AutoModel.from_pretrained(
@@ -143,21 +156,8 @@ class HFEncoder:
         return dtype
 
     def decode_size(self, height: int, width: int) -> tuple[int, int] | None:
-        """The size at which frames of a video of this height and width are best decoded, None for their own.
-
-        Smaller pictures are decoded and carried faster; the image processor still does its own resizing and cropping.
-        """
-        if self.frame_size:
-            return self.frame_size
-        short = _sizes(self.image_processor).get("shortest_edge")
-        patches = getattr(self.image_processor, "max_num_patches", None)
-        if short:
-            scale = short / min(height, width)
-        elif patches:
-            scale = math.sqrt(patches * self.image_processor.patch_size**2 / (height * width))
-        else:
-            return None
-        return (round(height * scale), round(width * scale)) if scale < 1 else None
+        """The size at which frames of a video of this height and width are best decoded, None for their own."""
+        return smaller_size(self.image_processor, height, width)
 
     @torch.inference_mode()
     def encode_frames(self, frames: np.ndarray | Tensor) -> Tensor:
@@ -172,9 +172,7 @@ class HFEncoder:
         Raises:
             InputError: if `frames` has another type or shape.
         """
-        pixels = np.asarray(frames)
-        if pixels.dtype != np.uint8 or pixels.ndim != 4 or pixels.shape[3] != 3:
-            raise InputError(f"frames must be uint8 [N, H, W, 3], not {pixels.dtype} {list(pixels.shape)}")
+        pixels = checked_frames(frames)
         vectors = []
         for at in range(0, len(pixels), self.batch):
             inputs = self.image_processor(
@@ -199,7 +197,7 @@ class HFEncoder:
                 # SigLIP was trained with texts filled up to full length; elsewhere a mask hides what fills up.
                 padding="max_length" if self._model_type.startswith("siglip") else True,
                 truncation=True,
-                max_length=self.max_tokens,
+                max_length=self.max_text_tokens,
                 return_tensors="pt",
             )
             vectors.append(_unit(self.model.get_text_features(**self._placed(inputs))))
@@ -216,13 +214,14 @@ class HFEncoder:
     def _pieces(self, text: str) -> list[str]:
         """The text, or as few equal pieces of it as the model can read."""
         pieces = [text]
-        while max(lengths := self._lengths(pieces)) > self.max_tokens and len(pieces) < len(text):
-            count = max(len(pieces) + 1, math.ceil(sum(lengths) / self.max_tokens))
+        while max(lengths := self.count_tokens(pieces)) > self.max_text_tokens and len(pieces) < len(text):
+            count = max(len(pieces) + 1, math.ceil(sum(lengths) / self.max_text_tokens))
             pieces = _cut(text, min(count, len(text)))
         return pieces
 
-    def _lengths(self, texts: list[str]) -> list[int]:
-        return [len(ids) for ids in self.tokenizer(texts, truncation=False, verbose=False)["input_ids"]]
+    def count_tokens(self, texts: Sequence[str]) -> list[int]:
+        """How many tokens each text has for the model, `max_text_tokens` or not."""
+        return [len(ids) for ids in self.tokenizer(list(texts), truncation=False, verbose=False)["input_ids"]]
 
     def _placed(self, inputs: Mapping[str, Any]) -> dict[str, Tensor]:
         """Inputs on the model's device, real numbers in its dtype."""
@@ -281,33 +280,6 @@ def _unit(output: Any) -> Tensor:
     return F.normalize(features.float(), dim=-1).cpu()
 
 
-def _dtype(dtype: str | torch.dtype | None, device: torch.device) -> torch.dtype:
-    if dtype is None:
-        return torch.float16 if device.type == "cuda" else torch.float32
-    found = getattr(torch, dtype, None) if isinstance(dtype, str) else dtype
-    if not isinstance(found, torch.dtype) or not found.is_floating_point:
-        raise InputError(f"dtype must be 'float32', 'float16' or 'bfloat16', not {dtype!r}")
-    return found
-
-
-def _sizes(image_processor: Any) -> dict[str, int]:
-    """The processor's target size as a plain dictionary, without what is not set."""
-    size = getattr(image_processor, "size", None)
-    if not size:
-        return {}
-    keys = ("height", "width", "shortest_edge", "longest_edge")
-    found = {key: size.get(key) if isinstance(size, Mapping) else getattr(size, key, None) for key in keys}
-    return {key: int(value) for key, value in found.items() if value}
-
-
-def _fixed_size(image_processor: Any) -> tuple[int, int] | None:
-    """(height, width) if every picture is brought to one size and nothing is cropped."""
-    size = _sizes(image_processor)
-    if getattr(image_processor, "do_center_crop", False) or "height" not in size or "width" not in size:
-        return None
-    return size["height"], size["width"]
-
-
 def _logit_scale(model: nn.Module) -> float:
     scale, temperature = getattr(model, "logit_scale", None), getattr(model, "temperature", None)
     if isinstance(scale, Tensor):
@@ -317,29 +289,23 @@ def _logit_scale(model: nn.Module) -> float:
     return DEFAULT_LOGIT_SCALE
 
 
-def _max_tokens(model: nn.Module, tokenizer: Any) -> int:
+def _max_text_tokens(model: nn.Module, tokenizer: Any) -> int:
     config = getattr(model.config, "text_config", model.config)
     limits = [getattr(config, "max_position_embeddings", None), getattr(tokenizer, "model_max_length", None)]
     usable = [int(limit) for limit in limits if limit and limit < _MOST_TOKENS]
     return min(usable) if usable else 512
 
 
-def _fingerprint(model: nn.Module, image_processor: Any) -> str:
-    """Identity of what decides the vectors: shapes and sampled values of all weights, and the preprocessing.
+def _languages(model: nn.Module) -> tuple[str, ...] | None:
+    kind = str(model.config.model_type)
+    vocabulary = getattr(getattr(model.config, "text_config", None), "vocab_size", None)
+    return None if kind == "clip" and vocabulary != _CLIP_VOCABULARY else _OF_MODELS.get(kind)
 
-    Sampled, because hashing gigabytes would take longer than encoding a video; a fine-tuned copy differs everywhere.
-    """
+
+def _fingerprint(model: nn.Module, image_processor: Any) -> str:
+    """Identity of what decides the vectors: the weights, and what is done to pictures."""
     digest = hashlib.sha256()
-    preprocessing = {
-        key: value
-        for key, value in json.loads(image_processor.to_json_string()).items()
-        if key not in ("_processor_class", "processor_class", "transformers_version", "image_processor_type")
-    }
-    digest.update(json.dumps(preprocessing, sort_keys=True).encode())
+    digest.update(json.dumps(preprocessing(image_processor), sort_keys=True).encode())
     digest.update(type(model).__name__.encode())
-    for name, tensor in sorted(model.state_dict().items()):
-        flat = tensor.detach().flatten()
-        step = max(1, flat.numel() // _SAMPLES)
-        digest.update(f"{name}{list(tensor.shape)}".encode())
-        digest.update(flat[::step][: _SAMPLES + 1].double().cpu().numpy().tobytes())
+    add_weights(digest, model)
     return f"hf-{digest.hexdigest()[:32]}"

@@ -6,6 +6,7 @@ import argparse
 from pathlib import Path
 from typing import Any
 
+from ..cli_options import add_encoder
 from ..weights import DEFAULT_SELECTOR
 from . import commands as run
 
@@ -64,7 +65,7 @@ def _add_needle(kinds: Any) -> None:
     needle.add_argument(
         "--selectors", nargs="+", default=["uniform", DEFAULT_SELECTOR], metavar="NAME", help="selectors to compare"
     )
-    needle.add_argument("--encoder", metavar="NAME", help="dual encoder of the algorithms: a folder or a Hub id")
+    add_encoder(needle)
     needle.add_argument("--device", help="device of the selectors, e.g. cuda")
     needle.add_argument("-n", "--num-frames", type=int, default=32, metavar="K", help="frames to choose (default: 32)")
     needle.add_argument("--lengths", nargs="+", type=int, metavar="N", help="candidates (default: 64 … 1024)")
@@ -173,7 +174,7 @@ def _add_questions(parser: argparse.ArgumentParser) -> None:
     )
     selectors.add_argument("--selections", nargs="+", default=[], metavar="FILE", help="what others selected "
                            "(.jsonl, .json, or a database of the authors' release); FILE=NAME names it")  # fmt: skip
-    selectors.add_argument("--encoder", metavar="NAME", help="dual encoder of the algorithms: a folder or a Hub id")
+    add_encoder(selectors)
     selectors.add_argument("--frames", nargs="+", type=int, default=[32], metavar="K", help="numbers of frames")
     selectors.add_argument(
         "--fps", type=float, help="maximum number of candidates per second (default: each selector's own)"

@@ -32,7 +32,7 @@ from ..plain_text import parse_json, shown
 from ..weights import resolve
 from .efficientnet_lite import FEATURES, LITE_VARIANTS, EfficientNetLite
 from .skeleton import unfilled
-from .text_encoder import WIDTH, TextEncoder, unpack_rows
+from .text_encoder import MAX_TOKENS, WIDTH, TextEncoder, unpack_rows
 from .workers import workers
 
 FORMAT = "refocus-select/mini"
@@ -52,10 +52,14 @@ class MiniEncoder(nn.Module):
         dimensions: length D of its vectors.
         frame_size: (height, width) that frames are best decoded at; other sizes are resized.
         fingerprint: sha256 of weights and configuration.
+        languages: of the sentence encoder: English.
+        max_text_tokens: longer texts are cut.
     """
 
     name = "mini"
     dimensions = DIMENSIONS
+    languages = ("en",)
+    max_text_tokens = MAX_TOKENS
 
     class_vectors: Tensor  # unit sentence vectors of the class names, [classes, 384]
     text_mean: Tensor  # of many texts' sentence vectors, [384]
@@ -145,6 +149,10 @@ class MiniEncoder(nn.Module):
         if self.device.type == "cpu" and len(texts) <= FEW:
             return workers().submit(self._text_vectors, texts).result()
         return self._text_vectors(texts)
+
+    def count_tokens(self, texts: Sequence[str]) -> list[int]:
+        """How many tokens each text has, begin and end included."""
+        return self.text.count_tokens(texts)
 
     @torch.inference_mode()
     def _text_vectors(self, texts: Sequence[str]) -> Tensor:

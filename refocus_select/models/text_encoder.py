@@ -102,6 +102,11 @@ class TextEncoder(nn.Module):
                 vectors[row] = vector
         return torch.stack([v for v in vectors if v is not None])
 
+    def count_tokens(self, texts: Sequence[str]) -> list[int]:
+        """How many tokens each text has, begin and end included, before anything is cut."""
+        pieces = [[e, *e.overflowing] for e in self.tokenizer.encode_batch(list(texts))]
+        return [2 + sum(sum(e.attention_mask) - 2 for e in parts) for parts in pieces]
+
 
 def unpack_rows(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """Widens every `name` (int8) that has a `name_scale` beside it; the token table stays int8."""

@@ -6,7 +6,6 @@ import logging
 import os
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass, fields, replace
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, overload
 
@@ -17,8 +16,7 @@ from ..cache import EncodingCache, encoding_key, find_cache
 from ..encoding import VideoEncoding, check_tensors
 from ..errors import EncodingError, InputError, VideoDecodeError
 from ..selection import Selection
-from ..video import CandidatePlan, CandidateRule, Frames, Video, VideoMetadata, open_video, sample_candidates
-from ..video.inputs import VideoInput, read_input
+from ..video import CandidatePlan, CandidateRule, Frames, Video, VideoMetadata, opened, read_input, sample_candidates
 from ..weights import DEFAULT_SELECTOR
 from .algorithms.contract import check_num_frames, complete_picks
 from .registry import load_selector
@@ -166,7 +164,7 @@ class FrameSelector(ABC):
         handed = read_input(video)
         asked = {"fps": fps, "max_frames": max_frames, "min_frames": min_frames, "start": start, "end": end}
         asked = {name: value for name, value in asked.items() if value is not None}
-        with _opened(handed, backend) as source:
+        with opened(handed, backend) as source:
             plan = self._plan(source, candidates, asked, handed.sampling)
             size = self.decode_size(source.metadata)
             store = find_cache(cache) if self.needs_frames else None
@@ -412,14 +410,19 @@ class FrameSelector(ABC):
     ) -> list[Choice]:
         """Choose at most min(num_frames, F) candidates for each question; too few are refilled by score."""
 
+    def question_warnings(self, question: str) -> tuple[str, ...]:
+        """What whoever asks this question should know, whatever is chosen."""
+        return ()
+
     def _selection(self, encoding: VideoEncoding, question: str, choice: Choice, num_frames: int) -> Selection:
         """Hold the contract: exactly min(K, distinct candidates) distinct frames, sorted."""
         scores = np.nan_to_num(np.asarray(choice.scores, dtype=np.float64), nan=-np.inf, neginf=-np.inf)
         picks = complete_picks(np.asarray(choice.picks, dtype=np.int64), scores, encoding.indices, num_frames)
-        warnings = [*encoding.warnings, *choice.warnings]
+        of_question = (*self.question_warnings(question), *choice.warnings)
+        warnings = [*encoding.warnings, *of_question]
         if len(picks) < num_frames:
             warnings.append(f"{num_frames} frames asked for, only {len(picks)} candidates are there: all are returned")
-        for warning in choice.warnings:
+        for warning in of_question:
             logger.info("%s: %s", encoding.video.source, warning)
         return Selection(
             question=question,
@@ -498,17 +501,6 @@ class _Reader:
 
 def _rows(piece: Frames, keep: np.ndarray) -> Frames:
     return Frames(**{field.name: getattr(piece, field.name)[keep] for field in fields(Frames)})
-
-
-@contextmanager
-def _opened(given: VideoInput, backend: str | None) -> Iterator[Video]:
-    """Open what is not open. A path is closed again (it can be reopened for the frames); anything else stays open."""
-    source = given.source if isinstance(given.source, Video) else open_video(given, backend=backend)
-    try:
-        yield source
-    finally:
-        if given.path is not None:
-            source.close()
 
 
 def _checked_question(question: Any) -> str:

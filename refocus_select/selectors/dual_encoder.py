@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ..encoders import DualEncoder, check_encoder
-from ..encoders.protocol import name_of
-from ..encoding import VideoEncoding, check_tensors
+from ..encoders.protocol import check_one_space, checked_vectors, name_of, question_warnings
+from ..encoding import VECTORS, VideoEncoding, check_tensors
 from ..errors import EncoderError
 from ..video import CandidateRule, Frames, VideoMetadata
 from ..video.candidates import MIN_CANDIDATES
@@ -17,9 +17,6 @@ from .base import Choice, FrameSelector
 
 if TYPE_CHECKING:
     import torch
-
-VECTORS = "embeddings"
-"""Name of the frames' vectors among the tensors of an encoding."""
 
 
 class DualEncoderSelector(FrameSelector):
@@ -48,12 +45,23 @@ class DualEncoderSelector(FrameSelector):
         decide = getattr(self.encoder, "decode_size", None)
         return decide(metadata.height, metadata.width) if decide else self.frame_size
 
+    def question_warnings(self, question: str) -> tuple[str, ...]:
+        return question_warnings(self.encoder, question)
+
     def encode_frames(
         self, frames: Iterator[Frames], total: int
     ) -> tuple[dict[str, torch.Tensor], dict[str, torch.Tensor]]:
         import torch
 
-        rows = [self._checked(self.encoder.encode_frames(piece.data), len(piece), "frames") for piece in frames]
+        if not callable(getattr(self.encoder, "encode_frames", None)):
+            raise EncoderError(
+                f"{self.encoding_name} reads questions but sees no frames; give vectors of frames that you have by "
+                "VideoEncoding.from_vectors(vectors, timestamps, encoder=…)"
+            )
+        rows = [
+            checked_vectors(self.encoder, self.encoder.encode_frames(piece.data), len(piece), "frames")
+            for piece in frames
+        ]
         return {VECTORS: torch.cat(rows) if rows else torch.zeros(0, 0)}, {}
 
     def choose(
@@ -98,28 +106,7 @@ class DualEncoderSelector(FrameSelector):
         Raises:
             EncoderError: if they are not finite, or of another length than the frames' vectors.
         """
-        vectors = self._checked(self.encoder.encode_text(texts), len(texts), "text")
-        if like is not None and vectors.shape[1] != like.tensors[VECTORS].shape[1]:
-            raise EncoderError(
-                f"{self.encoding_name} gives vectors of {vectors.shape[1]} numbers for text and of "
-                f"{like.tensors[VECTORS].shape[1]} for frames: they cannot be compared. Both must come from one model, "
-                "after its projection into the common space"
-            )
+        vectors = checked_vectors(self.encoder, self.encoder.encode_text(texts), len(texts), "text")
+        if like is not None:
+            check_one_space(self.encoder, vectors.shape[1], like.tensors[VECTORS].shape[1])
         return vectors
-
-    def _checked(self, vectors: Any, count: int, what: str) -> torch.Tensor:
-        import torch
-
-        found: torch.Tensor = torch.as_tensor(vectors)
-        if found.ndim != 2 or len(found) != count:
-            raise EncoderError(
-                f"{self.encoding_name} gives {list(found.shape)} for {count} {what}; one vector for each is needed, "
-                f"[{count}, D]"
-            )
-        found = found.detach().float().cpu()
-        if not found.isfinite().all():
-            raise EncoderError(
-                f"{self.encoding_name} gives vectors of {what} that hold NaN or infinity; load it with "
-                'dtype="float32", or check its weights'
-            )
-        return found

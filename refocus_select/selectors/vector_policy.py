@@ -11,7 +11,7 @@ from typing import Any, ClassVar
 import numpy as np
 import torch
 
-from ..encoders import DualEncoder, load_encoder
+from ..encoders import DualEncoder, load_encoder_for
 from ..encoding import VideoEncoding
 from ..errors import InputError, SelectorLoadError
 from ..files import write_text
@@ -122,12 +122,10 @@ class VectorPolicySelector(DualEncoderSelector):
         model = load_model(files, device=device, dtype=dtype)
         if not isinstance(model, PortablePolicy):
             raise SelectorLoadError(f"{files.name} reads pictures and text; load it with FrameSelector.from_pretrained")
-        arguments: dict[str, Any] = {}
-        if encoder is None or isinstance(encoder, str | os.PathLike):
-            arguments = {} if device is None else {"device": device}
-            if encoder not in (None, "mini"):
-                arguments |= {"token": token, "cache_dir": cache_dir, "local_files_only": local_files_only}
-        return cls(model, load_encoder(encoder, **arguments), name=files.name)
+        loaded = load_encoder_for(
+            encoder, device=device, token=token, cache_dir=cache_dir, local_files_only=local_files_only or None
+        )
+        return cls(model, loaded, name=files.name)
 
     def save_pretrained(self, folder: str | os.PathLike[str]) -> None:
         """Write config.json, model.safetensors and, if there is none yet, a model card."""

@@ -15,7 +15,8 @@ candidates   which frames are considered at all
 
 from refocus_select.video.base import Frames, Video, VideoMetadata
 from refocus_select.video.candidates import CandidatePlan, CandidateRule, sample_candidates
-from refocus_select.video.sources import open_video
+from refocus_select.video.inputs import read_input
+from refocus_select.video.sources import open_video, opened
 
 __all__ = [
     "CandidatePlan",
@@ -24,5 +25,7 @@ __all__ = [
     "Video",
     "VideoMetadata",
     "open_video",
+    "opened",
+    "read_input",
     "sample_candidates",
 ]

@@ -6,7 +6,7 @@ import hashlib
 import os
 import tempfile
 from collections.abc import Iterator, Mapping
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from io import BytesIO
 from typing import Any
 
@@ -17,7 +17,7 @@ from refocus_select.video.arrays import is_array
 from refocus_select.video.base import Video
 from refocus_select.video.container import check_regular_file
 from refocus_select.video.images import AnimatedVideo, open_array, open_folder, open_images, open_still
-from refocus_select.video.inputs import is_pictures, name_of_source, read_input, with_rate
+from refocus_select.video.inputs import VideoInput, is_pictures, name_of_source, read_input, with_rate
 
 BACKENDS = ("pyav", "torchcodec", "decord")
 BACKEND_VARIABLE = "REFOCUS_VIDEO_BACKEND"
@@ -95,6 +95,17 @@ def open_video(
         f"cannot open a video from {type(source).__name__}; pass a path, URL, bytes, binary file object, folder, "
         "list of PIL images, or an array [T, H, W, 3]"
     )
+
+
+@contextmanager
+def opened(given: VideoInput, backend: str | None = None) -> Iterator[Video]:
+    """Opens what is not open. A path is closed again (it can be reopened for the frames); anything else stays open."""
+    source = given.source if isinstance(given.source, Video) else open_video(given, backend=backend)
+    try:
+        yield source
+    finally:
+        if given.path is not None:
+            source.close()
 
 
 def _backend(backend: str | None) -> str:

@@ -220,7 +220,7 @@ def test_the_plugin_registers_a_loader(film: str, monkeypatch: pytest.MonkeyPatc
 
 
 def test_the_loader_heeds_the_question(film: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(vllm, "_selector", {"mini-policy": NamedFrames()}.__getitem__)
+    monkeypatch.setattr(vllm, "_selector", lambda name, encoder: {"mini-policy": NamedFrames()}[name])
     data = Path(film).read_bytes()
     frames, metadata = vllm.load_video(data, 6, query=QUESTION)
     assert greys(frames) == list(CHOSEN)

@@ -66,7 +66,7 @@ def test_nothing_in_gives_nothing_of_the_right_width(encoder):
 
 def test_a_long_text_is_the_mean_of_equal_pieces(tmp_path):
     encoder = HFEncoder.from_pretrained(tiny_siglip(tmp_path), device="cpu")
-    assert encoder.max_tokens == 9  # eight words and the end
+    assert encoder.max_text_tokens == 9  # eight words and the end
     first, second = "a b c d e f g", "a a b b light dark"
     assert encoder._pieces(first) == [first]
     assert encoder._pieces(f"{first} {second}") == ["a b c d e f", "g a a b b light dark"]
@@ -82,7 +82,7 @@ def test_a_long_text_is_the_mean_of_equal_pieces(tmp_path):
 def test_every_piece_fits_and_nothing_is_lost(encoder):
     for text in ("a " * 200, "a" * 50, "", "who scores first", "a b " * 30 + "x" * 40):
         pieces = encoder._pieces(text)
-        assert max(encoder._lengths(pieces)) <= encoder.max_tokens
+        assert max(encoder.count_tokens(pieces)) <= encoder.max_text_tokens
         assert "".join(pieces).replace(" ", "") == text.replace(" ", "")
 
 
