@@ -100,7 +100,7 @@ def test_help_teaches(arguments, capsys):
 @pytest.mark.parametrize("time", ["abc", "1:2:3:4", "-5", "1:-2", ""])
 def test_bad_times_are_usage_errors(film, time, capsys):
     with pytest.raises(SystemExit) as stop:
-        cli.cli.main(["select", str(film), "what?", f"--start={time}"])
+        cli.main(["select", str(film), "what?", f"--start={time}"])
     assert stop.value.code == 2
     assert "write seconds, m:ss or h:mm:ss" in capsys.readouterr().err
 
@@ -117,7 +117,7 @@ def test_a_reader_that_goes_away_is_no_error(film):
 def test_the_option_that_was_renamed_is_named(capsys):
     for command in (["select", "a.mp4", "what?"], ["batch", "q.jsonl", "--out", "r.jsonl"]):
         with pytest.raises(SystemExit, match="2"):
-            cli.cli.main([*command, "--snap"])
+            cli.main([*command, "--snap"])
         assert "--snap is called --no-exact now" in capsys.readouterr().err
 
 
@@ -126,7 +126,7 @@ def test_exact_reaches_the_selector(monkeypatch, film, option, exact):
     given = []
     encode = FrameSelector.encode
     monkeypatch.setattr(FrameSelector, "encode", lambda *a, **kw: given.append(kw["exact"]) or encode(*a, **kw))
-    assert cli.cli.main(["select", str(film), "what?", "--selector", "uniform", *option]) == 0
+    assert cli.main(["select", str(film), "what?", "--selector", "uniform", *option]) == 0
     assert given == [exact]
 
 
