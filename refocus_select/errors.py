@@ -39,6 +39,10 @@ class EncodingError(RefocusError):
     """A saved encoding is damaged, stale, or was made by another selector or from another video."""
 
 
+class TranscriptError(RefocusError):
+    """Subtitles or a transcript cannot be used: unreadable, an unknown format, pictures instead of text."""
+
+
 class MissingDependencyError(RefocusError, ImportError):
     """An optional package is needed; the message holds the `pip install` line."""
 
