@@ -55,7 +55,8 @@ def find_words(video: Video, words: WordSource = "auto", *, language: str | None
         found = Transcript.of(transcript_lines(words, "words"), language=spoken, origin="words")
     else:
         raise InputError(
-            f"words must be 'auto', a transcript file, a Transcript or a recogniser's result, not {type(words).__name__}"
+            "words must be 'auto', a transcript file, a Transcript or a recogniser's result, "
+            f"not {type(words).__name__}"
         )
     inside = found.within(duration)
     if not inside.lines:
