@@ -6,9 +6,11 @@ from collections.abc import Sequence
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any, Literal, overload
 
+from .encoding import VideoEncoding
 from .errors import InputError
 from .selection import Selection
 from .selectors import FrameSelector
+from .video.inputs import read_input
 from .weights import DEFAULT_SELECTOR
 
 if TYPE_CHECKING:
@@ -18,7 +20,6 @@ if TYPE_CHECKING:
 
     from .arguments import SelectArguments, VideoSource
     from .encoders import DualEncoder
-    from .encoding import VideoEncoding
 
 
 @overload
@@ -72,7 +73,8 @@ def select_frames(
         device: where the selector runs, e.g. "cuda" (default: chosen by the selector).
         options: answer options, for policies that were trained to see them.
         **kwargs: `start`, `end` (seconds), `candidates`, `fps`, `max_frames`, `exact`, `workers`, `backend`,
-            `progress`, `cache`: see `FrameSelector.encode`; and what decides the choice: see `FrameSelector.select`.
+            `progress`, `cache`, `words` (here "auto" by default), `ocr`, `transcribe`, `language`: see
+            `FrameSelector.encode`; and what decides the choice: see `FrameSelector.select`.
 
     Returns:
         Exactly min(num_frames, candidates) distinct frames, sorted in time, with their true timestamps.
@@ -89,6 +91,8 @@ def select_frames(
         chooser = selector
     else:
         chooser = _loaded(selector, encoder, device)  # type: ignore[arg-type]
+    if not isinstance(read_input(video).source, VideoEncoding):
+        kwargs.setdefault("words", "auto")
     return chooser.select(video, question, num_frames=num_frames, options=options, **kwargs)
 
 

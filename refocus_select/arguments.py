@@ -14,6 +14,9 @@ if TYPE_CHECKING:
     from .cache import EncodingCache
     from .encoders import DualEncoder
     from .video import CandidatePlan, CandidateRule, Video
+    from .words.find import WordSource
+    from .words.speech import Recogniser
+    from .words.written import TextReader
 
 VideoSource: TypeAlias = (
     "str | os.PathLike[str] | bytes | bytearray | memoryview | BinaryIO | np.ndarray | torch.Tensor | Video"
@@ -36,6 +39,10 @@ class EncodeArguments(TypedDict, total=False):
     backend: str | None
     progress: bool | None
     cache: EncodingCache | str | os.PathLike[str] | bool | None
+    words: WordSource
+    ocr: bool | TextReader
+    transcribe: str | Recogniser | None
+    language: str | None
 
 
 class ChoiceArguments(TypedDict, total=False):

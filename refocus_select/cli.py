@@ -13,13 +13,21 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from . import __version__
-from .cli_options import add_encoder, add_exact, add_no_network
+from .cli_options import add_encoder, add_exact, add_no_network, add_words
 from .corpus.cli import add_batch
 from .dependencies import check_dependencies
-from .errors import EncoderError, InputError, MissingDependencyError, RefocusError, SelectorLoadError, VideoError
+from .errors import (
+    EncoderError,
+    InputError,
+    MissingDependencyError,
+    RefocusError,
+    SelectorLoadError,
+    TranscriptError,
+    VideoError,
+)
 from .evaluation.cli import add_evaluate
 from .locations import check_offline
-from .plain_text import json_text
+from .plain_text import json_text, printable
 from .train_selector.cli import add_train
 from .weights import DEFAULT_SELECTOR
 
@@ -33,7 +41,8 @@ examples:
   refocus-select select film.mp4 "Who wins?" -n 16 --out frames/ --plot why.png
   refocus-select select film.mp4 "Who wins?" "What is on the table?" --json > answers.jsonl
   refocus-select select film.mp4 "Who wins?" --selector aks --encoder google/siglip2-base-patch16-224
-  refocus-select select lecture.mp4 "the slide with the formula" --start 10:00 --end 25:30
+  refocus-select select lecture.mp4 "Where does she explain overfitting?" --words lecture.srt
+  refocus-select select lecture.mp4 "the slide with the formula" --ocr --start 10:00 --end 25:30
 
 Several questions read the video once. exit status: 0 done, 2 bad arguments,
 3 the video cannot be read, 4 the selector or the encoder cannot be
@@ -62,7 +71,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         status: int = arguments.run(arguments)
         sys.stdout.flush()
         return status
-    except (InputError, MissingDependencyError) as error:
+    except (InputError, MissingDependencyError, TranscriptError) as error:
         return _fail(error, 2)
     except VideoError as error:
         return _fail(error, 3)
@@ -133,6 +142,7 @@ def _parser() -> argparse.ArgumentParser:
     select.add_argument("--max-frames", type=int, metavar="F", help="maximum number of candidate frames")
     add_exact(select)
     add_no_network(select)
+    add_words(select, default="auto")
     select.add_argument("--workers", type=int, metavar="W", help="decoder threads (default: one per core)")
     select.set_defaults(run=_select)
 
@@ -202,6 +212,10 @@ def _select(arguments: argparse.Namespace) -> int:
         exact=arguments.exact is not False,
         workers=arguments.workers,
         backend=arguments.backend,
+        words=arguments.words,
+        ocr=arguments.ocr,
+        transcribe=arguments.transcribe,
+        language=arguments.language,
     )
     several = len(selections) > 1
     for number, selection in enumerate(selections, start=1):
@@ -239,6 +253,9 @@ def _print_selection(selection: Selection, outputs: Sequence[Path]) -> None:
     print(f"{selection.question}{how}")
     for index, time in zip(selection.indices, selection.timestamps, strict=True):
         print(f"  {clock(float(time)):>10}  {time:10.3f} s   frame {index}")
+    for quote in selection.quotes:
+        how = "written: " if quote.source == "written" else ""
+        print(f"  {clock(quote.start):>10}  {how}“{printable(quote.text)}”")
     for warning in selection.warnings:
         print(f"  note: {warning}")
     for output in outputs:

@@ -34,6 +34,21 @@ def add_encoder(parser: argparse.ArgumentParser) -> None:
     )
 
 
+def add_words(parser: argparse.ArgumentParser, *, default: str) -> None:
+    """Add `--words`, `--ocr`, `--transcribe` and `--language`."""
+    parser.add_argument(
+        "--words",
+        default=default,
+        metavar="FILE",
+        help="transcript of the video; 'auto': beside it or in it, if there; 'off' (default: %(default)s)",
+    )
+    parser.add_argument("--ocr", action="store_true", help="read the text in the pictures (extra: ocr)")
+    parser.add_argument(
+        "--transcribe", metavar="MODEL", help="listen where no transcript is found: a Hub id, or faster-whisper:small"
+    )
+    parser.add_argument("--language", metavar="CODE", help="which subtitles are preferred, e.g. en")
+
+
 class _Renamed(argparse.Action):
     """An option of before, refused with its new name."""
 

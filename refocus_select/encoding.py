@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from .arguments import VideoSource
     from .encoders import DualEncoder
     from .video import Video, VideoMetadata
+    from .words.found import VideoWords
 
 VECTORS = "embeddings"
 """Name of the frames' vectors among the tensors of an encoding by a dual encoder."""
@@ -51,6 +52,7 @@ class VideoEncoding:
         encoder_fingerprint: identity of its weights and configuration. Every selector with this `encoding_fingerprint`
             can use the encoding.
         warnings: what was unusual while reading the video.
+        words: what is said and written in the video, if that was asked for and there is any.
         origin: what to open again for full-size frames: a path, or an open `Video`; not saved.
     """
 
@@ -62,6 +64,7 @@ class VideoEncoding:
     encoder: str
     encoder_fingerprint: str
     warnings: tuple[str, ...] = ()
+    words: VideoWords | None = None
     origin: Any = field(default=None, repr=False, compare=False)
 
     def __len__(self) -> int:
@@ -168,6 +171,9 @@ def write_encoding(encoding: VideoEncoding, target: Path, *, key: str = "") -> P
     body = {f"tensors.{name}": tensor.detach().cpu().contiguous() for name, tensor in encoding.tensors.items()}
     body["indices"] = torch.from_numpy(np.ascontiguousarray(encoding.indices, dtype=np.int64))
     body["timestamps"] = torch.from_numpy(np.ascontiguousarray(encoding.timestamps, dtype=np.float64))
+    if encoding.words is not None:
+        header["words"] = encoding.words.header()
+        body["words"] = encoding.words.vectors.detach().cpu().contiguous()
     header["checksum"] = _checksum(header, body)
     try:
         with replacing(target) as temporary:
@@ -200,6 +206,7 @@ def read_encoding(source: Path, *, key: str = "") -> VideoEncoding:
             tensors={name.removeprefix("tensors."): t for name, t in body.items() if name.startswith("tensors.")},
             indices=_series(body, "indices", np.int64),
             timestamps=_series(body, "timestamps", np.float64),
+            words=_words(header, body),
             **_facts(header),
         )
         _check_series(encoding)
@@ -350,6 +357,15 @@ def _series(body: Mapping[str, torch.Tensor], name: str, kind: type[np.generic])
     if found is None or found.ndim != 1:
         raise ValueError(f"{name} are {body[name].dtype} {list(body[name].shape)}, not {np.dtype(kind)} [F]")
     return found
+
+
+def _words(header: Mapping[str, str], body: Mapping[str, torch.Tensor]) -> VideoWords | None:
+    """The words of the video, if the file holds any."""
+    if "words" not in header:
+        return None
+    from .words.found import VideoWords
+
+    return VideoWords.from_header(header["words"], body.get("words"))
 
 
 def _facts(header: Mapping[str, str]) -> dict[str, Any]:

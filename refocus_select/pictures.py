@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import textwrap
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -14,9 +14,11 @@ from .plain_text import printable
 if TYPE_CHECKING:
     from PIL import Image
 
+    from .selection import Quote
     from .video import Frames
 
-_CHOSEN, _UNIFORM = "#d1495b", "#8d99ae"
+_CHOSEN, _UNIFORM, _SAID = "#d1495b", "#8d99ae", "#2a6f97"
+_MOST_QUOTES = 4  # lines of text below the scores
 _MOST_COLUMNS = 8  # pictures per row in a plot; more chosen frames are shown as evenly chosen examples
 
 
@@ -52,6 +54,7 @@ def plot_choice(
     scores: np.ndarray,
     duration: float,
     decode: Callable[[np.ndarray], Frames],
+    quotes: Sequence[Quote] = (),
 ) -> None:
     """Draw scores over time, the chosen frames, and the frames that uniform sampling would have shown.
 
@@ -64,6 +67,7 @@ def plot_choice(
         scores: of the candidates, [F]; -inf for "never".
         duration: of the video, in seconds.
         decode: from frame numbers [N] to small pictures, with the times of what they show.
+        quotes: lines that decided; they stand below the scores.
     """
     # The object interface of matplotlib: pyplot would touch the caller's figures and backend.
     from matplotlib.backends.backend_agg import FigureCanvasAgg
@@ -81,15 +85,26 @@ def plot_choice(
     aspect = thumbs.data.shape[1] / thumbs.data.shape[2]
     width = 13.0
     row_height = width / columns * aspect + 0.32
-    figure = Figure(figsize=(width, 2.5 + 2 * row_height), dpi=110)
+    said = sorted(sorted(quotes, key=lambda quote: -(quote.match or 0.0))[:_MOST_QUOTES], key=lambda quote: quote.start)
+    text_height = 0.2 * len(said)
+    height = 2.5 + text_height + 2 * row_height
+    figure = Figure(figsize=(width, height), dpi=110)
     FigureCanvasAgg(figure)
     grid = figure.add_gridspec(
-        3, columns, height_ratios=[1.55, row_height, row_height], hspace=0.24, wspace=0.04,
-        left=0.045, right=0.99, top=1 - 0.55 / (2.5 + 2 * row_height), bottom=0.01,
+        3, columns, height_ratios=[1.55 + text_height, row_height, row_height], hspace=0.24, wspace=0.04,
+        left=0.045, right=0.99, top=1 - 0.55 / height, bottom=0.01,
     )  # fmt: skip
     figure.suptitle(drawable(title, 110), x=0.045, ha="left", fontsize=13, fontweight="bold")
 
     axis = figure.add_subplot(grid[0, :])
+    if said:
+        place = axis.get_position()
+        below = text_height / height
+        axis.set_position((place.x0, place.y0 + below, place.width, place.height - below))
+        for number, quote in enumerate(said):
+            top = place.y0 + below - (0.36 + 0.2 * number) / height
+            figure.text(place.x0, top, drawable(_quoted(quote)), fontsize=9, color=_SAID, va="top")
+            axis.axvspan(quote.start, max(quote.end, quote.start), color=_SAID, alpha=0.18, linewidth=0)
     _draw_scores(axis, candidate_timestamps, scores, timestamps, candidate_timestamps[spread], duration)
 
     count = len(shown)
@@ -110,6 +125,11 @@ def plot_choice(
             if column == 0:
                 cell.set_title(drawable(text), loc="left", fontsize=10, color=colour, fontweight="bold", pad=4)
     figure.savefig(path, format=path.suffix[1:])
+
+
+def _quoted(quote: Quote) -> str:
+    text = textwrap.shorten(printable(quote.text), 140, placeholder=" …")
+    return f"{clock(quote.start)}  “{text}”" + (" (written)" if quote.source == "written" else "")
 
 
 def _draw_scores(

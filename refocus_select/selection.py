@@ -38,6 +38,24 @@ class Substitute:
     shown_timestamp: float
 
 
+@dataclass(frozen=True)
+class Quote:
+    """A line that is said or can be read in the video.
+
+    Attributes:
+        start, end: when, in seconds.
+        text: what is said or written.
+        source: "spoken" or "written".
+        match: how well it answers the question, larger is better; None for lines that only stand beside a frame.
+    """
+
+    start: float
+    end: float
+    text: str
+    source: str
+    match: float | None = None
+
+
 @dataclass(frozen=True, eq=False)
 class Selection:
     """K frames of a video chosen for a question, sorted in time.
@@ -56,6 +74,8 @@ class Selection:
         warnings: what the user should know; once frames have been decoded also which of them are substitutes.
         origin: the path or open `Video` that full-size frames are read from.
         enough: with how many frames the selector had seen enough; None if it cannot tell, or never had.
+        quotes: the lines that decided, in the order of time; empty where the pictures decided.
+        lines: all lines that are said or shown at the chosen frames, if the video was encoded with its words.
     """
 
     question: str
@@ -71,6 +91,8 @@ class Selection:
     warnings: tuple[str, ...] = ()
     origin: Any = field(default=None, repr=False)
     enough: int | None = None
+    quotes: tuple[Quote, ...] = ()
+    lines: tuple[Quote, ...] = field(default=(), repr=False)
 
     def __len__(self) -> int:
         """Number of chosen frames K."""
@@ -241,6 +263,7 @@ class Selection:
             "enough": self.enough,
             "substitutes": [asdict(substitute) for substitute in self.substitutes],
             "warnings": list(self.warnings),
+            "quotes": [asdict(quote) for quote in self.quotes],
         }
 
     def to_json(self, *, indent: int | None = None) -> str:
@@ -307,6 +330,7 @@ class Selection:
                 scores=self.scores,
                 duration=self.duration,
                 decode=self._thumbnails,
+                quotes=self.quotes,
             ),
         )
 

@@ -20,12 +20,16 @@ from ..video import CandidatePlan, CandidateRule, Frames, Video, VideoMetadata, 
 from ..weights import DEFAULT_SELECTOR
 from .algorithms.contract import check_num_frames, complete_picks
 from .registry import load_selector
+from .words import with_quotes, with_words
 
 if TYPE_CHECKING:
     import torch
     from typing_extensions import Unpack
 
     from ..arguments import LoadArguments, SelectArguments, VideoSource
+    from ..words.find import WordSource
+    from ..words.speech import Recogniser
+    from ..words.written import TextReader
 
 logger = logging.getLogger(__name__)
 
@@ -67,6 +71,7 @@ class FrameSelector(ABC):
         frame_size: (height, width) at which candidates are decoded; None for the video's own size.
         ordered: whether `encode_frames` needs the frames in order (a recurrence) or in any order (faster).
         needs_frames: False for selectors that need no picture at all: nothing is decoded.
+        reads_words: False for selectors that take no account of what is said and written.
         choice_arguments: names of the keyword arguments that `choose` understands.
         decides_number: whether it can tell how many frames a question needs (`num_frames="auto"`).
     """
@@ -77,6 +82,7 @@ class FrameSelector(ABC):
     frame_size: tuple[int, int] | None = None
     ordered: ClassVar[bool] = False
     needs_frames: ClassVar[bool] = True
+    reads_words: ClassVar[bool] = True
     choice_arguments: ClassVar[frozenset[str]] = frozenset()
     decides_number: ClassVar[bool] = False
 
@@ -134,6 +140,10 @@ class FrameSelector(ABC):
         backend: str | None = None,
         progress: bool | None = None,
         cache: EncodingCache | str | os.PathLike[str] | bool | None = None,
+        words: WordSource = None,
+        ocr: bool | TextReader = False,
+        transcribe: str | Recogniser | None = None,
+        language: str | None = None,
     ) -> VideoEncoding:
         """Read the candidate frames of a video and keep what later questions need.
 
@@ -153,6 +163,11 @@ class FrameSelector(ABC):
             progress: show a progress bar (default: only on a terminal).
             cache: where encodings are kept between runs: a folder, True for the default one, an `EncodingCache`, or
                 False for nowhere (default: REFOCUS_CACHE_DIR if it is set, else nowhere).
+            words: what is said in the video: "auto" takes a transcript beside the file or a subtitle track in it, if
+                there is one; or a path, a `Transcript`, or the result of a speech recogniser (default: no words).
+            ocr: read the text in the candidate frames as well (needs the extra `ocr`); or a function that does it.
+            transcribe: who listens where no transcript is found: a Hub id, "faster-whisper:small", or a function.
+            language: which subtitles are preferred, and what is spoken, such as "en".
 
         Returns:
             The encoding of F candidates; damaged pictures are left out and reported in `warnings`.
@@ -160,8 +175,11 @@ class FrameSelector(ABC):
         Raises:
             VideoError: if the video cannot be opened, or not one candidate can be decoded.
             InputError: if an argument is out of range.
+            TranscriptError: if a transcript that was named cannot be used.
+            MissingDependencyError: if OCR or a recogniser is wanted and not installed.
         """
         handed = read_input(video)
+        wording = {"words": words, "ocr": ocr, "transcribe": transcribe, "language": language}
         asked = {"fps": fps, "max_frames": max_frames, "min_frames": min_frames, "start": start, "end": end}
         asked = {name: value for name, value in asked.items() if value is not None}
         with opened(handed, backend) as source:
@@ -174,6 +192,9 @@ class FrameSelector(ABC):
                 encoding = self._read(source, plan, size=size, exact=exact, workers=workers, progress=progress)
                 if store:
                     store.put(key, encoding)
+            if self.reads_words:
+                encoder = getattr(self, "encoder", None)
+                encoding = with_words(source, encoding, wording, encoder=encoder, path=handed.path, store=store)
             origin = source if handed.path is None else handed.path
             return replace(encoding, video=source.metadata, origin=origin)
 
@@ -361,14 +382,15 @@ class FrameSelector(ABC):
             self.check_encoding(encoding)
         if not questions:
             return []
-        choices = self.choose(encoding, questions, size, options_of, **given)
+        matches = self._matches(encoding, questions, given)
+        choices = self._route(encoding, questions, matches, size, options_of, given)
         selections = []
-        for asked, choice in zip(questions, choices, strict=True):
+        for asked, choice, match in zip(questions, choices, matches, strict=True):
             count, kept = size, choice
             if least is not None and choice.enough is not None:
                 count = min(size, max(least, choice.enough))
                 kept = replace(choice, picks=choice.picks[:count])
-            selections.append(self._selection(encoding, asked, kept, count))
+            selections.append(with_quotes(self._selection(encoding, asked, kept, count), encoding, match))
         return selections[0] if single else selections
 
     def check_encoding(self, encoding: VideoEncoding) -> None:
@@ -442,7 +464,7 @@ class FrameSelector(ABC):
 
 
 AUTO_MOST = 16  # frames at most where the selector decides how many
-
+_APART = 0.5  # weight of nearness in time against one deviation of what words say, where nothing else is known
 _CHUNK_BYTES = 64 * 2**20  # of pictures handed over at once: 4K pictures come in small pieces
 
 

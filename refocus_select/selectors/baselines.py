@@ -22,6 +22,7 @@ class BlindSelector(FrameSelector):
 
     rule = CandidateRule(fps=4.0, max_frames=512, min_frames=MIN_CANDIDATES)
     needs_frames = False
+    reads_words = False
 
     def encode_frames(
         self, frames: Iterator[Frames], total: int

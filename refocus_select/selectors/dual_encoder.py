@@ -14,9 +14,14 @@ from ..errors import EncoderError
 from ..video import CandidateRule, Frames, VideoMetadata
 from ..video.candidates import MIN_CANDIDATES
 from .base import Choice, FrameSelector
+from .words import fused, spread_picks, standardised
 
 if TYPE_CHECKING:
     import torch
+
+
+DIVERSITY = 0.3
+"""Weight of an already picked near-copy against one standard deviation of relevance."""
 
 
 class DualEncoderSelector(FrameSelector):
@@ -83,6 +88,17 @@ class DualEncoderSelector(FrameSelector):
         shape = (len(encoding), getattr(self.encoder, "dimensions", 0))
         check_tensors(encoding, {VECTORS: (shape, (torch.float32, torch.float16))})
 
+    def choose_by_words(
+        self, encoding: VideoEncoding, questions: list[str], num_frames: int, gains: list[np.ndarray], **kwargs: Any
+    ) -> list[Choice]:
+        rows = self.similarity(encoding, questions, cosine=True)
+        alike = cosines(encoding.tensors[VECTORS])
+        choices = []
+        for scores, gain in zip(rows, gains, strict=True):
+            both = fused(scores, gain)
+            choices.append(Choice(spread_picks(standardised(both), alike, num_frames, DIVERSITY), both))
+        return choices
+
     def similarity(self, encoding: VideoEncoding, questions: Sequence[str], *, cosine: bool = False) -> np.ndarray:
         """Dot products, or cosines for encoders whose vectors have any length, float64 [questions, F].
 
@@ -110,3 +126,12 @@ class DualEncoderSelector(FrameSelector):
         if like is not None:
             check_one_space(self.encoder, vectors.shape[1], like.tensors[VECTORS].shape[1])
         return vectors
+
+
+def cosines(vectors: torch.Tensor) -> np.ndarray:
+    """Of all frames' vectors with each other, float64 [F, F]."""
+    from torch.nn.functional import normalize
+
+    unit = normalize(vectors.float(), dim=-1)
+    matrix: np.ndarray = (unit @ unit.T).numpy().astype(np.float64)
+    return matrix

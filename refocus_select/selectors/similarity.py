@@ -14,15 +14,13 @@ from ..errors import SelectorLoadError
 from ..weights import resolve
 from .algorithms import uniform
 from .base import Choice
-from .dual_encoder import VECTORS, DualEncoderSelector
+from .dual_encoder import DIVERSITY, VECTORS, DualEncoderSelector, cosines
+from .words import spread_picks
 
 if TYPE_CHECKING:
     import torch
 
     from ..models.mini import MiniEncoder
-
-DIVERSITY = 0.3
-"""Weight of an already picked near-copy against one standard deviation of relevance."""
 
 NEIGHBOUR = 0.25
 """Weight of a neighbouring candidate's similarity against a candidate's own: what is there for one frame only is often
@@ -83,12 +81,8 @@ class SimilaritySelector(DualEncoderSelector):
         options: list[Sequence[str] | None],
         **kwargs: Any,
     ) -> list[Choice]:
-        from torch.nn.functional import normalize
-
         similarity = self.similarity(encoding, questions)
-        frames = encoding.tensors[VECTORS].float()
-        unit = normalize(frames, dim=-1)
-        pairwise = (unit @ unit.T).numpy().astype(np.float64)  # [F, F]
+        pairwise = cosines(encoding.tensors[VECTORS])
         return [pick_relevant(row, pairwise, encoding.timestamps, num_frames) for row in similarity]
 
 
@@ -116,15 +110,7 @@ def pick_relevant(
         warning = "nothing in the video stands out for this question; the frames are spread evenly"
         return Choice(uniform(timestamps, num_frames), scores, strategy="uniform_fallback", warnings=(warning,))
     relevance = scores / max(float(scores.std()), 1e-9)
-    nearest = np.zeros(len(scores))
-    free = np.ones(len(scores), dtype=bool)
-    picks: list[int] = []
-    for _ in range(min(num_frames, len(scores))):
-        pick = int(np.where(free, relevance - DIVERSITY * nearest, -np.inf).argmax())
-        picks.append(pick)
-        free[pick] = False
-        nearest = np.maximum(nearest, pairwise_similarity[pick])
-    return Choice(np.array(picks, dtype=np.int64), scores)
+    return Choice(spread_picks(relevance, pairwise_similarity, num_frames, DIVERSITY), scores)
 
 
 def peak_size(candidates: int) -> int:

@@ -20,6 +20,7 @@ from .algorithms import SCORED
 from .algorithms.contract import clean_scores, is_flat
 from .base import Choice
 from .dual_encoder import VECTORS, DualEncoderSelector
+from .words import fused
 
 _GIVEN = frozenset({"scores", "num_frames", "timestamps", "embeddings"})  # filled in here; the rest are settings
 
@@ -91,6 +92,15 @@ class AlgorithmSelector(DualEncoderSelector):
         embeddings = encoding.tensors[VECTORS].float().numpy()
         similarity = self.similarity(encoding, questions, cosine=self.algorithm in _OF_COSINES)
         return [self._choice(scores, embeddings, encoding, num_frames, settings) for scores in similarity]
+
+    def choose_by_words(
+        self, encoding: VideoEncoding, questions: list[str], num_frames: int, gains: list[np.ndarray], **kwargs: Any
+    ) -> list[Choice]:
+        settings = {**self.settings, **self._known(kwargs)}
+        embeddings = encoding.tensors[VECTORS].float().numpy()
+        similarity = self.similarity(encoding, questions, cosine=self.algorithm in _OF_COSINES)
+        rows = [fused(scores, gain) for scores, gain in zip(similarity, gains, strict=True)]
+        return [self._choice(scores, embeddings, encoding, num_frames, settings) for scores in rows]
 
     def _choice(
         self,

@@ -50,7 +50,8 @@ class PyAVVideo(Video):
         except BaseException:
             decoder.close()
             raise
-        self.path = path
+        self.path: str = path
+        self.has_subtitles = bool(decoder.container.streams.subtitles)
         self.index = index
         self.name = name
         self.orientation = look.orientation

@@ -111,6 +111,12 @@ class Video(ABC):
     on both sides, and it can be pickled for another process on the same machine.
     """
 
+    path: str | None = None
+    """The file that is read, also of a URL or of bytes, while the video is open; None for pictures and arrays."""
+
+    has_subtitles: bool = False
+    """Whether that file holds a subtitle track."""
+
     _not_pickled: tuple[str, ...] = ("_warnings_lock", "_removals")
 
     def __init__(

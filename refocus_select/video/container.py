@@ -42,9 +42,27 @@ def open_container(path: str, name: str) -> tuple[InputContainer, VideoStream]:
         VideoOpenError: missing, unreadable, empty, a device, a playlist, not a video, or without a video stream.
         UnsupportedVideoError: no decoder for its codec, or pictures larger than `MAX_PIXELS`.
     """
+    container = open_file(path, name)
+    try:
+        return container, _choose_stream(container, name)
+    except BaseException:
+        container.close()
+        raise
+
+
+def open_file(path: str, name: str) -> InputContainer:
+    """Opens a local file with all its streams, for sound and subtitles.
+
+    Args:
+        path: absolute path of a regular file.
+        name: how to call the source in messages.
+
+    Raises:
+        VideoOpenError: missing, unreadable, empty, a device, a playlist, or not a video.
+    """
     check_regular_file(path, name)
     try:
-        container = av.open(
+        return av.open(
             path,
             mode="r",
             container_options={"protocol_whitelist": "file", "format_whitelist": DEMUXERS},
@@ -52,11 +70,6 @@ def open_container(path: str, name: str) -> tuple[InputContainer, VideoStream]:
         )
     except av.error.FFmpegError as error:
         raise _explain(path, name, error) from error
-    try:
-        return container, _choose_stream(container, name)
-    except BaseException:
-        container.close()
-        raise
 
 
 def demuxed(container: InputContainer, stream: VideoStream, *, end: bool = False) -> Iterator[Packet]:
@@ -122,11 +135,16 @@ def _choose_stream(container: InputContainer, name: str) -> VideoStream:
         raise UnsupportedVideoError(
             f"{name}: pictures of {width}x{height} exceed the limit of {MAX_PIXELS} pixels; scale the video down first"
         )
+    read_only(container, chosen)
+    return chosen
+
+
+def read_only(container: InputContainer, chosen: Any) -> None:
+    """Leaves out all other streams: their packets need not even be read."""
     if hasattr(av.stream, "Discard"):  # PyAV 17.1
         for stream in container.streams:
             if stream is not chosen:
-                stream.discard = av.stream.Discard.all  # its packets need not even be read
-    return chosen
+                stream.discard = av.stream.Discard.all
 
 
 def _explain(path: str, name: str, error: Exception) -> VideoOpenError:

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-import glob
 import logging
 import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
 
-from ..errors import InputError, TranscriptError
-from .formats import SUFFIXES, language_code, read_transcript, transcript_lines
+from ..beside import TRANSCRIPT_SUFFIXES, transcripts_beside
+from ..errors import InputError, TranscriptError, VideoError
+from .formats import language_code, read_transcript, transcript_lines
 from .tracks import read_track
 from .transcript import Transcript
 
@@ -22,7 +22,14 @@ logger = logging.getLogger(__name__)
 WordSource: TypeAlias = "str | os.PathLike[str] | bool | Transcript | dict[str, Any] | Sequence[Any] | None"
 
 
-def find_words(video: Video, words: WordSource = "auto", *, language: str | None = None) -> Transcript | None:
+def find_words(
+    video: Video,
+    words: WordSource = "auto",
+    *,
+    language: str | None = None,
+    path: str | None = None,
+    notes: list[str] | None = None,
+) -> Transcript | None:
     """The spoken lines of a video, or None.
 
     Args:
@@ -31,21 +38,27 @@ def find_words(video: Video, words: WordSource = "auto", *, language: str | None
             for a subtitle track inside, and is content with none; a path; a `Transcript`; the result of a speech
             recogniser (dict, or list of segments); None, False or "off" for no words.
         language: preferred language, such as "en".
+        path: beside which "auto" looks (default: the file that the video is read from).
+        notes: receives what "auto" found and could not use; by default that goes to the log.
 
     Raises:
-        TranscriptError: if a transcript that was named cannot be used. With "auto" that is a warning in the log.
+        TranscriptError: if a transcript that was named cannot be used.
         InputError: if `words` is something else.
     """
     if words is None or words is False or words == "off":
         return None
     name, duration = video.metadata.source, video.metadata.duration
     if words is True or words == "auto":
-        try:
-            found = _beside(video.path, language) or _inside(video, name, language)
-        except TranscriptError as error:
-            logger.warning("%s", error)
-            return None
-        return found.within(duration) if found else None
+        problems: list[str] = []
+        beside = _beside(path or video.path, language, problems)
+        found = beside or _inside(video, name, language, problems)
+        for problem in problems:
+            if notes is None:
+                logger.warning("%s", problem)
+            else:
+                notes.append(problem)
+        inside = found.within(duration) if found else None
+        return inside if inside is None or inside.lines else None
     if isinstance(words, Transcript):
         found = words
     elif isinstance(words, str | os.PathLike):
@@ -64,36 +77,36 @@ def find_words(video: Video, words: WordSource = "auto", *, language: str | None
     return inside
 
 
-def _beside(path: str | None, language: str | None) -> Transcript | None:
+def _beside(path: str | None, language: str | None, problems: list[str]) -> Transcript | None:
     """The transcript file beside a video; a file in the wanted language first, then one without, then any."""
     if path is None:
         return None
-    file = Path(path)
-    pattern = glob.escape(str(file.with_suffix(""))) + ".*"
-    files = sorted(found for found in map(Path, glob.glob(pattern)) if found.suffix.lower() in SUFFIXES)
+    stem = len(Path(path).stem)
 
     def rank(found: Path) -> tuple[int, int, str]:
-        middle = found.name[len(file.stem) + 1 :].split(".")[:-1]
+        middle = found.name[stem + 1 :].split(".")[:-1]
         code = language_code(middle[-1]) if middle else None
         order = 0 if language and code == language_code(language) else 1 if code is None else 2
-        return order, SUFFIXES.index(found.suffix.lower()), found.name
+        return order, TRANSCRIPT_SUFFIXES.index(found.suffix.lower()), found.name
 
-    for found in sorted(files, key=rank):
+    for found in sorted(map(Path, transcripts_beside(path)), key=rank):
         try:
             return read_transcript(found)
         except TranscriptError as error:
             if found.suffix.lower() != ".json":  # any JSON may lie beside a video; a subtitle file is meant
-                logger.warning("%s", error)
+                problems.append(str(error))
     return None
 
 
-def _inside(video: Video, name: str, language: str | None) -> Transcript | None:
-    if video.path is None:
+def _inside(video: Video, name: str, language: str | None, problems: list[str]) -> Transcript | None:
+    """The subtitle track of the file that a video is read from (what was downloaded, for a URL)."""
+    if video.path is None or not video.has_subtitles:
         return None
-    from ..video.container import open_container
+    from ..video.container import open_file
 
-    container, _ = open_container(video.path, name)
-    with container:
-        if not container.streams.subtitles:
-            return None
-        return read_track(container, name, start_time=video.metadata.start_time, language=language)
+    try:
+        with open_file(video.path, name) as container:
+            return read_track(container, name, start_time=video.metadata.start_time, language=language)
+    except (TranscriptError, VideoError) as error:
+        problems.append(str(error))
+        return None

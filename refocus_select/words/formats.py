@@ -13,7 +13,6 @@ from typing import Any
 from ..errors import TranscriptError
 from .transcript import Line, Transcript
 
-SUFFIXES = (".srt", ".vtt", ".ass", ".ssa", ".ttml", ".smi", ".sub", ".json3", ".json")
 MAX_BYTES = 64 * 2**20
 _JSON_START = re.compile(r"\s*(\{\s*[\"}]|\[\s*[\[{\"\]])")  # not [Script Info] of ASS, {1}{25} of MicroDVD
 _BITMAP_SUFFIXES = {".sup", ".idx"}

@@ -1,9 +1,9 @@
 """Which lines of a video answer a question, whether the words or the pictures should decide, and what frames gain.
 
 Lines and questions are compared by their sentence vectors, and by the rare words that they share, since sentence
-vectors are weak on names and numbers. Blind mixing of words and pictures hurts (Q-Gate, 2026): a gate decides by what the
-question asks for ("Where does she explain …", "Which title …") and by how far the best line stands out among the best
-lines for unrelated questions.
+vectors are weak on names and numbers. Blind mixing of words and pictures hurts (Q-Gate, 2026): a gate decides by what
+the question asks for ("Where does she explain …", "Which title …") and by how far the best line stands out among the
+best lines for unrelated questions.
 """
 
 from __future__ import annotations
@@ -26,6 +26,27 @@ ASKED, UNASKED = 4.0, 9.0  # deviations by which the best line must stand out if
 _AFTER = 3.0  # seconds after a spoken line in which frames still belong to it
 _BEFORE = 0.25
 
+UNRELATED = tuple(
+    text.strip()
+    for text in """
+    How is olive oil pressed?|The history of the Olympic Games|Who won the chess tournament?|Repairing a bicycle tyre
+    When do whales migrate?|Interest rates and inflation|A recipe for lentil soup|The rules of cricket
+    Learning to play the violin|What causes a rainbow?|The election of a mayor|Training a puppy to sit
+    How do vaccines work?|Packing a suitcase for a journey|Roman roads and bridges|The price of coffee beans
+    Growing tomatoes on a balcony|A strike of the train drivers|The orbit of Jupiter's moons|How to knit a scarf
+    Sorting a list of numbers|A painting by Vermeer|Forest fires in summer|The birth of a giraffe at the zoo
+    Changing the oil of a car|Poems about the sea|A new phone with a better camera|The wages of nurses
+    How glaciers shape valleys|Buying a first house|The rehearsal of a choir|Why do leaves turn red?
+    Electric cars and charging stations|The trial of a banker|Yoga for a stiff back|A treaty between two countries
+    The taste of different cheeses|How bees find their hive|Writing a letter of complaint|The speed of light
+    Building a wooden table|A storm on the coast|The final of the football cup|Teaching children to read
+    Sugar and healthy teeth|Mining for copper|The costumes of a ballet|Saving files on a computer
+    """.strip()
+    .replace("\n", "|")
+    .split("|")
+)
+"""Texts about many things, to know how well lines match what has nothing to do with them."""
+
 # Questions about words have one of these; "read", "sign" and "name" alone also stand in questions about pictures.
 _ABOUT_WORDS = re.compile(
     r"\b(say(s|ing)?|said|tell(s|ing)?|told|talk(s|ed|ing)?|speak(s|ing)?|spoke|spoken|mention(s|ed|ing)?|quot(es?|ed)|"
@@ -40,8 +61,8 @@ _WRITTEN_WORDS = re.compile(
     r"\b(text|titles?|headlines?|headings?|written|writes?|reads?|slides?|credits?|labels?|captions?|screen)\b", re.I
 )
 _ROUTINE = frozenset(
-    """say says said tell tells told talk talks speak speaks spoken mention mentions mentioned explain explains explained
-    discuss discusses discussed describe describes described announce announces word words sentence phrase text title
+    """say says said tell tells told talk talks speak speaks spoken mention mentions mentioned explain explains
+    explained discuss discusses discussed describe describes described announce announces word words sentence phrase text title
     titles headline heading written write reads read slide slides credit credits called speaker lecturer lecture topic
     according subtitle caption he she they""".split()  # noqa: SIM905
 )
@@ -173,7 +194,7 @@ def _terms(text: str) -> frozenset[str]:
 
 
 _STOP = frozenset(
-    """a an and are as at be but by can did do does for from had has have he her his how i if in into is it its just me my
-    not of on one or our she so some than that the their them then there these they this to up us very was we were what
+    """a an and are as at be but by can did do does for from had has have he her his how i if in into is it its just me
+    my not of on one or our she so some than that the their them then there these they this to up us very was we were what
     when where which who why will with would you your about after before during while first last""".split()  # noqa: SIM905
 )

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 import numpy as np
 
 from ..errors import InputError, MissingDependencyError, TranscriptError
+from ..video.container import read_only
 from .formats import transcript_lines
 from .transcript import Line, Transcript
 
@@ -75,6 +76,7 @@ def windows(container: InputContainer, start_time: float) -> Iterator[tuple[floa
     """
     import av
 
+    read_only(container, container.streams.audio[0])
     resampler = av.AudioResampler(format="flt", layout="mono", rate=RATE)
     kept: list[np.ndarray] = []
     begin, held = None, 0

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from ..errors import TranscriptError
+from ..video.container import read_only
 from .formats import language_code
 from .transcript import Line, Transcript
 
@@ -31,6 +32,7 @@ def read_track(container: InputContainer, name: str, *, start_time: float, langu
     """
     track, number = _choose_track(list(container.streams.subtitles), name, language)
     origin = f"{name}, subtitle track {number}" + (f" ({_language(track)})" if _language(track) else "")
+    read_only(container, track)
     lines = []
     damaged = 0
     for packet in container.demux(track):

@@ -6,6 +6,7 @@ import math
 import re
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
+from itertools import pairwise
 from typing import Any
 
 from ..errors import TranscriptError
@@ -139,14 +140,23 @@ class Transcript(Sequence[Line]):
             TranscriptError: if it is something else.
         """
         try:
-            lines = [
+            lines = tuple(
                 Line(float(start), float(end), str(text), str(source), None if best is None else float(best))
                 for start, end, text, source, best in raw["lines"]
-            ]
+            )
             language, origin = raw["language"], str(raw["origin"])
+            warnings = tuple(str(warning) for warning in raw["warnings"])
         except (KeyError, TypeError, ValueError) as error:
             raise TranscriptError(f"this is no saved transcript ({error}); make it again") from None
-        return cls.of(lines, language=language, origin=origin, warnings=[str(w) for w in raw.get("warnings", [])])
+        for line in lines:
+            times = [line.start, line.end] + ([] if line.best is None else [line.best])
+            if not all(map(math.isfinite, times)) or not 0 <= line.start <= line.end:
+                raise TranscriptError(f"the line {line.text[:40]!r} has the times {times}")
+            if line.source not in (SPOKEN, WRITTEN):
+                raise TranscriptError(f"the line {line.text[:40]!r} is of the unknown source {line.source!r}")
+        if any(after.start < before.start for before, after in pairwise(lines)):
+            raise TranscriptError("the lines are out of order")
+        return cls(lines, None if language is None else str(language), origin, warnings)
 
 
 def _unrolled(lines: list[Line]) -> list[Line]:
