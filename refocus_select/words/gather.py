@@ -74,7 +74,7 @@ def gather_words(
     words = VideoWords.joined(parts)
     if words is not None:
         times = encoding.timestamps
-        margin = max(5.0, *(times[1:] - times[:-1])) if len(times) > 1 else 5.0
+        margin = max(1.0, *(times[1:] - times[:-1])) if len(times) > 1 else 1.0
         words = words.between(float(times[0]) - margin, float(times[-1]) + margin)
     return words if words is not None and len(words.passages) else None, tuple(dict.fromkeys(notes))
 

@@ -62,8 +62,8 @@ _WRITTEN_WORDS = re.compile(
 )
 _ROUTINE = frozenset(
     """say says said tell tells told talk talks speak speaks spoken mention mentions mentioned explain explains
-    explained discuss discusses discussed describe describes described announce announces word words sentence phrase text title
-    titles headline heading written write reads read slide slides credit credits called speaker lecturer lecture topic
+    explained discuss discusses discussed describe describes described announce announces word words sentence phrase text
+    title titles headline heading written write reads read slide slides credit credits called speaker lecturer lecture topic
     according subtitle caption he she they""".split()  # noqa: SIM905
 )
 
@@ -195,6 +195,6 @@ def _terms(text: str) -> frozenset[str]:
 
 _STOP = frozenset(
     """a an and are as at be but by can did do does for from had has have he her his how i if in into is it its just me
-    my not of on one or our she so some than that the their them then there these they this to up us very was we were what
-    when where which who why will with would you your about after before during while first last""".split()  # noqa: SIM905
+    my not of on one or our she so some than that the their them then there these they this to up us very was we were
+    what when where which who why will with would you your about after before during while first last""".split()  # noqa: SIM905
 )

@@ -6,8 +6,6 @@ import subprocess
 import sys
 from dataclasses import replace
 
-import av
-import numpy as np
 import pytest
 
 from refocus_select import FrameSelector, VideoEncoding, open_video, select_frames
@@ -15,6 +13,7 @@ from refocus_select.errors import EncodingError, InputError, MissingDependencyEr
 from refocus_select.words import Line, Transcript
 from refocus_select.words.written import TextBox
 from tests.brightness import BrightnessSelector
+from tests.words.subtitled import write_film
 
 SAID = (
     (1.0, 4.0, "A straight line is fitted to the points."),
@@ -24,28 +23,6 @@ SAID = (
 )
 QUESTION = "Where does she explain overfitting?"
 TIMED = [{"start": start, "end": end, "text": text} for start, end, text in SAID]
-
-
-def lecture(path, *, subtitles: bool = False):
-    """Forty seconds, each ten of them a little darker; with subtitles if asked for."""
-    with av.open(str(path), "w") as film:
-        stream = film.add_stream("libx264", rate=2)
-        stream.width, stream.height, stream.pix_fmt = 320, 180, "yuv420p"
-        track = film.add_stream("subrip") if subtitles else None
-        if track is not None:
-            track.metadata["language"] = "eng"
-        for number in range(80):
-            grey = np.full((180, 320, 3), 200 - 40 * (number // 20), np.uint8)
-            film.mux(stream.encode(av.VideoFrame.from_ndarray(grey)))
-        film.mux(stream.encode(None))
-        if track is not None:
-            for start, end, text in SAID:
-                packet = av.Packet(text.encode())
-                packet.stream, packet.time_base = track, track.time_base
-                packet.pts = packet.dts = round(start / track.time_base)
-                packet.duration = round((end - start) / track.time_base)
-                film.mux(packet)
-    return path
 
 
 def srt(path):
@@ -58,16 +35,12 @@ def srt(path):
 
 @pytest.fixture(scope="module")
 def film(tmp_path_factory):
-    return lecture(tmp_path_factory.mktemp("words") / "lecture.mp4")
+    return write_film(tmp_path_factory.mktemp("words") / "lecture.mp4")
 
 
 @pytest.fixture(scope="module")
 def subtitled(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("subtitled")
-    try:
-        return lecture(folder / "lecture.mkv", subtitles=True)
-    except (ValueError, OSError) as error:  # a build of FFmpeg without the writer of subtitles
-        pytest.skip(f"no subtitles can be written here: {error}")
+    return write_film(tmp_path_factory.mktemp("words") / "lecture.mkv", SAID)
 
 
 @pytest.fixture
@@ -100,7 +73,7 @@ def test_a_mixed_list_keeps_its_order(film, selector):
 
 
 def test_auto_finds_the_file_beside_and_the_track_inside(tmp_path, subtitled, selector):
-    beside = lecture(tmp_path / "film.mp4")
+    beside = write_film(tmp_path / "film.mp4")
     assert selector.encode(beside, words="auto").words is None
     srt(tmp_path / "film.en.srt")
     found = selector.encode(beside, words="auto").words
@@ -239,7 +212,7 @@ def test_what_cannot_be_used_is_named(film, selector, tmp_path, monkeypatch):
 
 
 def test_a_broken_file_beside_is_a_warning(tmp_path, selector):
-    film = lecture(tmp_path / "film.mp4")
+    film = write_film(tmp_path / "film.mp4")
     (tmp_path / "film.srt").write_bytes(b"\x00\x01\x02 nothing")
     encoding = selector.encode(film, words="auto")
     assert encoding.words is None
