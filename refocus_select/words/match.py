@@ -14,7 +14,6 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import Protocol
 
 import numpy as np
 
@@ -61,17 +60,13 @@ _WRITTEN_WORDS = re.compile(
     r"\b(text|titles?|headlines?|headings?|written|writes?|reads?|slides?|credits?|labels?|captions?|screen)\b", re.I
 )
 _ROUTINE = frozenset(
-    """say says said tell tells told talk talks speak speaks spoken mention mentions mentioned explain explains
-    explained discuss discusses discussed describe describes described announce announces word words sentence phrase text
-    title titles headline heading written write reads read slide slides credit credits called speaker lecturer lecture topic
-    according subtitle caption he she they""".split()  # noqa: SIM905
+    """
+    say says said tell tells told talk talks speak speaks spoken mention mentions mentioned explain explains explained
+    discuss discusses discussed describe describes described announce announces word words sentence phrase text title
+    titles headline heading written write reads read slide slides credit credits called speaker lecturer lecture topic
+    according subtitle caption he she they
+    """.split()  # noqa: SIM905
 )
-
-
-class SentenceEncoder(Protocol):
-    """Whoever turns sentences into vectors [n, s] of unit length."""
-
-    def encode(self, texts: Sequence[str]) -> object: ...
 
 
 @dataclass(frozen=True)
