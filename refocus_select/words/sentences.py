@@ -95,9 +95,9 @@ def _kept(encoder: Any) -> Sentences:
 
 @lru_cache(maxsize=1)
 def _embedded() -> Sentences:
-    from ..models.mini import load_mini
+    from ..models.sentences import embedded_sentences
 
-    return _kept(load_mini("mini", device="cpu"))
+    return Sentences("sentences-1", True, embedded_sentences().encode)
 
 
 def _other_script(text: str) -> bool:
