@@ -191,6 +191,7 @@ class Trainer:
                         if by_pick and now.remaining is not None:
                             error = now.remaining[..., 1:] - gains[i].to(self.team.device)
                             gain = gain - error.square().sum(-1).mean(1)
+                        gain = gain + _nothing(now)
                         bonus = entropy_bonus(self.config, self.progress) * now.entropy.sum(-1).mean(
                             1
                         )  # [B], over the whole subset
@@ -240,7 +241,7 @@ class Trainer:
                     loss = imitation_loss(
                         rollouts.distributions[:, 0], torch.stack(targets).to(rollouts.distributions.device)
                     )
-                    (loss * share * self.team.size).backward()
+                    (loss * share * self.team.size + _nothing(rollouts)).backward()
                 total += loss.item() * share
             norm = self._apply()
         return {"imitation_loss": sum(self.team.gather(total)), "gradient_norm": norm, "questions": count}
@@ -296,7 +297,7 @@ class Trainer:
         """Take part in the exchange of gradients while another process has more groups."""
         assert self._spare is not None
         idle = self._forward([self._spare], None, num_frames)
-        (0.0 * idle.log_probs.sum()).backward()
+        (0.0 * idle.log_probs.sum() + _nothing(idle)).backward()
 
     def _forward(
         self,
@@ -519,3 +520,8 @@ class Trainer:
 
 def _inputs(group: Sequence[Item]) -> list[PolicyInputs]:
     return [item.inputs for item in group]
+
+
+def _nothing(rollouts: Rollouts) -> Tensor | float:
+    """Zero, through what the loss may not use: processes that exchange gradients wait for those of every output."""
+    return 0.0 if rollouts.remaining is None else 0.0 * rollouts.remaining.sum()
