@@ -371,7 +371,7 @@ class FrameSelector(ABC):
             if not isinstance(reading.get("candidates"), CandidatePlan):
                 fewest = reading.get("min_frames") or handed.sampling.get("min_frames", 1)
                 reading["min_frames"] = max(fewest, least_candidates(size, given))
-            encoding = self.encode(handed, **reading)
+            encoding = self.encode(handed, **reading)  # type: ignore[arg-type]  # what read_input gave, it takes back
         if encoding.encoder_fingerprint != self.encoding_fingerprint:
             raise EncodingError(
                 f"this encoding was made by {encoding.encoder!r} ({encoding.encoder_fingerprint[:12]}), but "

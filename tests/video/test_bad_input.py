@@ -85,10 +85,15 @@ def test_protocols_are_not_reachable_through_a_name(clip: Clip, tmp_path: Path, 
             assert video.metadata.keyframe_interval == pytest.approx(1.2), "the file of that name, not a.mp4"
 
 
-@pytest.mark.parametrize("name", ["rtsp://host/x", "rtmp://host/x", "ftp://host/x.mp4", "data://x", "udp://1.2.3.4:5"])
+@pytest.mark.parametrize("name", ["rtsp://host/x", "rtmp://host/x", "ftp://host/x.mp4", "udp://1.2.3.4:5"])
 def test_other_schemes_are_refused(name: str) -> None:
-    with pytest.raises(VideoOpenError, match="only http, https and file"):
+    with pytest.raises(VideoOpenError, match="only http, https, file and data addresses"):
         open_video(name)
+
+
+def test_a_data_address_without_content_is_refused() -> None:
+    with pytest.raises(VideoOpenError, match="holds no content"):
+        open_video("data://x")
 
 
 @pytest.mark.parametrize("name", ["missing.mp4", "no/such/folder/x.mp4", "x" * 5000, "nul\0inside.mp4", "film.mp4/x"])
