@@ -20,7 +20,7 @@ from ..video import CandidatePlan, CandidateRule, Frames, Video, VideoMetadata, 
 from ..weights import DEFAULT_SELECTOR
 from .algorithms.contract import check_num_frames, complete_picks
 from .registry import load_selector
-from .words import with_quotes, with_words
+from .words import apart_in_time, choices_by_route, with_quotes, with_words
 
 if TYPE_CHECKING:
     import torch
@@ -382,8 +382,7 @@ class FrameSelector(ABC):
             self.check_encoding(encoding)
         if not questions:
             return []
-        matches = self._matches(encoding, questions, given)
-        choices = self._route(encoding, questions, matches, size, options_of, given)
+        choices, matches = choices_by_route(self, encoding, questions, size, options_of, given)
         selections = []
         for asked, choice, match in zip(questions, choices, matches, strict=True):
             count, kept = size, choice
@@ -432,6 +431,20 @@ class FrameSelector(ABC):
     ) -> list[Choice]:
         """Choose at most min(num_frames, F) candidates for each question; too few are refilled by score."""
 
+    def choose_by_words(
+        self, encoding: VideoEncoding, questions: list[str], num_frames: int, gains: list[np.ndarray], **kwargs: Any
+    ) -> list[Choice]:
+        """Choose where the words decide: by default the frames that gain most and lie apart in time.
+
+        Args:
+            encoding: of F candidates, with words.
+            questions: those that the words answer.
+            num_frames: K.
+            gains: for each question what each candidate gains from the lines said or shown there, 0 to 1, [F].
+            **kwargs: as for `choose`.
+        """
+        return [Choice(apart_in_time(gain, encoding.timestamps, num_frames), gain) for gain in gains]
+
     def question_warnings(self, question: str) -> tuple[str, ...]:
         """What whoever asks this question should know, whatever is chosen."""
         return ()
@@ -464,7 +477,6 @@ class FrameSelector(ABC):
 
 
 AUTO_MOST = 16  # frames at most where the selector decides how many
-_APART = 0.5  # weight of nearness in time against one deviation of what words say, where nothing else is known
 _CHUNK_BYTES = 64 * 2**20  # of pictures handed over at once: 4K pictures come in small pieces
 
 

@@ -19,12 +19,14 @@ if TYPE_CHECKING:
     from ..encoding import VideoEncoding
     from ..video import Video
     from ..words.match import WordMatch
+    from .base import Choice, FrameSelector
 
 WORD_ARGUMENTS = ("words", "ocr", "transcribe", "language")
 
 PICTURE_SHARE = 0.25
 """Weight of the pictures' scores beside the words' where these decide: among frames of one line, the one that fits."""
 
+_APART = 0.5  # weight of nearness in time against one deviation of what words say, where nothing else is known
 _MOST_QUOTES = 8
 _QUOTED = 0.35  # share of the best match that a line needs to be quoted, from the usual line (0) to the best (1)
 
@@ -63,10 +65,46 @@ def with_words(
     return replace(encoding, words=found, warnings=(*encoding.warnings, *notes))
 
 
+def choices_by_route(
+    selector: FrameSelector,
+    encoding: VideoEncoding,
+    questions: list[str],
+    num_frames: int,
+    options: list[Sequence[str] | None],
+    choice: Mapping[str, Any],
+) -> tuple[list[Choice], list[WordMatch | None]]:
+    """Let the pictures or the words decide each question.
+
+    Samples and the released evaluation are of the policy alone.
+
+    Args:
+        selector: who chooses.
+        encoding: of the video.
+        questions, num_frames, options: as for `FrameSelector.choose`.
+        choice: further arguments of the choice.
+
+    Returns:
+        A choice for each question, and the match of the words where they decided.
+    """
+    matches: list[WordMatch | None] = [None] * len(questions)
+    if encoding.words is not None and selector.reads_words and not (choice.get("sample") or choice.get("protocol")):
+        matches = word_matches(encoding, questions, getattr(selector, "encoder", None))
+    said = {row: match.frames for row, match in enumerate(matches) if match is not None}
+    seen = [row for row in range(len(questions)) if row not in said]
+    chosen: dict[int, Choice] = {}
+    if seen:
+        asked, answers = [questions[row] for row in seen], [options[row] for row in seen]
+        chosen.update(zip(seen, selector.choose(encoding, asked, num_frames, answers, **choice), strict=True))
+    if said:
+        asked, gains = [questions[row] for row in said], list(said.values())
+        found = selector.choose_by_words(encoding, asked, num_frames, gains, **choice)
+        chosen.update(zip(said, found, strict=True))
+    return [chosen[row] for row in range(len(questions))], matches
+
+
 def word_matches(encoding: VideoEncoding, questions: Sequence[str], encoder: Any) -> list[WordMatch | None]:
-    """Each question held against the words of the video; None where the pictures decide."""
-    if encoding.words is None:
-        return [None] * len(questions)
+    """Each question held against the words of the video, which must be there; None where the pictures decide."""
+    assert encoding.words is not None
     from ..words.match import content_of
     from ..words.sentences import sentences_for
 
@@ -100,11 +138,12 @@ def standardised(values: np.ndarray) -> np.ndarray:
     return centred / deviation if deviation > 1e-12 else np.zeros(len(centred))
 
 
-def near_in_time(timestamps: np.ndarray, num_frames: int) -> np.ndarray:
-    """How much two frames are taken to show the same, by their distance in time alone, 0 to 1, [F, F]."""
+def apart_in_time(gains: np.ndarray, timestamps: np.ndarray, num_frames: int) -> np.ndarray:
+    """Picks with large gains that lie apart, where the pictures cannot be compared: min(K, F) positions."""
     times = np.asarray(timestamps, np.float64)
     reach = max(1.0, float(times[-1] - times[0]) / (8.0 * max(num_frames, 1)))
-    return np.exp(-np.abs(times[:, None] - times[None]) / reach)
+    near = np.exp(-np.abs(times[:, None] - times[None]) / reach)
+    return spread_picks(standardised(gains), near, num_frames, _APART)
 
 
 def spread_picks(relevance: np.ndarray, alike: np.ndarray, num_frames: int, diversity: float) -> np.ndarray:
