@@ -25,7 +25,7 @@ def add_no_network(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def add_encoder(parser: argparse.ArgumentParser) -> None:
+def add_encoder(parser: argparse._ActionsContainer) -> None:
     """Add `--encoder`."""
     parser.add_argument(
         "--encoder",

@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
+from ..arguments import LoadArguments
 from ..cli_options import add_encoder, add_exact, add_no_network
 from ..errors import InputError
 from ..plain_text import json_text
@@ -227,7 +228,7 @@ def _search(arguments: argparse.Namespace) -> int:
 # -- their arguments ------------------------------------------------------------------------------
 
 
-def _selector_arguments(arguments: argparse.Namespace) -> dict[str, Any]:
+def _selector_arguments(arguments: argparse.Namespace) -> LoadArguments:
     device = arguments.device
     if device is None and "LOCAL_RANK" in os.environ:  # one process per GPU
         import torch

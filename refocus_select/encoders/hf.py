@@ -297,8 +297,9 @@ def _max_text_tokens(model: nn.Module, tokenizer: Any) -> int:
 
 
 def _languages(model: nn.Module) -> tuple[str, ...] | None:
-    kind = str(model.config.model_type)
-    vocabulary = getattr(getattr(model.config, "text_config", None), "vocab_size", None)
+    config: Any = model.config
+    kind = str(config.model_type)
+    vocabulary = getattr(getattr(config, "text_config", None), "vocab_size", None)
     return None if kind == "clip" and vocabulary != _CLIP_VOCABULARY else _OF_MODELS.get(kind)
 
 

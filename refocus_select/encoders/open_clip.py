@@ -48,7 +48,8 @@ class OpenCLIPEncoder:
         self.tokenizer = tokenizer
         self.batch = batch
         self.fingerprint = _fingerprint(model)
-        self.logit_scale = float(self.model.logit_scale.detach().float().exp())
+        scale: Any = model.logit_scale
+        self.logit_scale = float(scale.detach().float().exp())
         self.max_text_tokens = int(tokenizer.context_length)
 
     @classmethod
