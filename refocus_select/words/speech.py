@@ -151,7 +151,8 @@ def _pipeline(name: str, language: str | None, device: str | None) -> Recogniser
         arguments = {**arguments, "generate_kwargs": {"language": language}}
 
     def recognise(sound: np.ndarray) -> Iterable[Any]:
-        chunks = model({"raw": sound, "sampling_rate": RATE}, **arguments)["chunks"]
+        heard: Any = model({"raw": sound, "sampling_rate": RATE}, **arguments)
+        chunks = heard["chunks"]
         return chunks if whisper else _joined(chunks)
 
     return recognise
