@@ -145,8 +145,8 @@ def medians(runs: int, **tasks: Callable[[], Any]) -> dict[str, float]:
 def parts(bank: Path, reader: Path, steps: int) -> Row:
     """Milliseconds per step of a run on storyboards, by part."""
     from refocus_select.train_selector import TrainConfig
-    from refocus_select.train_selector.run import gather_ingredients
-    from refocus_select.train_selector.team import Team
+    from refocus_select.train_selector.process_group import ProcessGroup
+    from refocus_select.train_selector.run_setup import prepare_run
     from refocus_select.train_selector.trainer import Trainer
 
     config = TrainConfig.from_dict(
@@ -161,10 +161,18 @@ def parts(bank: Path, reader: Path, steps: int) -> Row:
             "stages": [{"num_frames": [8], "steps": steps, "rollouts": 8}],
         }
     )
-    team = Team("cpu")
-    made = gather_ingredients(config, team)
+    processes = ProcessGroup("cpu")
+    setup = prepare_run(config, processes)
     with tempfile.TemporaryDirectory() as folder:
-        trainer = Trainer(config, made.policy, made.judge, made.train, made.watched, team=team, folder=Path(folder))
+        trainer = Trainer(
+            config,
+            setup.policy,
+            setup.reward_model,
+            setup.train,
+            setup.validation,
+            processes=processes,
+            folder=Path(folder),
+        )
         trainer._step()  # fills caches
         trainer.progress.seconds.clear()
         started = time.perf_counter()

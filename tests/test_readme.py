@@ -25,7 +25,7 @@ def here(tmp_path, monkeypatch):
         (tmp_path / name).symlink_to(ROOT / name)
     settings = yaml.safe_load((ROOT / "examples" / "train_tiny.yaml").read_text("utf-8"))
     settings["stages"] = [{"num_frames": [4], "steps": 2, "rollouts": 2}]
-    settings["watch"], settings["test_questions"] = {"questions": 4}, 8
+    settings["validation"], settings["test_questions"] = {"questions": 4}, 8
     settings["data"]["arguments"] |= {"num_questions": 40, "validation_num_questions": 20}
     (tmp_path / "config.yaml").write_text(yaml.safe_dump(settings), "utf-8")
     monkeypatch.chdir(tmp_path)

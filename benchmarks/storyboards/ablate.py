@@ -2,8 +2,8 @@
 
     python -m benchmarks.storyboards.ablate OUT [--only NAME …] [--steps 600]
 
-Every run starts from new weights and sees the same questions. Runs that are done are not repeated; one that was broken
-off goes on. Writes `runs/ablations.md`, `runs/ablations.json` and `runs/ablations.png` beside this file: accuracy on
+Every run starts from new weights and sees the same questions. Runs that are done are not repeated; one that was
+interrupted goes on. Writes `runs/ablations.md`, `runs/ablations.json` and `runs/ablations.png` beside this file: accuracy on
 validation questions, K = 4, 8, 16, with a reader that gave no reward, and rewards and entropies over the steps.
 """
 
@@ -26,7 +26,7 @@ from refocus_select.models.mini import MiniEncoder
 from refocus_select.reference.reader import ReaderReference
 from refocus_select.selectors.vector_policy import VectorPolicySelector
 from refocus_select.train_selector import TrainConfig, train_selector
-from refocus_select.train_selector.logbook import read_log
+from refocus_select.train_selector.metrics import read_log
 from refocus_select.train_selector.storyboards import Bank, Storyboards
 from refocus_select.weights import resolve
 
@@ -48,7 +48,7 @@ def base(steps: int) -> dict[str, Any]:
     config["stages"] = [stage | {"steps": max(1, round(stage["steps"] * steps / total))} for stage in config["stages"]]
     config["data"]["arguments"] |= {"bank": str(HERE / "bank"), "num_questions": 40000}
     config["reference"] = {"model": str(HERE / "readers" / REWARDING[0])}
-    config["watch"] |= {"every": 10**6, "questions": 100}
+    config["validation"] |= {"every": 10**6, "questions": 100}
     return config | {"test_questions": 16, "checkpoint_every": 200}
 
 

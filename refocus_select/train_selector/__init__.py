@@ -17,7 +17,8 @@ if TYPE_CHECKING:
     from ..reference import ReferenceModel, Request
     from ..reference.clips import Clip, EncodedClip, VideoClip, VideoFiles
     from .config import TrainConfig
-    from .run import TrainResult, train_selector
+    from .report import TrainResult
+    from .run import train_selector
 
 __all__ = [
     "Clip", "EncodedClip", "ReferenceModel", "Request", "TrainConfig", "TrainResult", "VideoClip", "VideoFiles",
@@ -27,7 +28,7 @@ __all__ = [
 _HOME = {
     "Clip": "..reference.clips", "EncodedClip": "..reference.clips", "VideoClip": "..reference.clips",
     "VideoFiles": "..reference.clips", "ReferenceModel": "..reference", "Request": "..reference",
-    "TrainConfig": ".config", "TrainResult": ".run", "train_selector": ".run",
+    "TrainConfig": ".config", "TrainResult": ".report", "train_selector": ".run",
 }  # fmt: skip
 
 

@@ -15,7 +15,7 @@ examples:
   refocus-select train config.yaml --dry-run
   accelerate launch -m refocus_select.train_selector config.yaml      (one process per GPU)
 
-The same command goes on with a run that was broken off. `refocus-select train --settings` lists all settings."""
+The same command resumes an interrupted run. `refocus-select train --settings` lists all settings."""
 
 
 def add_train(commands: Any) -> None:
@@ -44,7 +44,7 @@ def add_train(commands: Any) -> None:
         parents=[common],
         help="keep the training questions whose answer depends on the frames",
         description="Probe the reference model of a training configuration with 16 parts of each video, and keep the "
-        "questions whose margins vary. The same command goes on where it was broken off.",
+        "questions whose margins vary. The same command resumes where it was interrupted.",
     )
     kept.add_argument("--shard", default="0/1", metavar="I/N", help="only the I-th of N parts, I from 0")
     kept.set_defaults(run=_filter)
@@ -63,19 +63,20 @@ def _load(arguments: argparse.Namespace) -> Any:
 def _train(arguments: argparse.Namespace) -> int:
     if arguments.settings:
         return _settings()
+    from .process_group import ProcessGroup
     from .report import verdict
-    from .run import gather_ingredients, train_selector
-    from .team import Team
+    from .run import train_selector
+    from .run_setup import prepare_run
 
     config = _load(arguments)
     if arguments.dry_run:
         from .plan import plan
 
-        team = Team(config.device)
+        processes = ProcessGroup(config.device)
         try:
-            print(plan(gather_ingredients(config, team), team))
+            print(plan(prepare_run(config, processes), processes))
         finally:
-            team.close()
+            processes.close()
         return 0
     result = train_selector(config)
     print(f"{result.folder}")
@@ -90,7 +91,7 @@ def _filter(arguments: argparse.Namespace) -> int:
     from ..reference import load_reference
     from .data import load_questions
     from .filter import KEPT, filter_questions
-    from .reward import Judge
+    from .reward import RewardModel
 
     config = _load(arguments)
     if not config.data.train or not config.reference.model:
@@ -104,17 +105,19 @@ def _filter(arguments: argparse.Namespace) -> int:
     output = Path(config.output)
     questions = load_questions(config.data.train, "train", config.data, output / "features")
     names = [config.reference.model, *config.reference.also]
-    judge = Judge([load_reference(name, **config.reference.arguments) for name in names], config.objective.reward)
+    reward_model = RewardModel(
+        [load_reference(name, **config.reference.arguments) for name in names], config.objective.reward
+    )
     settings = config.filter
     result = filter_questions(
-        questions, judge, output / settings.out,
+        questions, reward_model, output / settings.out,
         threshold=settings.threshold, num_frames=settings.num_frames, shard=(part, parts),
     )  # fmt: skip
-    print(f"{result.kept} of {result.judged} questions kept, {result.broken} with broken videos")
+    print(f"{result.kept} of {result.probed} questions kept, {result.unreadable} with unreadable videos")
     if result.complete:
         print(f"written: {result.folder / KEPT}")
     else:
-        print(f"{len(questions) - result.judged - result.broken} questions of other shards are still to be judged")
+        print(f"{len(questions) - result.probed - result.unreadable} questions of other shards are still to be probed")
     return 0
 
 

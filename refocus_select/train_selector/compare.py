@@ -19,13 +19,13 @@ from ..selectors.algorithms import topk, uniform
 from ..selectors.dual_encoder import VECTORS, DualEncoderSelector
 from .data import QuestionSet
 from .policy import Policy, PolicyInputs
-from .reward import Judge, Judgement
-from .team import Team
+from .process_group import ProcessGroup
+from .reward import Reward, RewardModel
 
-BROKEN = (VideoError, EncodingError)
-"""What a single bad video may raise; such a question is left out, anything else stops."""
+READ_ERRORS = (VideoError, EncodingError)
+"""Errors of a single bad video; its questions are left out. Any other error ends the run."""
 
-_CHUNK = 64  # questions that are judged at once
+_CHUNK = 64  # questions that are scored at once
 
 
 @dataclass(frozen=True)
@@ -59,31 +59,40 @@ class Outcome:
 class Comparison:
     """Held-out questions and the methods they are answered with."""
 
-    def __init__(self, policy: Policy, judge: Judge, questions: QuestionSet, team: Team, *, batch: int = 16) -> None:
-        self._policy, self._judge, self._questions, self._team, self._batch = policy, judge, questions, team, batch
+    def __init__(
+        self,
+        policy: Policy,
+        reward_model: RewardModel,
+        questions: QuestionSet,
+        processes: ProcessGroup,
+        *,
+        batch: int = 16,
+    ) -> None:
+        self._policy, self._reward_model, self._questions = policy, reward_model, questions
+        self._processes, self._batch = processes, batch
         self._baselines: dict[int, dict[str, Outcome]] = {}
-        self.broken: dict[str, str] = {}  # why a question was left out, by its id
+        self.unreadable: dict[str, str] = {}  # why a question was left out, by its id
 
     def __len__(self) -> int:
         return len(self._questions)
 
     def outcomes(self, num_frames: int) -> list[Outcome]:
-        """Answers from the policy's best frames, uniform and top-k ones; questions with broken videos are left out.
+        """Answers from the policy's best frames, uniform and top-k ones, without unreadable videos.
 
-        Uniform and top-k depend on no weights that are trained and are judged once. All processes get all outcomes.
+        Uniform and top-k depend on no trained weights and are scored once. All processes get all outcomes.
         """
         known = self._baselines.setdefault(num_frames, {})
         mine = []
         for items in self._chunks():
-            known.update(self._judged([item for item in items if item.question.id not in known], num_frames))
+            known.update(self._baseline_outcomes([item for item in items if item.question.id not in known], num_frames))
             items = [item for item in items if item.question.id in known]
             requests = [
                 Request(item.question, item.clip, picks[None].sort(-1).values)
                 for item, (picks, _) in zip(items, self.greedy(items, num_frames), strict=True)
             ]
-            for item, judgement in self._readable(items, requests):
-                mine.append(_with(known[item.question.id], "policy", judgement))
-        gathered = self._team.gather(mine)
+            for item, reward in self._readable(items, requests):
+                mine.append(_with(known[item.question.id], "policy", reward))
+        gathered = self._processes.gather(mine)
         return [outcome for part in gathered for outcome in part]
 
     def first_picks(self) -> dict[str, Tensor]:
@@ -104,36 +113,36 @@ class Comparison:
         return [pair for pair in found if pair is not None]
 
     def _chunks(self) -> Iterator[list[Item]]:
-        mine = range(self._team.rank, len(self._questions), self._team.size)
+        mine = range(self._processes.rank, len(self._questions), self._processes.size)
         for start in range(0, len(mine), _CHUNK):
             items = []
             for place in mine[start : start + _CHUNK]:
                 item = load_item(self._policy, self._questions, place)
-                if isinstance(item, Broken):
-                    self.broken[item.id] = item.reason
+                if isinstance(item, UnreadableItem):
+                    self.unreadable[item.id] = item.reason
                 else:
                     items.append(item)
             yield items
 
-    def _readable(self, items: Sequence[Item], requests: Sequence[Request]) -> Iterator[tuple[Item, Judgement]]:
-        """Items with their judgements, without those whose video breaks here."""
-        for item, judgement in zip(items, judge_readable(self._judge, requests), strict=True):
-            if isinstance(judgement, Broken):
-                self.broken[judgement.id] = judgement.reason
+    def _readable(self, items: Sequence[Item], requests: Sequence[Request]) -> Iterator[tuple[Item, Reward]]:
+        """Items with their rewards, without those whose video cannot be read any more."""
+        for item, reward in zip(items, score_readable(self._reward_model, requests), strict=True):
+            if isinstance(reward, UnreadableItem):
+                self.unreadable[reward.id] = reward.reason
             else:
-                yield item, judgement
+                yield item, reward
 
-    def _judged(self, items: Sequence[Item], num_frames: int) -> dict[str, Outcome]:
+    def _baseline_outcomes(self, items: Sequence[Item], num_frames: int) -> dict[str, Outcome]:
         requests = []
         for item in items:
             picks = [uniform(item.clip.timestamps, num_frames), self._most_similar(item, num_frames)]
             requests.append(Request(item.question, item.clip, torch.from_numpy(np.stack(picks)).sort(-1).values))
         outcomes = {}
-        for item, judgement in self._readable(items, requests):
+        for item, reward in self._readable(items, requests):
             q = item.question
             outcome = Outcome(q.id, q.video, q.category, {}, {})
             for row, method in enumerate(("uniform", "top-k")):
-                outcome = _with(outcome, method, judgement, row)
+                outcome = _with(outcome, method, reward, row)
             outcomes[q.id] = outcome
         return outcomes
 
@@ -147,7 +156,7 @@ class Comparison:
 
 
 @dataclass(frozen=True)
-class Broken:
+class UnreadableItem:
     """A question whose video cannot be read.
 
     Attributes:
@@ -159,27 +168,27 @@ class Broken:
     reason: str
 
 
-def load_item(policy: Policy, questions: QuestionSet, place: int) -> Item | Broken:
+def load_item(policy: Policy, questions: QuestionSet, place: int) -> Item | UnreadableItem:
     """A question with its candidates, or why it has none."""
     question = questions.questions[place]
     try:
         clip = questions.clips(question.video)
         inputs = policy.inputs(question, clip)
-    except BROKEN as error:
-        return Broken(question.id, str(error))
+    except READ_ERRORS as error:
+        return UnreadableItem(question.id, str(error))
     if not bool(inputs.frames.sum().isfinite()):
-        return Broken(question.id, f"the features of {question.video} are not finite")
+        return UnreadableItem(question.id, f"the features of {question.video} are not finite")
     return Item(question, clip, inputs)
 
 
-def judge_readable(judge: Judge, requests: Sequence[Request]) -> list[Judgement | Broken]:
-    """Judge each request; a video that cannot be read costs only its own questions."""
+def score_readable(reward_model: RewardModel, requests: Sequence[Request]) -> list[Reward | UnreadableItem]:
+    """Score each request; a video that cannot be read costs only its own questions."""
     try:
-        return list(judge(requests))
-    except BROKEN as error:
+        return list(reward_model(requests))
+    except READ_ERRORS as error:
         if len(requests) == 1:
-            return [Broken(requests[0].question.id, str(error))]
-        return [one for request in requests for one in judge_readable(judge, [request])]
+            return [UnreadableItem(requests[0].question.id, str(error))]
+        return [one for request in requests for one in score_readable(reward_model, [request])]
 
 
 def grouped(policy: Policy, inputs: Sequence[PolicyInputs], size: int) -> list[list[int]]:
@@ -204,8 +213,8 @@ def cosines(matcher: DualEncoderSelector, question: Question, clip: Clip) -> Ten
     return frames @ text
 
 
-def _with(outcome: Outcome, method: str, judgement: Judgement, row: int = 0) -> Outcome:
-    reward, correct = float(judgement.reward[row]), float(judgement.correct[row])
+def _with(outcome: Outcome, method: str, answered: Reward, row: int = 0) -> Outcome:
+    reward, correct = float(answered.value[row]), float(answered.correct[row])
     return Outcome(
         outcome.id,
         outcome.video,

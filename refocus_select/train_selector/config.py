@@ -1,7 +1,7 @@
 """`TrainConfig`: every setting of a training run, its default and where that comes from.
 
-Sources: [P] the ReFoCUS poster and [W] project page, [C] the authors' released code (refocus-training); [S] our own
-study of small policies (rl-recipe); "ours" where nothing is published and nothing was compared.
+Sources: [P] the ReFoCUS poster and [W] project page, [C] the authors' released code; [S] our own study of
+small policies (benchmarks/storyboards/runs); "ours" where nothing is published and nothing was compared.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from typing import Any, Literal
 from ..errors import InputError
 from .settings import setting
 
-Reward = Literal["tanh_margin", "probability_margin", "probability", "correct"]
+RewardKind = Literal["tanh_margin", "probability_margin", "probability", "correct"]
 Method = Literal["reinforce", "similarity", "evidence"]
 
 
@@ -111,7 +111,7 @@ class StageConfig:
 class ObjectiveConfig:
     """From answers to the gradient."""
 
-    reward: Reward = setting(
+    reward: RewardKind = setting(
         "tanh_margin", "tanh(m / 2) of the margin in logits; p(right) - max p(wrong); p(right); or 1 if right", "W"
     )
     advantage: Literal["group", "batch", "none"] = setting(
@@ -162,8 +162,8 @@ class OptimiserConfig:
 
 
 @dataclass(frozen=True)
-class WatchConfig:
-    """Evaluation on the way, and when to step in."""
+class ValidationConfig:
+    """Evaluation during training, and what happens when it gets worse."""
 
     every: int = setting(50, "steps between evaluations on held-out questions")
     questions: int = setting(256, "held-out questions of such an evaluation")
@@ -178,7 +178,7 @@ class WatchConfig:
 
     def __post_init__(self) -> None:
         for name in ("every", "questions", "patience"):
-            _at_least(1, f"watch.{name}", getattr(self, name))
+            _at_least(1, f"validation.{name}", getattr(self, name))
 
 
 @dataclass(frozen=True)
@@ -219,7 +219,7 @@ class TrainConfig:
         "P",
     )
     optimiser: OptimiserConfig = setting(OptimiserConfig, "")
-    watch: WatchConfig = setting(WatchConfig, "")
+    validation: ValidationConfig = setting(ValidationConfig, "")
     filter: FilterConfig = setting(FilterConfig, "")
     checkpoint_every: int = setting(50, "steps")
     keep_checkpoints: int = setting(2, "the last ones; the best on held-out questions is kept besides")

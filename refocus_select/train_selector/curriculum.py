@@ -93,16 +93,16 @@ def check_collapse(config: TrainConfig, now: Progress, entropy: float) -> None:
     Raises:
         TrainingError: then.
     """
-    watch = config.watch
+    validation = config.validation
     if len(now.recent) == WINDOW and now.stage_reward is None:
         now.stage_reward = float(np.mean(now.recent))
-    now.collapsed = now.collapsed + 1 if entropy < watch.min_entropy else 0
-    if now.collapsed < watch.collapse_steps or now.stage_reward is None:
+    now.collapsed = now.collapsed + 1 if entropy < validation.min_entropy else 0
+    if now.collapsed < validation.collapse_steps or now.stage_reward is None:
         return
     mean = float(np.mean(now.recent))
     if mean <= now.stage_reward + 1e-3:
         raise TrainingError(
-            f"step {now.step}: the policy has collapsed: its entropy was below {watch.min_entropy:g} nats for "
+            f"step {now.step}: the policy has collapsed: its entropy was below {validation.min_entropy:g} nats for "
             f"{now.collapsed} steps, and the reward ({mean:.3f}) is not above that of the stage's beginning "
             f"({now.stage_reward:.3f}). Raise entropy_bonus or lower optimiser.lr; the best checkpoint is that of step "
             f"{now.best_step}"

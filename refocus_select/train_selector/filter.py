@@ -23,15 +23,15 @@ from ..errors import InputError, VideoDecodeError
 from ..files import replacing, write_text
 from ..questions import Question, as_row
 from ..reference import Request
-from .compare import BROKEN
+from .compare import READ_ERRORS
 from .data import QuestionSet, read_object, rows
-from .reward import Judge
+from .reward import RewardModel
 
 logger = logging.getLogger(__name__)
 
 WINDOWS = 8
 KEPT, SUMMARY, HISTOGRAM = "kept.jsonl", "summary.json", "histogram.png"
-_CHUNK = 16  # questions that are judged at once
+_CHUNK = 16  # questions that are probed at once
 
 
 @dataclass(frozen=True)
@@ -40,17 +40,17 @@ class FilterResult:
 
     Attributes:
         folder: of all files.
-        complete: whether every question is judged; until then there is no kept set.
-        judged: questions with margins.
+        complete: whether every question is probed; until then there is no kept set.
+        probed: questions with margins.
         kept: of them, above the threshold.
-        broken: questions whose video cannot be read.
+        unreadable: questions whose video cannot be read.
     """
 
     folder: Path
     complete: bool
-    judged: int
+    probed: int
     kept: int
-    broken: int
+    unreadable: int
 
 
 def windows(frames: int) -> list[np.ndarray]:
@@ -75,7 +75,7 @@ def probes(frames: int, num_frames: int) -> list[np.ndarray]:
 
 def filter_questions(
     questions: QuestionSet,
-    judge: Judge,
+    reward_model: RewardModel,
     folder: str | os.PathLike[str],
     *,
     threshold: float = 0.21,
@@ -85,12 +85,12 @@ def filter_questions(
 ) -> FilterResult:
     """Probe every question, and write those that are kept.
 
-    Margins are written as they are found; the same call goes on where it was broken off. Several shards may write to
+    Margins are written as they are found; the same call resumes an interrupted one. Several shards may write to
     one folder at once, and whichever completes it writes kept.jsonl, summary.json and histogram.png.
 
     Args:
         questions: all of them, also for a shard.
-        judge: its reference models; margins of several are averaged.
+        reward_model: its reference models; margins of several are averaged.
         folder: of the result.
         threshold: of the sample variance.
         num_frames: of a probe.
@@ -104,7 +104,7 @@ def filter_questions(
 
     target = Path(folder)
     target.mkdir(parents=True, exist_ok=True)
-    _same_identity(target, questions, judge, num_frames)
+    _same_identity(target, questions, reward_model, num_frames)
     path = target / f"margins-{shard[0]}-of-{shard[1]}.jsonl"
     _mend(path)
     done = {row["id"] for row in _margins(target)}
@@ -113,7 +113,7 @@ def filter_questions(
     with path.open("a", encoding="utf-8") as file, tqdm(total=len(mine), unit="question", disable=disable) as bar:
         for start in range(0, len(mine), _CHUNK):
             chunk = [questions.questions[i] for i in mine[start : start + _CHUNK]]
-            for row in _probe(chunk, questions, judge, num_frames):
+            for row in _probe(chunk, questions, reward_model, num_frames):
                 file.write(json.dumps(row) + "\n")
             file.flush()
             os.fsync(file.fileno())
@@ -121,7 +121,9 @@ def filter_questions(
     return _summarise(target, questions, threshold)
 
 
-def _probe(chunk: list[Question], questions: QuestionSet, judge: Judge, num_frames: int) -> Iterator[dict[str, Any]]:
+def _probe(
+    chunk: list[Question], questions: QuestionSet, reward_model: RewardModel, num_frames: int
+) -> Iterator[dict[str, Any]]:
     for question in chunk:
         try:
             clip = questions.clips(question.video)
@@ -130,10 +132,10 @@ def _probe(chunk: list[Question], questions: QuestionSet, judge: Judge, num_fram
             parts = probes(len(clip), num_frames)
             halves = [parts[:WINDOWS], parts[WINDOWS:]]  # of different sizes when windows are shorter than a probe
             asked = [Request(question, clip, torch.from_numpy(np.stack(half))) for half in halves]
-            margins = torch.cat([judgement.margin for judgement in judge(asked)])
-        except BROKEN as error:
+            margins = torch.cat([reward.margin for reward in reward_model(asked)])
+        except READ_ERRORS as error:
             logger.warning("question %s is left out: %s", question.id, error)
-            yield {"id": question.id, "broken": str(error)}
+            yield {"id": question.id, "unreadable": str(error)}
             continue
         yield {"id": question.id, "margins": margins.tolist(), "variance": float(margins.var())}
 
@@ -160,7 +162,7 @@ def _summarise(folder: Path, questions: QuestionSet, threshold: float) -> Filter
             )
     write_text(folder / KEPT, "".join(line + "\n" for line in lines))
     summary = {
-        "questions": len(questions), "judged": result.judged, "kept": result.kept, "broken": result.broken,
+        "questions": len(questions), "probed": result.probed, "kept": result.kept, "unreadable": result.unreadable,
         "threshold": threshold, "categories": {name: {"kept": k, "of": n} for name, (k, n) in by_category.items()},
     }  # fmt: skip
     write_text(folder / SUMMARY, json.dumps(summary, indent=1))
@@ -209,10 +211,10 @@ def _mend(path: Path) -> None:
                 file.truncate(whole)
 
 
-def _same_identity(folder: Path, questions: QuestionSet, judge: Judge, num_frames: int) -> None:
+def _same_identity(folder: Path, questions: QuestionSet, reward_model: RewardModel, num_frames: int) -> None:
     identity = {
         "questions": questions.fingerprint,
-        "reference": [reference.fingerprint for reference in judge.references],
+        "reference": [reference.fingerprint for reference in reward_model.references],
         "num_frames": num_frames,
     }
     path = folder / "identity.json"

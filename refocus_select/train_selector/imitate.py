@@ -81,7 +81,7 @@ def imitation_loss(log_probs: Tensor, targets: Tensor) -> Tensor:
         targets: probabilities [B, K, F]; or bool [B, K, F], of which any frame is right.
     """
     if targets.dtype == torch.bool:
-        judged = targets.any(-1)  # [B, K]
-        found = log_probs.masked_fill(~targets, -torch.inf)[judged].logsumexp(-1)
+        taught = targets.any(-1)  # [B, K]
+        found = log_probs.masked_fill(~targets, -torch.inf)[taught].logsumexp(-1)
         return -found.mean()
     return -(targets * log_probs.masked_fill(targets == 0, 0.0)).sum(-1).mean()

@@ -21,7 +21,7 @@ class Advantages:
     """How much better each subset is than the others of its question.
 
     Attributes:
-        values: float32 [B, N], or [B, N, K] if picks are judged apart; zero for questions without information.
+        values: float32 [B, N], or [B, N, K] if picks are scored one by one; zero for questions without information.
         informative: whether the rewards of the question differ, bool [B].
     """
 
@@ -37,7 +37,7 @@ def advantages(
     Args:
         rewards: float32 [B, N].
         kind: "group" divides by the sample deviation of the question (the paper), "batch" by that of all questions, so
-            that questions with tiny differences do not weigh as much as others (rl-recipe), "none" by nothing.
+            that questions with tiny differences do not weigh as much as others, "none" by nothing.
         everywhere: for "batch", the rewards of all processes [B', N] (default: `rewards`).
     """
     centred = rewards - rewards.mean(1, keepdim=True)

@@ -110,8 +110,8 @@ class Policy(nn.Module, ABC):
     def group(self, inputs: PolicyInputs) -> Hashable:
         """Inputs with equal values can be read in one batch."""
 
-    def disturbed(self, inputs: PolicyInputs, generator: torch.Generator) -> PolicyInputs:
-        """Inputs as they are learned from, if that differs from how they are read later."""
+    def augment(self, inputs: PolicyInputs, generator: torch.Generator) -> PolicyInputs:
+        """Inputs with the noise that training adds to them; here, none."""
         return inputs
 
     @abstractmethod
@@ -202,7 +202,7 @@ class VectorPolicy(Policy):
             scenes = torch.from_numpy(labelled.scenes)
         return VectorInputs(vectors, times, sentence[0], texts[0], self._texts.encode(UNRELATED), names, scenes)
 
-    def disturbed(self, inputs: PolicyInputs, generator: torch.Generator) -> PolicyInputs:
+    def augment(self, inputs: PolicyInputs, generator: torch.Generator) -> PolicyInputs:
         assert isinstance(inputs, VectorInputs)
         sentence = inputs.question
         if self.sentence_noise:
@@ -264,7 +264,7 @@ class TextCache:
     """Vectors of texts, kept.
 
     Each is encoded alone, or in the vocabulary that it belongs to: in a batch its last digits depend on the others, and
-    a run that goes on from a checkpoint would differ from one that was never interrupted.
+    a resumed run would differ from one that was never interrupted.
     """
 
     def __init__(self, encode: Callable[[Sequence[str]], Tensor]) -> None:

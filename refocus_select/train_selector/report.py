@@ -1,11 +1,11 @@
-"""The result of a run: the selector, its model card, and an honest comparison with uniform and top-k."""
+"""The result of a run: the selector, its model card, and a comparison with uniform and top-k on held-out questions."""
 
 from __future__ import annotations
 
 import json
 import math
 import platform
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -18,50 +18,68 @@ from ..plain_text import markdown_block, markdown_code, markdown_text
 from ..selectors.card import model_card
 from ..statistics import Interval, bootstrap_interval, paired_difference
 from .compare import Comparison, Outcome
-from .logbook import draw_curves, read_log
-from .team import Team
+from .metrics import draw_curves, read_log
+from .process_group import ProcessGroup
 
 if TYPE_CHECKING:
-    from .run import Ingredients, TrainResult
+    from .run_setup import RunSetup
     from .trainer import Trainer
 
 METHODS = ("uniform", "top-k", "policy")
 
 
-def write_result(folder: Path, made: Ingredients, team: Team, *, step: int, trainer: Trainer) -> TrainResult:
+@dataclass(frozen=True)
+class TrainResult:
+    """What a run leaves.
+
+    Attributes:
+        folder: of the selector; `FrameSelector.from_pretrained` loads it.
+        report: its comparison with uniform and top-k; also in the folder as report.json and in the model card.
+    """
+
+    folder: Path
+    report: dict[str, Any]
+
+    @property
+    def beats_uniform(self) -> bool:
+        """Whether the interval of the difference in accuracy lies above zero at every number of frames."""
+        return all(row["policy_minus_uniform"]["low"] > 0 for row in self.report["accuracy"])
+
+
+def write_result(folder: Path, setup: RunSetup, processes: ProcessGroup, *, step: int, trainer: Trainer) -> TrainResult:
     """Compare the trained policy, and write the folder that `FrameSelector.from_pretrained` loads.
 
     Args:
         folder: of the result.
-        made: what the run was made of; the policy holds its final weights.
-        team: all processes take part in the comparison; one writes.
+        setup: of the run; the policy holds its final weights.
+        processes: all processes take part in the comparison; one writes.
         step: that the weights are from.
         trainer: for the settings of the run and its log.
     """
-    from .run import TrainResult
-
-    made.policy.eval()
-    comparison = Comparison(made.policy, made.judge, made.tested, team, batch=made.config.optimiser.micro_batch)
-    frames = sorted({k for stage in made.config.stages for k in stage.num_frames})
+    setup.policy.eval()
+    comparison = Comparison(
+        setup.policy, setup.reward_model, setup.test, processes, batch=setup.config.optimiser.micro_batch
+    )
+    frames = sorted({k for stage in setup.config.stages for k in stage.num_frames})
     answers = {k: comparison.outcomes(k) for k in frames}
-    report = make_report(answers, made, step=step, steps=trainer.progress.step, skipped=len(trainer.progress.skipped))
-    if team.leads:
-        made.policy.selector(folder.name).save_pretrained(folder)  # type: ignore[attr-defined]
+    report = make_report(answers, setup, step=step, steps=trainer.progress.step, skipped=len(trainer.progress.skipped))
+    if processes.is_main_process:
+        setup.policy.selector(folder.name).save_pretrained(folder)  # type: ignore[attr-defined]
         draw_curves(read_log(trainer.folder), folder / "curves.png")
         write_text(folder / "report.json", json.dumps(_strict(report), indent=1))
-        settings = yaml.safe_dump(made.config.to_dict(), sort_keys=False, allow_unicode=True)
+        settings = yaml.safe_dump(setup.config.to_dict(), sort_keys=False, allow_unicode=True)
         write_text(folder / "training.yaml", settings)
-        name = made.config.push_to_hub or folder.name
-        card = model_card(made.policy.model, name, training=training_section(report, settings))
+        name = setup.config.push_to_hub or folder.name
+        card = model_card(setup.policy.model, name, training=training_section(report, settings))
         write_text(folder / "README.md", card)
-        if made.config.push_to_hub:
-            upload(folder, made.config.push_to_hub)
-    team.wait()
+        if setup.config.push_to_hub:
+            upload(folder, setup.config.push_to_hub)
+    processes.barrier()
     return TrainResult(folder, report)
 
 
 def make_report(
-    answers: dict[int, list[Outcome]], made: Ingredients, *, step: int, steps: int, skipped: int
+    answers: dict[int, list[Outcome]], setup: RunSetup, *, step: int, steps: int, skipped: int
 ) -> dict[str, Any]:
     """Accuracy and reward of each method at each number of frames, with intervals and paired differences."""
     return {
@@ -77,12 +95,12 @@ def make_report(
         "steps": steps,
         "skipped": skipped,
         "questions": {
-            "train": {"name": made.train.name, "count": len(made.train), "fingerprint": made.train.fingerprint},
-            "tested": {"name": made.tested.name, "count": len(made.tested), "fingerprint": made.tested.fingerprint},
-            "also_chose_the_checkpoint": made.same_questions,
+            "train": {"name": setup.train.name, "count": len(setup.train), "fingerprint": setup.train.fingerprint},
+            "test": {"name": setup.test.name, "count": len(setup.test), "fingerprint": setup.test.fingerprint},
+            "also_chose_the_checkpoint": setup.same_questions,
         },
-        "reference": [{"name": r.name, "fingerprint": r.fingerprint} for r in made.judge.references],
-        "seed": made.config.seed,
+        "reference": [{"name": r.name, "fingerprint": r.fingerprint} for r in setup.reward_model.references],
+        "seed": setup.config.seed,
         "versions": {
             "refocus-select": __version__, "torch": str(torch.__version__), "python": platform.python_version(),
         },
@@ -111,7 +129,7 @@ def training_section(report: dict[str, Any], settings: str) -> str:
         for row in by_category:
             means = " | ".join(f"{row[m]['mean']:.3f}" for m in METHODS)
             lines.append(f"| {markdown_text(row['category'])} | {row['policy']['count']} | {means} |")
-    tested, train = report["questions"]["tested"], report["questions"]["train"]
+    test, train = report["questions"]["test"], report["questions"]["train"]
     chosen = (
         "The same questions chose the checkpoint, so these numbers are a little optimistic."
         if report["questions"]["also_chose_the_checkpoint"]
@@ -120,8 +138,8 @@ def training_section(report: dict[str, Any], settings: str) -> str:
     answerers = ", ".join(markdown_code(r["name"]) for r in report["reference"])
     lines += [
         "",
-        f"{tested['count']} held-out questions ({markdown_text(tested['name'])}, fingerprint "
-        f"{markdown_code(tested['fingerprint'])}). {chosen}",
+        f"{test['count']} held-out questions ({markdown_text(test['name'])}, fingerprint "
+        f"{markdown_code(test['fingerprint'])}). {chosen}",
         f"Answers are those of the reference model that gave the rewards ({answerers}); another may gain less.",
         "",
         "## Training",
@@ -129,7 +147,7 @@ def training_section(report: dict[str, Any], settings: str) -> str:
         f"Reinforcement learning from the answers of {answerers} on {train['count']} questions "
         f"({markdown_text(train['name'])}, fingerprint {markdown_code(train['fingerprint'])}), "
         f"{report['steps']} steps; these weights are from step {report['step']},"
-        f" the best on watched held-out questions. {report['skipped']} questions could not be used (skipped.json). "
+        f" the best on the validation questions. {report['skipped']} questions could not be used (skipped.json). "
         f"Seed {report['seed']}; "
         + ", ".join(f"{name} {version}" for name, version in report["versions"].items())
         + ".",

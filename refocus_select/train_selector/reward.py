@@ -10,20 +10,20 @@ from torch import Tensor
 
 from ..errors import InputError
 from ..reference import ReferenceModel, Request
-from .config import Reward
+from .config import RewardKind
 
 
 @dataclass(frozen=True)
-class Judgement:
-    """What the answers from N subsets are worth; means over the reference models.
+class Reward:
+    """Rewards of the answers from N subsets; means over the reference models.
 
     Attributes:
-        reward: float32 [N].
+        value: what is learned from, float32 [N].
         margin: logit of the right option minus the largest of the others, float32 [N].
         correct: share of the reference models that answer right, float32 [N].
     """
 
-    reward: Tensor
+    value: Tensor
     margin: Tensor
     correct: Tensor
 
@@ -34,7 +34,7 @@ def margins(logits: Tensor, answer: int) -> Tensor:
     return logits[:, answer] - wrong.amax(1)
 
 
-def rewards(logits: Tensor, answer: int, kind: Reward) -> Tensor:
+def rewards(logits: Tensor, answer: int, kind: RewardKind) -> Tensor:
     """Rewards of N answers.
 
     "tanh_margin" is tanh(m / 2), the paper's: with two options it equals p(right) - p(wrong).
@@ -56,11 +56,11 @@ def rewards(logits: Tensor, answer: int, kind: Reward) -> Tensor:
     return (margins(logits, answer) > 0).float()
 
 
-class Judge:
-    """Reference models and the reward that is made of their answers."""
+class RewardModel:
+    """Reference models, and how their answers become rewards."""
 
-    def __init__(self, references: Sequence[ReferenceModel], kind: Reward) -> None:
-        """Judge by one or several models.
+    def __init__(self, references: Sequence[ReferenceModel], kind: RewardKind) -> None:
+        """Reward by the answers of one or several models.
 
         Raises:
             InputError: without any.
@@ -75,20 +75,20 @@ class Judge:
         """Identity of the models and of the reward."""
         return "+".join([*(reference.fingerprint for reference in self.references), self.kind])
 
-    def __call__(self, requests: Sequence[Request]) -> list[Judgement]:
-        """Judge the subsets of each request.
+    def __call__(self, requests: Sequence[Request]) -> list[Reward]:
+        """Score the subsets of each request.
 
         Raises:
             RefocusError: as `ReferenceModel.option_logits`.
             InputError: if a reference model gives numbers of another shape, or not finite.
         """
-        judged: list[list[Judgement]] = [[] for _ in requests]
+        scored: list[list[Reward]] = [[] for _ in requests]
         for reference in self.references:
-            for place, request, logits in zip(judged, requests, reference.option_logits(requests), strict=True):
-                place.append(self._judge(reference, request, logits))
-        return [_mean(each) for each in judged]
+            for place, request, logits in zip(scored, requests, reference.option_logits(requests), strict=True):
+                place.append(self._score(reference, request, logits))
+        return [_mean(each) for each in scored]
 
-    def _judge(self, reference: ReferenceModel, request: Request, logits: Tensor) -> Judgement:
+    def _score(self, reference: ReferenceModel, request: Request, logits: Tensor) -> Reward:
         question = request.question
         expected = (len(request.subsets), len(question.options))
         finite = bool(torch.isfinite(logits).all())
@@ -101,12 +101,12 @@ class Judge:
             raise InputError(f"question {question.id} has no answer")
         logits = logits.float()
         margin = margins(logits, question.answer)
-        return Judgement(rewards(logits, question.answer, self.kind), margin, (margin > 0).float())
+        return Reward(rewards(logits, question.answer, self.kind), margin, (margin > 0).float())
 
 
-def _mean(judgements: list[Judgement]) -> Judgement:
-    if len(judgements) == 1:
-        return judgements[0]
-    return Judgement(
-        *(torch.stack([getattr(j, name) for j in judgements]).mean(0) for name in ("reward", "margin", "correct"))
+def _mean(answers: list[Reward]) -> Reward:
+    if len(answers) == 1:
+        return answers[0]
+    return Reward(
+        *(torch.stack([getattr(a, name) for a in answers]).mean(0) for name in ("value", "margin", "correct"))
     )

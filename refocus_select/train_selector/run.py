@@ -1,4 +1,4 @@
-"""`train_selector`: from a configuration to a selector that can be loaded, and a report that says what it is worth."""
+"""`train_selector`: from a configuration to a selector that can be loaded, and a report of how good it is."""
 
 from __future__ import annotations
 
@@ -6,24 +6,22 @@ import json
 import logging
 from collections.abc import Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
 import yaml
 
 from ..errors import InputError
-from ..files import write_text
+from ..files import remove_leftovers, write_text
 from ..questions import Question
 from ..reference import ReferenceModel
 from ..reference.clips import ClipSource
 from .config import TrainConfig
-from .data import QuestionSet, check_questions, evenly, load_questions, read_object, refuse_problems, source_of_files
-from .initialise import make_policy
+from .data import read_object
 from .policy import Policy
-from .reward import Judge
-from .team import Team
+from .process_group import ProcessGroup
+from .report import TrainResult, write_result
+from .run_setup import RunSetup, prepare_run
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -33,38 +31,7 @@ logger = logging.getLogger(__name__)
 SETTINGS, IDENTITY = "config.yaml", "identity.json"
 RESULT = "selector"
 _MAY_CHANGE = ("output", "device", "checkpoint_every", "keep_checkpoints", "push_to_hub", "test_questions")
-"""Settings that decide nothing about the weights; all others must stay the same when a run goes on."""
-
-
-@dataclass(frozen=True)
-class TrainResult:
-    """What a run leaves.
-
-    Attributes:
-        folder: of the selector; `FrameSelector.from_pretrained` loads it.
-        report: its comparison with uniform and top-k; also in the folder as report.json and in the model card.
-    """
-
-    folder: Path
-    report: dict[str, Any]
-
-    @property
-    def beats_uniform(self) -> bool:
-        """Whether the interval of the difference in accuracy lies above zero at every number of frames."""
-        return all(row["policy_minus_uniform"]["low"] > 0 for row in self.report["accuracy"])
-
-
-@dataclass(frozen=True)
-class Ingredients:
-    """Everything that a run or a filter is made of."""
-
-    config: TrainConfig
-    policy: Policy
-    judge: Judge
-    train: QuestionSet
-    watched: QuestionSet
-    tested: QuestionSet
-    same_questions: bool
+"""Settings that do not affect the weights; all others must stay the same when a run is resumed."""
 
 
 def train_selector(
@@ -77,10 +44,10 @@ def train_selector(
     policy: Policy | None = None,
     progress: bool | None = None,
 ) -> TrainResult:
-    """Train a policy by reinforcement, or go on with a run that was broken off.
+    """Train a policy by reinforcement, or resume a run that was interrupted.
 
-    Started again with the same output folder, a run goes on from its last checkpoint and ends as if it had never been
-    broken off; a run that is over only gives its result again.
+    Started again with the same output folder, a run resumes from its last checkpoint and ends as if it had never been
+    interrupted; a finished run only gives its result again.
 
     Args:
         config: all settings.
@@ -88,115 +55,61 @@ def train_selector(
         validation: held-out questions, instead of `data.validation`.
         clips: source of the videos of both (default: files, or `train` itself if it can be called).
         reference: instead of `reference.model`; rewards of several are averaged.
-        policy: instead of the one that `policy` describes; a run that goes on must be given an equal one.
+        policy: instead of the one that `policy` describes; a resumed run must be given an equal one.
         progress: show a progress bar (default: only on a terminal).
 
     Raises:
         InputError: for settings, questions or videos that cannot be used, with a table of what is wrong.
-        TrainingError: if the run cannot go on; its checkpoints stay.
+        TrainingError: if training fails; its checkpoints stay.
     """
-    from .report import write_result
     from .trainer import Trainer
 
     folder = Path(config.output)
-    team = Team(config.device)
+    processes = ProcessGroup(config.device)
     try:
-        with _only_one(folder, team):
-            made = gather_ingredients(config, team, train, validation, clips, reference, policy)
-            if team.leads:
-                _remember(folder, made)
-            team.wait()
+        with _only_one(folder, processes):
+            setup = prepare_run(config, processes, train, validation, clips, reference, policy)
+            if processes.is_main_process:
+                remove_leftovers(folder)
+                _check_identity(folder, setup)
+            processes.barrier()
             trainer = Trainer(
-                config, made.policy, made.judge, made.train, made.watched, team=team, folder=folder,
-                progress_bar=progress,
+                config, setup.policy, setup.reward_model, setup.train, setup.validation,
+                processes=processes, folder=folder, progress_bar=progress,
             )  # fmt: skip
             trainer.run()
             step = trainer.load_best()
-            return write_result(folder / RESULT, made, team, step=step, trainer=trainer)
+            return write_result(folder / RESULT, setup, processes, step=step, trainer=trainer)
     finally:
-        team.close()
+        processes.close()
 
 
-def gather_ingredients(
-    config: TrainConfig,
-    team: Team,
-    train: Sequence[Question] | None = None,
-    validation: Sequence[Question] | None = None,
-    clips: ClipSource | None = None,
-    reference: ReferenceModel | Sequence[ReferenceModel] | None = None,
-    policy: Policy | None = None,
-) -> Ingredients:
-    """Load and check what a run needs; see `train_selector`."""
-    learned = _questions(config, "train", train, clips)
-    held_out = _questions(config, "validation", validation, clips)
-    judge = Judge(_references(config, reference), config.objective.reward)
-    count = len(held_out)
-    watched = evenly(count, config.watch.questions)
-    rest = sorted(set(evenly(count, config.test_questions + len(watched)).tolist()) - set(watched.tolist()))
-    same = len(rest) < len(watched) // 2 or not rest  # too few for a test of their own
-    tested = watched if same else np.array(rest)[evenly(len(rest), config.test_questions)]
-    return Ingredients(
-        config=config,
-        policy=policy or make_policy(config.policy, config.data, seed=config.seed, device=team.device),
-        judge=judge,
-        train=learned,
-        watched=held_out.part(watched, f"{held_out.name}, watched"),
-        tested=held_out.part(tested, f"{held_out.name}, for the report"),
-        same_questions=same,
-    )
-
-
-def _questions(
-    config: TrainConfig, split: str, given: Sequence[Question] | None, clips: ClipSource | None
-) -> QuestionSet:
-    spec = getattr(config.data, split)
-    cache = Path(config.output) / "features"
-    if given is None:
-        if not spec:
-            raise InputError(f"no questions: set data.{split} to a file, or give {split}= to train_selector")
-        return load_questions(spec, split, config.data, cache)
-    if clips is None and not callable(given):
-        clips = source_of_files(config.data, cache)
-    found = QuestionSet(given, clips or given, name=split, listed=isinstance(given, list | tuple))  # type: ignore[arg-type]
-    if not len(found):
-        raise InputError(f"{split}= holds no questions")
-    refuse_problems(check_questions(found, videos=False), split)
-    return found
-
-
-def _references(config: TrainConfig, given: ReferenceModel | Sequence[ReferenceModel] | None) -> list[ReferenceModel]:
-    if isinstance(given, ReferenceModel):
-        return [given]
-    if given is not None:
-        return list(given)
-    if not config.reference.model:
-        raise InputError("no reference model: set reference.model, or give reference= to train_selector")
-    from ..reference import load_reference
-
-    names = [config.reference.model, *config.reference.also]
-    return [load_reference(name, **config.reference.arguments) for name in names]
-
-
-def _remember(folder: Path, made: Ingredients) -> None:
-    """Write down what the run is made of, or check that a run goes on with the same."""
+def _check_identity(folder: Path, setup: RunSetup) -> None:
+    """Write down the identity of the run, or check that a resumed run has the same."""
     identity = {
-        "config": made.config.to_dict(),
-        "train": made.train.fingerprint,
-        "held_out": made.watched.fingerprint,
-        "reference": made.judge.fingerprint,
+        "config": setup.config.to_dict(),
+        "train": setup.train.fingerprint,
+        "held_out": setup.validation.fingerprint,
+        "reference": setup.reward_model.fingerprint,
     }
     path = folder / IDENTITY
     if path.exists():
         before = read_object(path)
-        settings = TrainConfig.from_dict(before.get("config") or {}).to_dict()  # with those that a later release added
+        try:  # settings that a later release added get their defaults
+            settings = TrainConfig.from_dict(before.get("config") or {}).to_dict()
+        except InputError as error:
+            raise InputError(
+                f"{folder} holds a run of an older release ({error}), which cannot be resumed. Give another output "
+                "folder, or remove this one to start over"
+            ) from error
         changed = [*_differences(settings, identity["config"]), *_changed_parts(before, identity)]
         if changed:
             raise InputError(
                 f"{folder} holds a run with other settings: {'; '.join(changed[:5])}. Give another output folder, or "
-                "remove this one to start anew"
+                "remove this one to start over"
             )
     write_text(path, json.dumps(identity, indent=1))
-    write_text(folder / SETTINGS, yaml.safe_dump(made.config.to_dict(), sort_keys=False, allow_unicode=True))
+    write_text(folder / SETTINGS, yaml.safe_dump(setup.config.to_dict(), sort_keys=False, allow_unicode=True))
 
 
 def _changed_parts(before: dict[str, Any], now: dict[str, Any]) -> list[str]:
@@ -220,11 +133,11 @@ def _differences(before: Any, now: Any, where: str = "") -> list[str]:
 
 
 @contextmanager
-def _only_one(folder: Path, team: Team) -> Iterator[None]:
+def _only_one(folder: Path, processes: ProcessGroup) -> Iterator[None]:
     """Keep a second run out of the folder; the lock goes with the process, however it ends."""
     from filelock import FileLock, Timeout
 
-    if not team.leads:
+    if not processes.is_main_process:
         yield
         return
     try:

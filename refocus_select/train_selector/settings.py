@@ -17,6 +17,13 @@ from ..plain_text import check_depth
 
 T = TypeVar("T")
 
+_RENAMED = {
+    "watch": "validation",
+    "policy.wording_noise": "policy.sentence_noise",
+    "policy.question_mentions": "policy.entities",
+}
+"""Settings of release 0.1 that have another name now."""
+
 
 def setting(default: Any, help: str, source: str = "ours") -> Any:
     """A dataclass field that knows what it means and where its default comes from.
@@ -89,6 +96,8 @@ def from_mapping(kind: type[T], content: Mapping[str, Any], where: str = "") -> 
     for key, value in content.items():
         name = f"{where}.{key}" if where else str(key)
         if key not in known:
+            if name in _RENAMED:
+                raise InputError(f"the setting {name!r} is called {_RENAMED[name]!r} now")
             near = difflib.get_close_matches(str(key), known, n=1)
             hint = f"; did you mean {near[0]!r}?" if near else f"; known are {', '.join(sorted(known))}"
             raise InputError(f"there is no setting {name!r}{hint}")

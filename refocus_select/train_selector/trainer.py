@@ -1,7 +1,7 @@
-"""The loop: draw subsets, let the reference model answer from them, and make the better ones likelier.
+"""The training loop: draw subsets, let the reference model answer from them, and make the better ones likelier.
 
 Read `Trainer.run` first, then `Trainer._reinforce`. Every random choice is a function of the seed and the step, so a
-run that goes on from a checkpoint repeats exactly what an uninterrupted one would have done.
+resumed run repeats exactly what an uninterrupted one would have done.
 """
 
 from __future__ import annotations
@@ -26,17 +26,17 @@ from ..files import replacing, write_text
 from ..models.portable import beside
 from ..reference import Request
 from .checkpoints import at_step, clean, load_checkpoint, numbered, save_checkpoint
-from .compare import Broken, Comparison, Item, cosines, grouped, judge_readable, load_item, matcher_of
+from .compare import Comparison, Item, UnreadableItem, cosines, grouped, load_item, matcher_of, score_readable
 from .config import StageConfig, TrainConfig
 from .curriculum import Progress, advance, entropy_bonus, learning_rate, planned_steps
 from .data import Batches, QuestionSet, seeded
 from .imitate import draw_by_similarity, evidence_targets, imitation_loss, similarity_targets
 from .initialise import parameter_groups
-from .logbook import Logbook
+from .metrics import MetricsLogger
 from .objective import advantages, pick_advantages, prefix_credits, remaining_gains, surrogate
 from .policy import Policy, PolicyInputs, Rollouts, VectorPolicy
-from .reward import Judge, Judgement
-from .team import Team
+from .process_group import ProcessGroup
+from .reward import Reward, RewardModel
 
 logger = logging.getLogger(__name__)
 
@@ -50,11 +50,11 @@ class Trainer:
         self,
         config: TrainConfig,
         policy: Policy,
-        judge: Judge,
+        reward_model: RewardModel,
         train: QuestionSet,
         held_out: QuestionSet,
         *,
-        team: Team,
+        processes: ProcessGroup,
         folder: Path,
         progress_bar: bool | None = None,
     ) -> None:
@@ -63,14 +63,14 @@ class Trainer:
         Raises:
             InputError: if a stage names categories that no question has.
         """
-        self.config, self.policy, self.judge, self.train, self.team, self.folder = (
-            config, policy, judge, train, team, folder,
+        self.config, self.policy, self.reward_model, self.train, self.processes, self.folder = (
+            config, policy, reward_model, train, processes, folder,
         )  # fmt: skip
         self.checkpoints = folder / "checkpoints"
         self.progress = Progress()
-        self.comparison = Comparison(policy, judge, held_out, team, batch=config.optimiser.micro_batch)
+        self.comparison = Comparison(policy, reward_model, held_out, processes, batch=config.optimiser.micro_batch)
         self.optimiser = torch.optim.AdamW(parameter_groups(policy, config.optimiser.weight_decay), config.optimiser.lr)
-        self._wrapped = team.wrap(policy)
+        self._wrapped = processes.wrap(policy)
         self._pools = [
             Batches(self._usable(stage), config.optimiser.batch, (config.seed, 2, number))
             for number, stage in enumerate(config.stages)
@@ -88,9 +88,13 @@ class Trainer:
         """
         from tqdm import tqdm
 
-        goes_on = self._resume()
-        book = Logbook(self.folder, last=self.progress.step if goes_on else -1) if self.team.leads else None
-        disable = True if not self.team.leads else None if self._bar is None else not self._bar
+        resumed = self._resume()
+        metrics = (
+            MetricsLogger(self.folder, last=self.progress.step if resumed else -1)
+            if self.processes.is_main_process
+            else None
+        )
+        disable = True if not self.processes.is_main_process else None if self._bar is None else not self._bar
         try:
             with tqdm(
                 total=self.config.total_steps,
@@ -98,25 +102,25 @@ class Trainer:
                 unit="step",
                 disable=disable,
             ) as bar:
-                if not goes_on:
-                    self._look(book)
+                if not resumed:
+                    self.evaluate(metrics)
                     self._save()
                 while self.progress.stage < len(self.config.stages):
                     numbers = self._step()
                     advance(self.config, self.progress, numbers)
-                    if book:
-                        book.write("train", self.progress.step, numbers)
+                    if metrics:
+                        metrics.log("train", self.progress.step, numbers)
                     bar.n = planned_steps(self.config, self.progress)
                     bar.set_postfix({k: f"{numbers[k]:.3f}" for k in ("reward", "entropy") if k in numbers})
                     over = self.progress.stage == len(self.config.stages)
                     better = False
-                    if over or self.progress.stage_step == 0 or self.progress.step % self.config.watch.every == 0:
-                        better = self._look(book)
+                    if over or self.progress.stage_step == 0 or self.progress.step % self.config.validation.every == 0:
+                        better = self.evaluate(metrics)
                     if over or better or self.progress.step % self.config.checkpoint_every == 0:
                         self._save()
         finally:
-            if book:
-                book.close()
+            if metrics:
+                metrics.close()
 
     @property
     def stage(self) -> StageConfig:
@@ -153,21 +157,21 @@ class Trainer:
         groups = [[items[row] for row in rows] for rows in self._groups(items)]
         # Rollouts that keep their graph need no second reading. Graphs of long prompts are too large for more than one
         # group, and processes that exchange gradients must go through their groups one by one.
-        light = isinstance(self.policy, VectorPolicy) and self.team.size == 1
-        single = (light or max(self.team.gather(len(groups))) == 1) and objective.passes == 1
+        light = isinstance(self.policy, VectorPolicy) and self.processes.size == 1
+        single = (light or max(self.processes.gather(len(groups))) == 1) and objective.passes == 1
         with self._timed("rollouts"), torch.set_grad_enabled(single):
             drawn = [self._forward(_inputs(group), None, num_frames, number) for number, group in enumerate(groups)]
         with self._timed("reference"):
-            judged = [self._judge(group, rollouts) for group, rollouts in zip(groups, drawn, strict=True)]
-            worth = [torch.stack([judgement.reward for judgement in group]) for group in judged]  # [B, N] each
+            scored = [self._score(group, rollouts) for group, rollouts in zip(groups, drawn, strict=True)]
+            worth = [torch.stack([reward.value for reward in group]) for group in scored]  # [B, N] each
             by_pick = objective.credit == "prefix" and num_frames > 1
             gains = [torch.zeros(())] * len(groups)
             if by_pick and groups:  # [B, N, K] and [B, N, K - 1] each
                 worth, gains = map(list, zip(*map(self._credits, groups, drawn, worth), strict=True))
-        every = torch.cat([torch.cat(part) for part in self.team.gather(worth) if part])
+        every = torch.cat([torch.cat(part) for part in self.processes.gather(worth) if part])
         scaled = pick_advantages if by_pick else advantages
         values = [scaled(part, objective.advantage, everywhere=every) for part in worth]
-        informative = sum(self.team.gather(sum(int(v.informative.sum()) for v in values)))
+        informative = sum(self.processes.gather(sum(int(v.informative.sum()) for v in values)))
 
         # Scaled by its own deviation, a question without information would only dilute the others, and is dropped.
         counted = max(informative, 1) if objective.advantage == "group" else len(every)
@@ -185,24 +189,24 @@ class Trainer:
                         gain = surrogate(
                             now.log_probs,
                             drawn[i].log_probs.detach(),
-                            values[i].values.to(self.team.device),
+                            values[i].values.to(self.processes.device),
                             objective.clip,
                         )
                         if by_pick and now.remaining is not None:
-                            error = now.remaining[..., 1:] - gains[i].to(self.team.device)
+                            error = now.remaining[..., 1:] - gains[i].to(self.processes.device)
                             gain = gain - error.square().sum(-1).mean(1)
                         gain = gain + _nothing(now)
                         bonus = entropy_bonus(self.config, self.progress) * now.entropy.sum(-1).mean(
                             1
                         )  # [B], over the whole subset
                         ascended = gain.sum() / counted + bonus.sum() / len(every)
-                        (-self.team.size * ascended).backward()
+                        (-self.processes.size * ascended).backward()
                 norm = self._apply()
 
-        answers = [judgement for group in judged for judgement in group]
+        answers = [reward for group in scored for reward in group]
         entropy = [float(e) for d in drawn for e in d.entropy.detach().mean((1, 2))]
-        rows = list(zip(*((j.reward.mean(), j.margin.mean(), j.correct.mean()) for j in answers), strict=True))
-        sums = self.team.gather([float(sum(column)) for column in [*rows, entropy]] if answers else [0.0] * 4)
+        rows = list(zip(*((j.value.mean(), j.margin.mean(), j.correct.mean()) for j in answers), strict=True))
+        sums = self.processes.gather([float(sum(column)) for column in [*rows, entropy]] if answers else [0.0] * 4)
         means = (sum(column) / len(every) for column in zip(*sums, strict=True))
         return {
             **dict(zip(("reward", "margin", "accuracy", "entropy"), means, strict=True)),
@@ -215,18 +219,18 @@ class Trainer:
     def _imitate(self, items: list[Item], num_frames: int) -> dict[str, Any]:
         """A step towards a teacher's picks."""
         stage = self.stage
-        lessons = []
+        examples = []
         for item in items:
             try:
-                lessons.append((item, *self._lesson(item, min(num_frames, len(item.clip)))))
+                examples.append((item, *self._target(item, min(num_frames, len(item.clip)))))
             except InputError as error:  # no evidence in this question
                 self.progress.skipped.setdefault(item.question.id, str(error))
-        count = sum(self.team.gather(len(lessons)))
+        count = sum(self.processes.gather(len(examples)))
         if not count:
             raise TrainingError(
                 f"stage {self.progress.stage}: no question of the batch can be taught by {stage.method}"
             )
-        groups = self._groups([lesson[0] for lesson in lessons])
+        groups = self._groups([example[0] for example in examples])
         total = 0.0
         self.optimiser.zero_grad(set_to_none=True)
         with self._timed("gradient"):
@@ -235,19 +239,19 @@ class Trainer:
                     if i >= len(groups):
                         self._idle(num_frames)
                         continue
-                    group, picks, targets = zip(*(lessons[row] for row in groups[i]), strict=True)
+                    group, picks, targets = zip(*(examples[row] for row in groups[i]), strict=True)
                     share = len(group) / count
                     rollouts = self._forward(_inputs(group), torch.stack(picks)[:, None], num_frames)
                     loss = imitation_loss(
                         rollouts.distributions[:, 0], torch.stack(targets).to(rollouts.distributions.device)
                     )
-                    (loss * share * self.team.size + _nothing(rollouts)).backward()
+                    (loss * share * self.processes.size + _nothing(rollouts)).backward()
                 total += loss.item() * share
             norm = self._apply()
-        return {"imitation_loss": sum(self.team.gather(total)), "gradient_norm": norm, "questions": count}
+        return {"imitation_loss": sum(self.processes.gather(total)), "gradient_norm": norm, "questions": count}
 
-    def _lesson(self, item: Item, num_frames: int) -> tuple[Tensor, Tensor]:
-        """Picks of the teacher, and what is right at each of them."""
+    def _target(self, item: Item, num_frames: int) -> tuple[Tensor, Tensor]:
+        """Picks of the teacher, and the target at each of them."""
         seed = seeded(self.config.seed, 4, self.progress.step, int.from_bytes(item.question.id.encode()[-6:], "big"))
         if self.stage.method == "evidence":
             return evidence_targets(item.question, item.clip.timestamps, num_frames, np.random.default_rng(seed))
@@ -267,26 +271,26 @@ class Trainer:
         return positions
 
     def _items(self) -> list[Item]:
-        """The questions of this process in this step; broken videos are left out and counted."""
+        """The questions of this process in this step; unreadable videos are left out and counted."""
         with self._timed("inputs"):
             batch = self._pools[self.progress.stage][self.progress.stage_step]
             items = []
-            for place in batch[self.team.rank :: self.team.size]:
+            for place in batch[self.processes.rank :: self.processes.size]:
                 item = load_item(self.policy, self.train, int(place))
-                if isinstance(item, Broken):
+                if isinstance(item, UnreadableItem):
                     self._skip(item.id, item.reason)
                 else:
                     generator = torch.Generator().manual_seed(seeded(self.config.seed, 6, self.progress.step, place))
-                    items.append(replace(item, inputs=self.policy.disturbed(item.inputs, generator)))
-        if not any(self.team.gather(len(items))):
+                    items.append(replace(item, inputs=self.policy.augment(item.inputs, generator)))
+        if not any(self.processes.gather(len(items))):
             raise TrainingError(
                 f"step {self.progress.step}: not one video of the batch can be read, e.g. of question "
                 f"{next(iter(self.progress.skipped), None)}; check data.train"
             )
         if items:
             self._spare = items[0].inputs
-        if not all(self.team.gather(self._spare is not None)):  # a process without videos borrows one
-            spares = self.team.gather(self._spare)
+        if not all(self.processes.gather(self._spare is not None)):  # a process without videos borrows one
+            spares = self.processes.gather(self._spare)
             self._spare = self._spare or next(spare for spare in spares if spare is not None)
         return items
 
@@ -306,8 +310,8 @@ class Trainer:
         num_frames: int,
         number: int = 0,
     ) -> Rollouts:
-        device = self.team.device
-        seed = seeded(self.config.seed, 5, self.progress.step, self.team.rank, number)
+        device = self.processes.device
+        seed = seeded(self.config.seed, 5, self.progress.step, self.processes.rank, number)
         with torch.autocast(device.type, torch.bfloat16, enabled=self.config.optimiser.mixed_precision == "bf16"):
             try:
                 rollouts: Rollouts = self._wrapped(
@@ -340,27 +344,27 @@ class Trainer:
             for taken in range(1, count)
         ]
         subsets = torch.stack(earlier, 2).flatten(1, 2)  # [B, N * (K - 1), K]
-        before = torch.stack([judgement.reward for judgement in self._judge_subsets(group, subsets)])
+        before = torch.stack([reward.value for reward in self._score_subsets(group, subsets)])
         before = before.unflatten(1, (number, count - 1))
         credits = prefix_credits(rewards, before, self.config.objective.credit_decay)
         return credits, remaining_gains(rewards, before)
 
-    def _judge(self, group: Sequence[Item], rollouts: Rollouts) -> list[Judgement]:
-        """The worth of each question's subsets."""
-        return self._judge_subsets(group, rollouts.picks.cpu())
+    def _score(self, group: Sequence[Item], rollouts: Rollouts) -> list[Reward]:
+        """Rewards of each question's subsets."""
+        return self._score_subsets(group, rollouts.picks.cpu())
 
-    def _judge_subsets(self, group: Sequence[Item], subsets: Tensor) -> list[Judgement]:
-        """Judge [B, N, K] subsets; a video that breaks here teaches nothing in this step."""
+    def _score_subsets(self, group: Sequence[Item], subsets: Tensor) -> list[Reward]:
+        """Score [B, N, K] subsets; a video that cannot be read any more teaches nothing in this step."""
         ordered = subsets.sort(-1).values
         requests = [Request(item.question, item.clip, picks) for item, picks in zip(group, ordered, strict=True)]
-        judged = []
-        for judgement in judge_readable(self.judge, requests):
-            if isinstance(judgement, Broken):
-                self._skip(judgement.id, judgement.reason)
-                nothing = torch.zeros(subsets.shape[1])
-                judgement = Judgement(nothing, nothing, nothing)
-            judged.append(judgement)
-        return judged
+        scored = []
+        for reward in score_readable(self.reward_model, requests):
+            if isinstance(reward, UnreadableItem):
+                self._skip(reward.id, reward.reason)
+                zeros = torch.zeros(subsets.shape[1])
+                reward = Reward(zeros, zeros, zeros)
+            scored.append(reward)
+        return scored
 
     def _skip(self, identity: str, reason: str) -> None:
         if identity not in self.progress.skipped:
@@ -369,7 +373,7 @@ class Trainer:
 
     def _turns(self, groups: int) -> Iterator[tuple[int, bool]]:
         """(number, is it the last) of the backward passes, equally many in all processes."""
-        total = max(self.team.gather(groups))
+        total = max(self.processes.gather(groups))
         yield from ((i, i + 1 == total) for i in range(total))
 
     @contextmanager
@@ -377,7 +381,7 @@ class Trainer:
         if last:
             yield
         else:
-            with self.team.alone(self._wrapped):
+            with self.processes.no_sync(self._wrapped):
                 yield
 
     def _apply(self) -> float:
@@ -405,8 +409,8 @@ class Trainer:
 
     # -- between steps --------------------------------------------------------------------------------
 
-    def _look(self, book: Logbook | None) -> bool:
-        """Answer held-out questions, and go back to the best policy when this one drifts.
+    def evaluate(self, metrics: MetricsLogger | None) -> bool:
+        """Answer held-out questions, and restore the best policy when this one drifts.
 
         Returns:
             Whether this is the best policy so far, so that it must be saved.
@@ -415,7 +419,7 @@ class Trainer:
         self.policy.eval()
         rewards = []
         with self._timed("held_out"):
-            for k in self._watched():
+            for k in self._validation_frames():
                 outcomes = self.comparison.outcomes(k)
                 if not outcomes:
                     raise TrainingError("not one held-out video can be read; check data.validation")
@@ -424,37 +428,37 @@ class Trainer:
                     numbers[f"{prefix}reward"] = float(np.mean([o.reward[method] for o in outcomes]))
                     numbers[f"{prefix}accuracy"] = float(np.mean([o.correct[method] for o in outcomes]))
                 rewards.append(numbers["reward"])
-                if book:
-                    book.write("held_out", now.step, numbers)
+                if metrics:
+                    metrics.log("held_out", now.step, numbers)
             divergence = self._divergence()
-        for identity, reason in self.comparison.broken.items():
+        for identity, reason in self.comparison.unreadable.items():
             self._skip(identity, reason)
         reward = float(np.mean(rewards))
-        if book and divergence is not None:
-            book.write("drift", now.step, {"kl": divergence})
-        watch = self.config.watch
+        if metrics and divergence is not None:
+            metrics.log("drift", now.step, {"kl": divergence})
+        validation = self.config.validation
         if now.best_reward is None or reward > now.best_reward:
             now.best_reward, now.best_step, now.drifting = reward, now.step, 0
             return True
-        far = watch.max_kl is not None and divergence is not None and divergence > watch.max_kl
-        low = watch.max_drop is not None and reward < now.best_reward - watch.max_drop
+        far = validation.max_kl is not None and divergence is not None and divergence > validation.max_kl
+        low = validation.max_drop is not None and reward < now.best_reward - validation.max_drop
         now.drifting = now.drifting + 1 if far or low else 0
-        if now.drifting >= watch.patience:
+        if now.drifting >= validation.patience:
             self._roll_back(reward)
         return False
 
     def _roll_back(self, reward: float) -> None:
-        now, watch = self.progress, self.config.watch
-        if now.rollbacks >= watch.max_rollbacks:
+        now, validation = self.progress, self.config.validation
+        if now.rollbacks >= validation.max_rollbacks:
             raise TrainingError(
                 f"step {now.step}: drift again after {now.rollbacks} rollbacks (held-out reward {reward:.3f}, best "
                 f"{now.best_reward:.3f} at step {now.best_step}). Lower optimiser.lr or raise entropy_bonus; the best "
                 f"checkpoint is {at_step(self.checkpoints, now.best_step)}"
             )
         load_checkpoint(at_step(self.checkpoints, now.best_step), self.policy, self.optimiser)
-        now.rollbacks, now.drifting, now.lr_factor = now.rollbacks + 1, 0, now.lr_factor * watch.lr_factor
+        now.rollbacks, now.drifting, now.lr_factor = now.rollbacks + 1, 0, now.lr_factor * validation.lr_factor
         logger.warning(
-            "step %d: held-out reward %.3f after %.3f at step %d; back to that policy, learning rate times %g",
+            "step %d: held-out reward %.3f after %.3f at step %d; restored that policy, learning rate times %g",
             now.step, reward, now.best_reward, now.best_step, now.lr_factor,
         )  # fmt: skip
 
@@ -465,42 +469,42 @@ class Trainer:
             return None
         path = self.folder / ANCHOR
         current: dict[str, Tensor] = {}
-        for part in self.team.gather(self.comparison.first_picks()):
+        for part in self.processes.gather(self.comparison.first_picks()):
             current.update(part)
-        if self.team.leads and not path.exists():
+        if self.processes.is_main_process and not path.exists():
             with replacing(path) as scratch:
                 save_file({name: row.contiguous() for name, row in current.items()}, scratch)
-        self.team.wait()
+        self.processes.barrier()
         anchor = load_file(path)
         known = [(row, anchor[name]) for name, row in current.items() if name in anchor]
         return sum(float((row.exp() * (row - old)).nansum()) for row, old in known) / max(1, len(known))
 
-    def _watched(self) -> list[int]:
-        return sorted(set(self.config.watch.num_frames or (k for s in self.config.stages for k in s.num_frames)))
+    def _validation_frames(self) -> list[int]:
+        return sorted(set(self.config.validation.num_frames or (k for s in self.config.stages for k in s.num_frames)))
 
     # -- checkpoints ----------------------------------------------------------------------------------
 
     def _save(self) -> None:
         skipped: dict[str, str] = {}
-        for part in self.team.gather(self.progress.skipped):
+        for part in self.processes.gather(self.progress.skipped):
             skipped.update(part)
         self.progress.skipped = skipped
-        if self.team.leads:
+        if self.processes.is_main_process:
             save_checkpoint(self.checkpoints, self.policy, self.optimiser, asdict(self.progress))
             clean(self.checkpoints, self.config.keep_checkpoints)
             if skipped:
                 write_text(self.folder / "skipped.json", json.dumps(skipped, indent=1))
-        self.team.wait()
+        self.processes.barrier()
 
     def _resume(self) -> bool:
-        """Go on from the last checkpoint, if there is one."""
+        """Resume from the last checkpoint, if there is one."""
         found = numbered(self.checkpoints)
         if not found:
-            if self.team.leads:
+            if self.processes.is_main_process:
                 (self.folder / ANCHOR).unlink(missing_ok=True)
             return False
         self.progress = Progress(**load_checkpoint(found[-1], self.policy, self.optimiser))
-        logger.info("going on from step %d", self.progress.step)
+        logger.info("resuming from step %d", self.progress.step)
         return True
 
     def load_best(self) -> int:

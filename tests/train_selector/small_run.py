@@ -15,7 +15,7 @@ from refocus_select.models.portable import PortableConfig, PortablePolicy
 from refocus_select.selectors.dual_encoder import DualEncoderSelector
 from refocus_select.train_selector import Request, TrainConfig, TrainResult, train_selector
 from refocus_select.train_selector.initialise import reinitialise
-from refocus_select.train_selector.logbook import read_log
+from refocus_select.train_selector.metrics import read_log
 from refocus_select.train_selector.policy import VectorPolicy
 
 from .planted import Answerer, Vectors, World
@@ -72,7 +72,7 @@ def small_config(folder: str | Path, *words: str) -> TrainConfig:
     """Settings of a run of a second or two; `words` replace them."""
     common = (
         f"output={folder}", "device=cpu", *LEARN, "optimiser.batch=4", "optimiser.warmup_steps=4",
-        "stages=[{num_frames: [2], steps: 6, rollouts: 4}]", "watch.questions=12", "watch.every=4",
+        "stages=[{num_frames: [2], steps: 6, rollouts: 4}]", "validation.questions=12", "validation.every=4",
         "checkpoint_every=5", "test_questions=20",
     )  # fmt: skip
     return TrainConfig.load(None, [*common, *words])

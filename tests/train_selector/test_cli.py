@@ -47,7 +47,7 @@ def config(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         "policy": {"d_model": 16, "n_layer": 1, "d_state": 4, "headdim": 8, "attention_heads": 2},
         "reference": {"model": f"{HERE}.test_cli:answerer"},
         "stages": [{"num_frames": [2], "steps": 2, "rollouts": 2}],
-        "optimiser": {"batch": 4}, "watch": {"questions": 10},
+        "optimiser": {"batch": 4}, "validation": {"questions": 10},
     }))  # fmt: skip
     return path
 
@@ -90,7 +90,7 @@ def test_dry_run_tells_the_plan_and_writes_nothing(
     assert main(["train", str(config), stages, "--dry-run"]) == 0
     out = capsys.readouterr().out
     assert "60 to learn from" in out
-    assert "10 watched" in out
+    assert "10 for validation" in out
     assert "answerer" in out
     assert "reinforce   1, 2" in out
     assert "similarity  3" in out

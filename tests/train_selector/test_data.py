@@ -230,7 +230,7 @@ def run(folder: Path, reference: ReferenceModel) -> TrainResult:
     words = [
         f"output={folder / 'run'}", f"data.train={folder / 'train.jsonl'}", f"data.validation={folder / 'held.jsonl'}",
         "device=cpu", "data.fps=4", "policy.d_model=16", "policy.n_layer=1", "policy.d_state=4", "policy.headdim=8",
-        "stages=[{num_frames: [2], steps: 4, rollouts: 2}]", "optimiser.batch=3", "watch.every=2",
+        "stages=[{num_frames: [2], steps: 4, rollouts: 2}]", "optimiser.batch=3", "validation.every=2",
     ]  # fmt: skip
     return train_selector(TrainConfig.load(None, words), reference=reference)
 

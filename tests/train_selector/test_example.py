@@ -17,7 +17,7 @@ def test_the_example_runs_through(tmp_path: Path) -> None:
     stages = "[{num_frames: [4], steps: 12, rollouts: 4}, {num_frames: [8], steps: 12, rollouts: 4}]"
     settings = [
         f"stages={stages}", "data.arguments.num_questions=80", "data.arguments.validation_num_questions=40",
-        "watch.questions=16", "checkpoint_every=4", "filter.threshold=0.05",
+        "validation.questions=16", "checkpoint_every=4", "filter.threshold=0.05",
     ]  # fmt: skip
     done = subprocess.run(
         [sys.executable, str(ROOT / "examples" / "train_tiny.py"), "--out", str(out), *settings],

@@ -17,7 +17,7 @@ from refocus_select.questions import read_questions
 from refocus_select.train_selector import Request
 from refocus_select.train_selector.data import QuestionSet, rows
 from refocus_select.train_selector.filter import filter_questions, probes, windows
-from refocus_select.train_selector.reward import Judge
+from refocus_select.train_selector.reward import RewardModel
 
 from .planted import Answerer, World
 
@@ -71,11 +71,11 @@ class Graded(Answerer):
         return found
 
 
-def judged(world: World, folder: Path, **more: object) -> object:
+def filtered(world: World, folder: Path, **more: object) -> object:
     arguments = {"reference": Graded(world), **more}
     return filter_questions(
         QuestionSet(world, world, "w"),
-        Judge([arguments.pop("reference")], "tanh_margin"),
+        RewardModel([arguments.pop("reference")], "tanh_margin"),
         folder,
         num_frames=3,  # type: ignore[list-item]
         **arguments,  # type: ignore[arg-type]
@@ -89,7 +89,7 @@ def kept(folder: Path) -> list[str]:
 @pytest.fixture(scope="module")
 def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("whole")
-    judged(World(50, 3), folder, threshold=0.05)
+    filtered(World(50, 3), folder, threshold=0.05)
     return folder
 
 
@@ -107,7 +107,7 @@ def test_variance_and_threshold(whole: Path) -> None:
     assert kept(whole) == expected
     summary = json.loads((whole / "summary.json").read_text())
     assert summary["kept"] == len(expected)
-    assert summary["judged"] == 50
+    assert summary["probed"] == 50
     assert summary["threshold"] == 0.05
     assert sum(part["of"] for part in summary["categories"].values()) == 50
     assert (whole / "histogram.png").read_bytes().startswith(b"\x89PNG")
@@ -133,7 +133,7 @@ def test_a_broken_off_filter_goes_on(whole: Path, tmp_path: Path, scrap: str) ->
 
     world = World(50, 3)
     with pytest.raises(Stopped):
-        judged(world, tmp_path, threshold=0.05, reference=Graded(world, stop))
+        filtered(world, tmp_path, threshold=0.05, reference=Graded(world, stop))
     path = tmp_path / "margins-0-of-1.jsonl"
     lines = path.read_text().splitlines()
     assert 16 <= len(lines) < 50
@@ -143,24 +143,24 @@ def test_a_broken_off_filter_goes_on(whole: Path, tmp_path: Path, scrap: str) ->
     else:
         path.write_text("\n".join(lines) + "\n" + scrap)
     again = Graded(world)
-    judged(world, tmp_path, threshold=0.05, reference=again)
-    assert again.seen <= 50 - len(lines) + 1  # what was judged is not judged again
+    filtered(world, tmp_path, threshold=0.05, reference=again)
+    assert again.seen <= 50 - len(lines) + 1  # what was probed is not probed again
     assert [row["id"] for row in rows(path)] == [f"q{i}" for i in range(50)]
     assert (tmp_path / "kept.jsonl").read_text() == (whole / "kept.jsonl").read_text()
     finished = Graded(world)
-    judged(world, tmp_path, threshold=0.05, reference=finished)
+    filtered(world, tmp_path, threshold=0.05, reference=finished)
     assert finished.seen == 0
 
 
 def test_shards_together_are_the_whole(whole: Path, tmp_path: Path) -> None:
     world = World(50, 3)
-    first = judged(world, tmp_path, threshold=0.05, shard=(0, 2))
-    assert (first.complete, first.judged) == (False, 25)  # type: ignore[attr-defined]
+    first = filtered(world, tmp_path, threshold=0.05, shard=(0, 2))
+    assert (first.complete, first.probed) == (False, 25)  # type: ignore[attr-defined]
     assert not (tmp_path / "kept.jsonl").exists()
-    second = judged(world, tmp_path, threshold=0.05, shard=(1, 2))
-    assert (second.complete, second.judged) == (True, 50)  # type: ignore[attr-defined]
+    second = filtered(world, tmp_path, threshold=0.05, shard=(1, 2))
+    assert (second.complete, second.probed) == (True, 50)  # type: ignore[attr-defined]
     assert (tmp_path / "kept.jsonl").read_text() == (whole / "kept.jsonl").read_text()
-    later = judged(world, tmp_path, threshold=1e9)  # another threshold needs no margins anew
+    later = filtered(world, tmp_path, threshold=1e9)  # another threshold needs no margins anew
     assert later.kept == 0
     assert kept(tmp_path) == []
 
@@ -168,9 +168,9 @@ def test_shards_together_are_the_whole(whole: Path, tmp_path: Path) -> None:
 def test_margins_of_others_are_refused(whole: Path) -> None:
     world = World(50, 3)
     with pytest.raises(InputError, match=r"holds margins for other reference; give another filter\.out"):
-        judged(world, whole, reference=Graded(world, fingerprint="other"))
+        filtered(world, whole, reference=Graded(world, fingerprint="other"))
     with pytest.raises(InputError, match="for other questions"):
-        judged(World(51, 3), whole)
+        filtered(World(51, 3), whole)
 
 
 def test_broken_videos_are_left_out(tmp_path: Path) -> None:
@@ -185,11 +185,13 @@ def test_broken_videos_are_left_out(tmp_path: Path) -> None:
             topic, evidence, vectors = super()._layout(i)
             return topic, evidence, vectors[:1] if i == 4 else vectors
 
-    result = judged(Short(6, 3), tmp_path, threshold=0.0)
-    assert (result.complete, result.judged, result.broken) == (True, 4, 2)  # type: ignore[attr-defined]
-    broken = {row["id"]: row["broken"] for row in rows(tmp_path / "margins-0-of-1.jsonl") if "broken" in row}
-    assert broken["q2"] == "2 is torn"
-    assert "single candidate frame" in broken["q4"]
+    result = filtered(Short(6, 3), tmp_path, threshold=0.0)
+    assert (result.complete, result.probed, result.unreadable) == (True, 4, 2)  # type: ignore[attr-defined]
+    unreadable = {
+        row["id"]: row["unreadable"] for row in rows(tmp_path / "margins-0-of-1.jsonl") if "unreadable" in row
+    }
+    assert unreadable["q2"] == "2 is torn"
+    assert "single candidate frame" in unreadable["q4"]
 
 
 def graded(**_: object) -> Graded:

@@ -22,7 +22,7 @@ from refocus_select.train_selector.objective import (
     surrogate,
 )
 from refocus_select.train_selector.policy import PolicyInputs, VectorInputs, VectorPolicy
-from refocus_select.train_selector.reward import Judge, margins, rewards
+from refocus_select.train_selector.reward import RewardModel, margins, rewards
 
 from .planted import World
 from .small_run import rows_of, small_config, small_policy, small_run
@@ -285,15 +285,17 @@ def test_judge_averages_models_and_refuses_numbers_that_are_none() -> None:
     world = World(3, 1)
     request = Request(world[0], world("0"), torch.tensor([[0, 1], [2, 3]]))
     one, other = Fixed([[3.0, 0, 0], [0, 0, 1]]), Fixed([[0, 1.0, 0], [5, 0, 0]])
-    judged = Judge([one, other], "tanh_margin")([request])[0]
-    assert judged.margin.tolist() == [1.0, 2.0]
-    assert judged.correct.tolist() == [0.5, 0.5]
-    assert torch.allclose(judged.reward, (torch.tensor([[1.5, -0.5], [-0.5, 2.5]]).tanh()).mean(0))
+    scored = RewardModel([one, other], "tanh_margin")([request])[0]
+    assert scored.margin.tolist() == [1.0, 2.0]
+    assert scored.correct.tolist() == [0.5, 0.5]
+    assert torch.allclose(scored.value, (torch.tensor([[1.5, -0.5], [-0.5, 2.5]]).tanh()).mean(0))
     with pytest.raises(InputError, match=r"fixed gave \(2, 3\) non-finite logits for question q0"):
-        Judge([Fixed([[3.0, 0, float("nan")], [0, 0, 1]])], "correct")([request])
+        RewardModel([Fixed([[3.0, 0, float("nan")], [0, 0, 1]])], "correct")([request])
     with pytest.raises(InputError, match=r"expected are finite ones of shape \(2, 3\)"):
-        Judge([Fixed([[3.0, 0], [0, 0]])], "correct")([request])
+        RewardModel([Fixed([[3.0, 0], [0, 0]])], "correct")([request])
     with pytest.raises(InputError, match="has no answer"):
-        Judge([one], "correct")([Request(Question("x", "v", "?", ("a", "b", "c")), request.clip, request.subsets)])
+        RewardModel([one], "correct")(
+            [Request(Question("x", "v", "?", ("a", "b", "c")), request.clip, request.subsets)]
+        )
     with pytest.raises(InputError, match="a reference model is needed"):
-        Judge([], "correct")
+        RewardModel([], "correct")

@@ -128,7 +128,7 @@ def run(folder: Path, films: Path, start: Path, *words: str) -> TrainResult:
     common = [
         f"output={folder}", f"data.train={films / 'q.jsonl'}", f"data.validation={films / 'q.jsonl'}", "device=cpu",
         f"policy.init={start}", "policy.reinitialise=heads", "objective.advantage=batch", "optimiser.batch=3",
-        "optimiser.warmup_steps=0", "optimiser.lr=0.003", "watch.max_drop=null",
+        "optimiser.warmup_steps=0", "optimiser.lr=0.003", "validation.max_drop=null",
         "stages=[{num_frames: [2, 3], steps: 2, rollouts: 4, entropy_bonus: 0.1}]",
     ]  # fmt: skip
     return train_selector(TrainConfig.load(None, [*common, *words]), reference=Late())

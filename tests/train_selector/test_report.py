@@ -18,6 +18,7 @@ from refocus_select.train_selector.report import training_section, verdict
 
 from ..hub.server import FakeHub
 from ..hub.test_hub import run
+from ..leftovers import name_of_a_dead_process
 from ..models.tiny import feature_model
 from .planted import World
 from .small_run import Both, small_policy, small_run, weights
@@ -89,7 +90,7 @@ def test_the_card(done: Path) -> None:
 def test_few_held_out_questions_are_used_twice_and_said_so(tmp_path: Path) -> None:
     result = small_run(tmp_path, "stages=[{num_frames: [2], steps: 1, rollouts: 2}]", validation=World(10, 2))
     assert result.report["questions"]["also_chose_the_checkpoint"] is True
-    assert result.report["questions"]["tested"]["count"] == 10
+    assert result.report["questions"]["test"]["count"] == 10
 
 
 def test_tensorboard_has_the_curves(done: Path) -> None:
@@ -126,6 +127,19 @@ def test_other_settings_in_the_same_folder_are_refused(done: Path) -> None:
     with pytest.raises(InputError, match="the reference model is another"):
         small_run(done, *WORDS, reference=other)
     small_run(done, *WORDS, "checkpoint_every=3", "test_questions=10")  # decides nothing about the weights
+
+
+def test_a_run_of_an_older_release_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "identity.json").write_text(json.dumps({"config": {"watch": {"every": 5}}}))
+    with pytest.raises(InputError, match=r"older release .*'watch' is called 'validation' now.* cannot be resumed"):
+        small_run(tmp_path, *WORDS)
+
+
+def test_what_a_killed_process_left_is_removed(tmp_path: Path) -> None:
+    left = tmp_path / name_of_a_dead_process(tmp_path)
+    left.write_text("half")
+    small_run(tmp_path, "stages=[{num_frames: [1], steps: 1, rollouts: 2}]")
+    assert not left.exists()
 
 
 def test_a_second_process_in_the_folder_is_refused(tmp_path: Path) -> None:
@@ -176,7 +190,7 @@ def test_names_of_others_do_not_mark_up_the_page() -> None:
     report = {
         "accuracy": [row(0.1, 0.2)],
         "categories": [{"category": evil, **row(0.1, 0.2)}, {"category": "b", **row(0, 1)}],
-        "questions": {"tested": questions, "train": questions, "also_chose_the_checkpoint": False},
+        "questions": {"test": questions, "train": questions, "also_chose_the_checkpoint": False},
         "reference": [{"name": "x`<b>"}], "step": 1, "steps": 2, "skipped": 0, "seed": 0, "versions": {},
     }  # fmt: skip
     text = training_section(report, "a: |\n  ```\n  # heading\n")

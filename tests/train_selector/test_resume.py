@@ -1,4 +1,4 @@
-"""A run that is broken off at any moment ends as if it had not been."""
+"""A run that is interrupted at any moment ends as if it had not been."""
 
 from __future__ import annotations
 
@@ -24,8 +24,8 @@ from .small_run import GRAIN, killed_run, log, rows_of, small_run, weights
 WORDS = (
     "stages=[{num_frames: [2], steps: 4, method: similarity}, {num_frames: [1, 2], steps: 9, rollouts: 4, "
     "entropy_bonus: 0.05, entropy_bonus_end: 0.0}, {num_frames: [2], steps: 5, rollouts: 4, categories: [even]}]",
-    "watch.every=2", "watch.max_drop=-1.0", "watch.patience=2", "watch.max_rollbacks=99", "watch.max_kl=5.0",
-    "checkpoint_every=7", "watch.questions=32", "optimiser.lr=0.02",
+    "validation.every=2", "validation.max_drop=-1.0", "validation.patience=2", "validation.max_rollbacks=99",
+    "validation.max_kl=5.0", "checkpoint_every=7", "validation.questions=32", "optimiser.lr=0.02",
     "test_questions=8",
 )  # fmt: skip
 LENGTHS = (10, 12)
@@ -33,7 +33,7 @@ LENGTHS = (10, 12)
 
 @pytest.fixture(scope="module")
 def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The run that nobody disturbed."""
+    """The run that nobody interrupted."""
     folder = tmp_path_factory.mktemp("whole")
     small_run(folder, *WORDS, lengths=LENGTHS, grain=GRAIN)
     return folder

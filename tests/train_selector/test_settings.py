@@ -48,7 +48,7 @@ def test_a_round_trip_through_yaml_and_json(tmp_path: Path) -> None:
     config = load(
         "stages=[{num_frames: [2, 4], steps: 3, categories: [a, b]}, {method: evidence}]", "optimiser.lr=1e-4",
         "optimiser.mixed_precision=bf16", "data.arguments={count: 3, deep: {a: [1]}}", "reference.also=[x/y]",
-        "watch.max_drop=null",
+        "validation.max_drop=null",
     )  # fmt: skip
     assert TrainConfig.from_dict(config.to_dict()) == config
     assert TrainConfig.from_dict(json.loads(json.dumps(config.to_dict()))) == config
@@ -61,12 +61,12 @@ def test_a_round_trip_through_yaml_and_json(tmp_path: Path) -> None:
 def test_words_replace_what_the_file_says(tmp_path: Path) -> None:
     path = tmp_path / "c.yaml"
     path.write_text("seed: 3\noptimiser: {lr: 1e-3, batch: 8}\nstages: [{num_frames: [2], lr: 2e-4}]\n")
-    config = TrainConfig.load(str(path), ["optimiser.lr=1e-4", "watch.every=1e2", "policy.random_eyes=true"])
+    config = TrainConfig.load(str(path), ["optimiser.lr=1e-4", "validation.every=1e2", "policy.random_eyes=true"])
     assert (config.seed, config.optimiser.lr, config.optimiser.batch) == (3, 1e-4, 8)
     assert config.stages[0].lr == 2e-4
-    assert config.watch.every == 100
+    assert config.validation.every == 100
     assert config.policy.random_eyes is True
-    assert load("watch.num_frames=[4]").watch.num_frames == (4,)
+    assert load("validation.num_frames=[4]").validation.num_frames == (4,)
     assert load("optimiser.mixed_precision=no").optimiser.mixed_precision == "no"  # YAML's false
     assert load("output=a=b").output == "a=b"
 
@@ -78,6 +78,9 @@ def test_words_replace_what_the_file_says(tmp_path: Path) -> None:
         ("optimiser.rate=1", r"no setting 'optimiser.rate'; known are"),
         ("optimizer.lr=1", r"'optimizer'; did you mean 'optimiser'"),
         ("stages=[{frames: [2]}]", r"no setting 'stages\[0\]\.frames'"),
+        ("watch.every=3", "the setting 'watch' is called 'validation' now"),
+        ("policy.wording_noise=1", "the setting 'policy.wording_noise' is called 'policy.sentence_noise' now"),
+        ("policy.question_mentions=1", "the setting 'policy.question_mentions' is called 'policy.entities' now"),
         ("seed=soon", "seed must be a whole number, not 'soon'"),
         ("seed=1.5", "seed must be a whole number"),
         ("seed=true", "seed must be a whole number, not True"),
@@ -104,7 +107,7 @@ def test_words_replace_what_the_file_says(tmp_path: Path) -> None:
         ("objective.credit=pick", "objective.credit must be one of subset, prefix, not 'pick'"),
         ("objective.reward=score", "must be one of tanh_margin, probability_margin, probability, correct"),
         ("objective.temperature=0", "objective.temperature must be above 0"),
-        ("watch.patience=0", "watch.patience must be at least 1"),
+        ("validation.patience=0", "validation.patience must be at least 1"),
         ("filter.num_frames=0", "filter.num_frames must be at least 1"),
         ("keep_checkpoints=0", "keep_checkpoints must be at least 1"),
         ("seed", "'seed' is no setting; write name=value"),
@@ -127,6 +130,9 @@ def test_wrong_files_are_named(tmp_path: Path) -> None:
             TrainConfig.load(str(path))
     path.write_bytes(b"\xff\xfe\x00broken")
     with pytest.raises(InputError, match="cannot read"):
+        TrainConfig.load(str(path))
+    path.write_text("watch: {every: 3}\n")
+    with pytest.raises(InputError, match="'watch' is called 'validation' now"):
         TrainConfig.load(str(path))
     path.write_text("")
     assert TrainConfig.load(str(path)) == TrainConfig()

@@ -22,9 +22,9 @@ from refocus_select.train_selector.config import StageConfig, TrainConfig
 from refocus_select.train_selector.curriculum import advance, check_collapse, entropy_bonus, learning_rate
 from refocus_select.train_selector.data import Batches, QuestionSet
 from refocus_select.train_selector.policy import VectorInputs
-from refocus_select.train_selector.reward import Judge
-from refocus_select.train_selector.run import gather_ingredients
-from refocus_select.train_selector.team import Team
+from refocus_select.train_selector.process_group import ProcessGroup
+from refocus_select.train_selector.reward import RewardModel
+from refocus_select.train_selector.run import prepare_run
 from refocus_select.train_selector.trainer import Trainer
 
 from .planted import World
@@ -37,7 +37,7 @@ def test_the_planted_rule_is_learned(tmp_path: Path) -> None:
     """Neither similarity nor position tells the frame behind the cue: the rewards do."""
     result = small_run(
         tmp_path, "stages=[{num_frames: [2], steps: 100, rollouts: 8, entropy_bonus: 0.02}]", "optimiser.batch=16",
-        "watch.every=20", "watch.questions=16", policy=small_policy(d=48), train=World(2000, 1),
+        "validation.every=20", "validation.questions=16", policy=small_policy(d=48), train=World(2000, 1),
         validation=World(200, 2), reference=Both([World(2000, 1), World(200, 2)]),
     )  # fmt: skip
     (row,) = result.report["accuracy"]
@@ -114,11 +114,13 @@ def trainer(folder: Path, *words: str, policy: Any = None, reference: Any = None
     """A trainer to look into."""
     worlds = World(count, 1), World(30, 2)
     config = small_config(folder, *words)
-    team = Team("cpu")
-    made = gather_ingredients(
-        config, team, worlds[0], worlds[1], None, reference or Both(worlds), policy or small_policy()
+    processes = ProcessGroup("cpu")
+    setup = prepare_run(
+        config, processes, worlds[0], worlds[1], None, reference or Both(worlds), policy or small_policy()
     )
-    return Trainer(config, made.policy, made.judge, made.train, made.watched, team=team, folder=folder)
+    return Trainer(
+        config, setup.policy, setup.reward_model, setup.train, setup.validation, processes=processes, folder=folder
+    )
 
 
 def gradient(run: Trainer, step: int, monkeypatch: pytest.MonkeyPatch) -> Tensor:
@@ -226,7 +228,7 @@ def test_infinite_features_cost_only_their_question(tmp_path: Path) -> None:
     skipped = json.loads((tmp_path / "skipped.json").read_text())
     assert set(skipped) >= {"q0", "q3", "q6", "q9"}
     assert all("not finite" in reason for reason in skipped.values())
-    assert result.report["accuracy"][0]["policy"]["count"] < result.report["questions"]["tested"]["count"]
+    assert result.report["accuracy"][0]["policy"]["count"] < result.report["questions"]["test"]["count"]
     assert rows_of(tmp_path, "train")[-1]["questions"] < 4
 
 
@@ -236,14 +238,14 @@ def test_a_collapsed_policy_stops_with_a_diagnosis(tmp_path: Path) -> None:
         policy.model.similarity_scale.fill_(400.0)
     with pytest.raises(TrainingError, match=r"collapsed: its entropy was below 0.01 nats for 22 steps.*entropy_bonus"):
         small_run(
-            tmp_path, "stages=[{num_frames: [1], steps: 60, rollouts: 4}]", "optimiser.lr=1e-7", "watch.every=100",
-            "watch.collapse_steps=22", policy=policy,
+            tmp_path, "stages=[{num_frames: [1], steps: 60, rollouts: 4}]", "optimiser.lr=1e-7", "validation.every=100",
+            "validation.collapse_steps=22", policy=policy,
         )  # fmt: skip
     assert len(rows_of(tmp_path, "train")) < 45
 
 
 def test_a_sure_policy_that_has_learned_is_no_collapse(tmp_path: Path) -> None:
-    run = trainer(tmp_path, "watch.collapse_steps=3")
+    run = trainer(tmp_path, "validation.collapse_steps=3")
     run.progress.recent, run.progress.stage_reward = [0.9] * 20, 0.3
     for _ in range(10):
         check_collapse(run.config, run.progress, 0.001)
@@ -254,9 +256,9 @@ def test_a_sure_policy_that_has_learned_is_no_collapse(tmp_path: Path) -> None:
 
 def test_drift_brings_the_best_policy_back(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     """A rate that ruins the policy: held-out reward falls, and the weights and half the rate come back."""
-    run = trainer(tmp_path, "watch.max_drop=0.02", "watch.patience=2", "watch.max_rollbacks=1")
+    run = trainer(tmp_path, "validation.max_drop=0.02", "validation.patience=2", "validation.max_rollbacks=1")
     with torch.no_grad():
-        run._look(None)
+        run.evaluate(None)
     run._save()
     best = {name: tensor.clone() for name, tensor in run.policy.state_dict().items()}
     now = run.progress
@@ -266,26 +268,26 @@ def test_drift_brings_the_best_policy_back(tmp_path: Path, caplog: pytest.LogCap
         for parameter in run.policy.parameters():
             parameter.add_(0.5)
     now.step = 1
-    assert run._look(None) is False
+    assert run.evaluate(None) is False
     assert now.drifting == 1
     assert now.lr_factor == 1.0
     with caplog.at_level(logging.WARNING):
         now.step = 2
-        run._look(None)
+        run.evaluate(None)
     assert "back to that policy" in caplog.text
     assert now.lr_factor == 0.5
     assert now.rollbacks == 1
     assert now.drifting == 0
     assert all(torch.equal(tensor, best[name]) for name, tensor in run.policy.state_dict().items())
     assert learning_rate(run.config, run.progress) == pytest.approx(0.5 * 0.005 * 3 / 4)
-    run._look(None)
+    run.evaluate(None)
     with pytest.raises(TrainingError, match=r"drift again after 1 rollbacks.*Lower optimiser.lr.*step-00000000"):
-        run._look(None)
+        run.evaluate(None)
 
 
 def test_divergence_counts_as_drift(tmp_path: Path) -> None:
     """KL of the first pick from the policy at the start of RL, by hand."""
-    run = trainer(tmp_path, "watch.max_kl=1e-6", "watch.max_drop=null", "watch.patience=1")
+    run = trainer(tmp_path, "validation.max_kl=1e-6", "validation.max_drop=null", "validation.patience=1")
     assert run._divergence() == pytest.approx(0.0, abs=1e-9)
     before = run.comparison.first_picks()
     with torch.no_grad():
@@ -297,7 +299,7 @@ def test_divergence_counts_as_drift(tmp_path: Path) -> None:
     run.progress.best_reward = 2.0
     run.progress.best_step = 0
     run._save()
-    run._look(None)
+    run.evaluate(None)
     assert run.progress.rollbacks == 1
 
 
@@ -391,16 +393,16 @@ def test_progress_can_be_stored() -> None:
     """What a checkpoint holds survives JSON, minus infinity included."""
     assert QuestionSet(World(3, 1), World(3, 1), "w").fingerprint.startswith("world-3")
     assert TrainConfig().total_steps == 900
-    assert Judge([Blind()], "correct").fingerprint == "blind+correct"
+    assert RewardModel([Blind()], "correct").fingerprint == "blind+correct"
 
 
 def test_sentences_are_disturbed_while_learning_only(tmp_path: Path) -> None:
     policy, world = small_policy(), World(40, 1)
     item = policy.inputs(world[0], world(world[0].video))
-    same = policy.disturbed(item, torch.Generator())
+    same = policy.augment(item, torch.Generator())
     assert torch.equal(same.question, item.question)
     policy.sentence_noise = 0.5
-    first, again, other = (policy.disturbed(item, torch.Generator().manual_seed(seed)) for seed in (1, 1, 2))
+    first, again, other = (policy.augment(item, torch.Generator().manual_seed(seed)) for seed in (1, 1, 2))
     assert torch.equal(first.question, again.question)
     assert not torch.equal(first.question, other.question)
     for inputs in (first, other):
@@ -409,7 +411,7 @@ def test_sentences_are_disturbed_while_learning_only(tmp_path: Path) -> None:
         assert torch.equal(inputs.frames, item.frames)
         assert 0 < (inputs.question - item.question).norm() <= 0.5 * item.question.norm()
     policy.sentence_noise, policy.sentence_dropout = 0.0, 0.3
-    told = [bool(policy.disturbed(item, torch.Generator().manual_seed(seed)).question.any()) for seed in range(300)]
+    told = [bool(policy.augment(item, torch.Generator().manual_seed(seed)).question.any()) for seed in range(300)]
     assert 0.6 < np.mean(told) < 0.8
 
     for noise in (0.0, 1.0):

@@ -23,8 +23,8 @@ from refocus_select.train_selector.imitate import (
     similarity_targets,
 )
 from refocus_select.train_selector.policy import VectorPolicy
-from refocus_select.train_selector.reward import Judge
-from refocus_select.train_selector.team import Team
+from refocus_select.train_selector.process_group import ProcessGroup
+from refocus_select.train_selector.reward import RewardModel
 
 from .planted import Answerer, World
 from .small_run import Both, rows_of, small_policy, small_run
@@ -105,7 +105,7 @@ def test_losses_by_hand() -> None:
 def first_picks(policy: VectorPolicy, world: World) -> list[tuple[torch.Tensor, torch.Tensor]]:
     """Log-probabilities of the first pick, and cosines."""
     held_out = QuestionSet(world, world, "held out", listed=False)
-    comparison = Comparison(policy, Judge([Answerer(world)], "correct"), held_out, Team("cpu"))
+    comparison = Comparison(policy, RewardModel([Answerer(world)], "correct"), held_out, ProcessGroup("cpu"))
     found = comparison.first_picks()
     items = [load_item(policy, held_out, i) for i in range(len(world))]
     return [(found[i.question.id], cosines(policy.reader, i.question, i.clip)) for i in items]  # type: ignore[union-attr]
@@ -126,8 +126,8 @@ def test_distilling_similarity_comes_near_the_teacher(tmp_path: Path) -> None:
         policy.model.similarity_scale.fill_(-1.0)  # begins with the contrary
     before = divergence(policy, world)
     small_run(
-        tmp_path, "stages=[{num_frames: [1, 3], steps: 40, method: similarity, temperature: 0.2}]", "watch.every=100",
-        "optimiser.batch=8", "optimiser.lr=0.05", policy=policy,
+        tmp_path, "stages=[{num_frames: [1, 3], steps: 40, method: similarity, temperature: 0.2}]",
+        "validation.every=100", "optimiser.batch=8", "optimiser.lr=0.05", policy=policy,
     )  # fmt: skip
     losses = [row["imitation_loss"] for row in rows_of(tmp_path, "train")]
     assert np.mean(losses[-5:]) < np.mean(losses[:5])
@@ -139,8 +139,8 @@ def test_distilling_similarity_comes_near_the_teacher(tmp_path: Path) -> None:
 
 def test_imitating_evidence_reaches_it(tmp_path: Path) -> None:
     result = small_run(
-        tmp_path, "stages=[{num_frames: [1, 2], steps: 50, method: evidence}]", "optimiser.batch=12", "watch.every=60",
-        policy=small_policy(d=32), train=World(2000, 1), validation=World(100, 2),
+        tmp_path, "stages=[{num_frames: [1, 2], steps: 50, method: evidence}]", "optimiser.batch=12",
+        "validation.every=60", policy=small_policy(d=32), train=World(2000, 1), validation=World(100, 2),
         reference=Both([World(2000, 1), World(100, 2)]),
     )  # fmt: skip
     for row in result.report["accuracy"]:

@@ -1,4 +1,4 @@
-"""What a run writes down on the way: JSON lines, TensorBoard, and a picture of the learning curves."""
+"""Metrics of a run: JSON lines, TensorBoard, and a plot of the learning curves."""
 
 from __future__ import annotations
 
@@ -19,14 +19,14 @@ logger = logging.getLogger(__name__)
 LOG = "log.jsonl"
 
 
-class Logbook:
-    """Rows of numbers by step.
+class MetricsLogger:
+    """Writes metrics by step.
 
-    A run that goes on from a checkpoint drops the rows behind it, so that every step is told once.
+    A resumed run drops the rows after its checkpoint, so that every step is logged once.
     """
 
     def __init__(self, folder: Path, *, last: int) -> None:
-        """Open the log of `folder`; steps after `last` will be written anew, -1 for all."""
+        """Open the log of `folder` and drop rows of steps after `last`; -1 drops all."""
         folder.mkdir(parents=True, exist_ok=True)
         self._path = folder / LOG
         kept = [row for row in rows(self._path) if row["step"] <= last]
@@ -34,7 +34,7 @@ class Logbook:
         self._file = self._path.open("a", encoding="utf-8")
         self._board = _board(folder / "tensorboard", last + 1)
 
-    def write(self, kind: str, step: int, values: dict[str, Any]) -> None:
+    def log(self, kind: str, step: int, values: dict[str, Any]) -> None:
         """Add a row; numbers also go to TensorBoard as "kind/name"."""
         self._file.write(json.dumps({"kind": kind, "step": step, **values}) + "\n")
         self._file.flush()
@@ -44,7 +44,7 @@ class Logbook:
                     self._board.add_scalar(f"{kind}/{name}", value, step)
 
     def close(self) -> None:
-        """Write out everything."""
+        """Flush and close the files."""
         self._file.close()
         if self._board is not None:
             self._board.close()

@@ -14,8 +14,8 @@ from torch.nn.parallel import DistributedDataParallel
 from ..errors import InputError
 
 
-class Team:
-    """Which process this is among how many, and what they do together.
+class ProcessGroup:
+    """The processes of a run: which one this is, and what they do together.
 
     Attributes:
         rank: of this process, from 0.
@@ -50,8 +50,8 @@ class Team:
             self._started = True
 
     @property
-    def leads(self) -> bool:
-        """Whether this process writes files and speaks to people."""
+    def is_main_process(self) -> bool:
+        """Whether this process writes files and prints."""
         return self.rank == 0
 
     def wrap(self, model: nn.Module) -> nn.Module:
@@ -62,7 +62,7 @@ class Team:
         devices = [self.device.index] if self.device.type == "cuda" else None
         return DistributedDataParallel(model, device_ids=devices, find_unused_parameters=True)
 
-    def alone(self, model: nn.Module) -> AbstractContextManager[Any]:
+    def no_sync(self, model: nn.Module) -> AbstractContextManager[Any]:
         """Keep the gradients of a backward pass to this process; they are averaged by the next one."""
         return model.no_sync() if isinstance(model, DistributedDataParallel) else nullcontext()
 
@@ -74,8 +74,8 @@ class Team:
         dist.all_gather_object(values, value)
         return values
 
-    def wait(self) -> None:
-        """Until all processes are here."""
+    def barrier(self) -> None:
+        """Wait until all processes have reached this point."""
         if self.size > 1:
             dist.barrier()
 

@@ -1,4 +1,4 @@
-"""Runs of two processes: `torchrun --nproc_per_node 2 -m tests.train_selector.team_run FOLDER`."""
+"""Runs of two processes: `torchrun --nproc_per_node 2 -m tests.train_selector.distributed_run FOLDER`."""
 
 from __future__ import annotations
 

@@ -13,20 +13,20 @@ from safetensors.torch import load_file
 
 from refocus_select.train_selector.checkpoints import numbered
 
+from .distributed_run import IMITATE, LENGTHS
 from .small_run import rows_of, small_run
-from .team_run import IMITATE, LENGTHS
 
 ROOT = Path(__file__).parents[2]
 
 
 @pytest.fixture(scope="module")
 def runs(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("team")
+    folder = tmp_path_factory.mktemp("distributed")
     environment = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
     done = subprocess.run(
         [sys.executable, "-m", "torch.distributed.run", "--nproc_per_node", "2", "--master_port", "0",
          "--rdzv_backend", "c10d", "--rdzv_endpoint", "localhost:0",
-         "-m", "tests.train_selector.team_run", str(folder)],
+         "-m", "tests.train_selector.distributed_run", str(folder)],
         env=environment, cwd=ROOT, capture_output=True, text=True, timeout=300,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr[-4000:]
