@@ -30,7 +30,7 @@ FAULTS: dict[str, dict[str, Any]] = {
     "answer 7 is out of range for 2 options": {"answer": 7},
     "answer -1 is out of range": {"answer": -1},
     "no answer is given": {"answer": None},
-    "none of the options": {"answer": "zebra"},
+    "one of the options": {"answer": "zebra"},
     "an option is empty": {"options": ["x", " "]},
     "the option 'x' occurs twice": {"options": ["x", "X "]},
     "fewer than two options; an open question needs distractors": {"options": ["x"], "answer": 0},

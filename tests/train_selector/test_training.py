@@ -274,7 +274,7 @@ def test_drift_brings_the_best_policy_back(tmp_path: Path, caplog: pytest.LogCap
     with caplog.at_level(logging.WARNING):
         now.step = 2
         run.evaluate(None)
-    assert "back to that policy" in caplog.text
+    assert "restored that policy" in caplog.text
     assert now.lr_factor == 0.5
     assert now.rollbacks == 1
     assert now.drifting == 0
