@@ -44,10 +44,3 @@ def test_the_functions_it_names_exist():
     assert len(named) == 6
     for package, module, name in named:
         assert callable(getattr(import_module(f"{package or 'refocus_select.evaluation.'}{module}"), name))
-
-
-def test_its_links_lead_somewhere():
-    folder = Path(__file__).parents[2] / "refocus_select" / "evaluation"
-    links = re.findall(r"\]\((?!http)([^)#]+)\)", PAGE)
-    assert links
-    assert all((folder / link).exists() for link in links)
