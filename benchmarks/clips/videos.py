@@ -1,4 +1,4 @@
-"""The clips as an encoder sees them, and the videos of `questions.json` joined from them."""
+"""The clips as an encoder sees them, and the videos of the questions joined from them."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from refocus_select.encoding import VideoEncoding
 from refocus_select.questions import Question
 from refocus_select.video import VideoMetadata, open_video
 
-from .compose import BLANKS, FRAMES, HERE, read_clips
+from .compose import BLANKS, FRAMES, HERE, compose, read_clips
 
 FILMS = HERE.parents[1] / "examples/film"
 SECONDS = 0.5  # from one frame of a joined video to the next
@@ -26,8 +26,7 @@ COLOURS = {"black": 0, "white": 255, "grey": 128}
 
 def load_questions(split: str) -> list[dict[str, Any]]:
     """The rows of one split."""
-    rows = json.loads((HERE / "questions.json").read_text(encoding="utf-8"))
-    return [row for row in rows if row["split"] == split]
+    return [row for row in compose() if row["split"] == split]
 
 
 def clip_frames(clip: Mapping[str, Any], root: Path, size: tuple[int, int]) -> np.ndarray:
@@ -72,7 +71,7 @@ def clip_vectors(encoder: Any, root: Path, split: str) -> dict[str, torch.Tensor
 
 
 class JoinedVideo:
-    """One row of questions.json as a question and the encoding of its video.
+    """One row of `compose` as a question and the encoding of its video.
 
     Attributes:
         scene_of: number of the scene that each frame belongs to, int64 [F].

@@ -299,7 +299,7 @@ def main() -> None:
             reader = train(name, bank, encoder, folder)
         result = report(reader, bank, questions=arguments.questions)
         file = f"report-{arguments.label}.json" if arguments.label else "report.json"
-        (folder / file).write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
+        (folder / file).write_text(json.dumps(result, separators=(",", ":")) + "\n", encoding="utf-8")
         for key in (key for key in result if key.endswith(" K=8") and "minus" not in key):
             print(name, key, {check: result[key][check]["all"][0] for check in CHECKS}, flush=True)
         print(name, "gate:", result.get("gate"), flush=True)

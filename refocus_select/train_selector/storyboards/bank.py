@@ -143,7 +143,8 @@ def write_bank(path: str | os.PathLike[str], index: Mapping[str, Any], *, things
 def _lines(value: Any) -> str:
     """JSON with one entry per line for lists, so that changes can be read."""
     if isinstance(value, list):
-        return "[\n" + ",\n".join(json.dumps(entry, ensure_ascii=False) for entry in value) + "\n]"
+        rows = (json.dumps(entry, ensure_ascii=False, separators=(",", ":")) for entry in value)
+        return "[\n" + ",\n".join(rows) + "\n]"
     return json.dumps(value)
 
 
