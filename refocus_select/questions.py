@@ -348,7 +348,7 @@ def _answer(value: Any, options: tuple[str, ...]) -> int | None:
         return _position(int(text)) if len(text) < 10 else _position(text)
     if not options:
         return None  # the free answer of an open question
-    raise InputError(f"answer {shown(text)} is not a position, a letter or one of the options")
+    raise InputError(f"answer {shown(text)} is not a position or a letter, and none of the options")
 
 
 def _position(value: int | str) -> int:

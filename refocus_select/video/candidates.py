@@ -200,12 +200,12 @@ def _check_range(
             raise InputError(f"{name} must not be negative ({value:g}); times count from the first frame")
     low = 0.0 if start is None else float(start)
     if low >= duration and low > 0:
-        raise InputError(f"{source}: start {low:g} s is after the end of the video, which is {duration:.2f} s long")
+        raise InputError(f"{source}: start {low:g} s is after the end of the video, which lasts {duration:.2f} s")
     high = duration if end is None else float(end)
     if end is not None and high <= low:
         raise InputError(f"end ({high:g} s) must lie after start ({low:g} s)")
     if high > duration + 1.0:  # a time rounded up to the next second is not a mistake
-        raise InputError(f"{source}: end {high:g} s is after the end of the video, which is {duration:.2f} s long")
+        raise InputError(f"{source}: end {high:g} s is after the end of the video, which lasts {duration:.2f} s")
     if high <= first and first > 0:
         raise InputError(f"{source}: end {high:g} s is before the first frame, which is shown at {first:g} s")
     return max(low, first), min(high, duration)

@@ -104,7 +104,7 @@ class Harm:
     [
         (pickle.dumps(Harm()), "not allowed"),
         (pickle.dumps(np.array([Harm()], dtype=object)), "not allowed"),
-        (b"nothing", "something else"),
+        (b"nothing", "something other"),
         (pickle.dumps({"frame_idx": [1], "candidates": None}), "not a list of frame numbers"),
         (pickle.dumps(np.array([0.5])), "float64"),
     ],

@@ -123,7 +123,7 @@ def test_files_that_are_no_tables(tmp_path: Path) -> None:
         ("none.jsonl", None, "no questions at"),
         ("a.json", "{}", "must hold a list"),
         ("b.json", "[{", "cannot be read"),
-        ("c.parquet", "words", "damaged or no Parquet"),
+        ("c.parquet", "words", "damaged or not a Parquet"),
         ("d.txt", "words", "questions are read from"),
         ("e.jsonl", "", "holds no questions"),
         ("f.jsonl", "{broken\n", "must be an object"),
@@ -133,7 +133,7 @@ def test_files_that_are_no_tables(tmp_path: Path) -> None:
             path.write_text(content)
         with pytest.raises(InputError, match=message):
             load(path)
-    with pytest.raises(InputError, match="no saved dataset"):
+    with pytest.raises(InputError, match="not a saved dataset"):
         load(tmp_path)
 
 
