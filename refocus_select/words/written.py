@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from difflib import SequenceMatcher
 from functools import cache
-from typing import TYPE_CHECKING, TypeAlias
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
 
@@ -111,7 +111,7 @@ def rapid_ocr() -> TextReader:
     logging.getLogger("RapidOCR").setLevel(logging.ERROR)
 
     def read(picture: np.ndarray) -> list[TextBox]:
-        found = engine(np.ascontiguousarray(picture[:, :, ::-1]), use_cls=False)
+        found: Any = engine(np.ascontiguousarray(picture[:, :, ::-1]), use_cls=False)
         if found.boxes is None or found.txts is None:
             return []
         corners = np.asarray(found.boxes)  # [N, 4, 2]
