@@ -33,15 +33,13 @@ from ..weights import resolve
 from .efficientnet_lite import FEATURES, LITE_VARIANTS, EfficientNetLite
 from .skeleton import unfilled
 from .text_encoder import MAX_TOKENS, WIDTH, TextEncoder, unpack_rows
-from .workers import workers
+from .workers import FEW, workers
 
 FORMAT = "refocus-select/mini"
 FORMAT_VERSION = 1
 DIMENSIONS = WIDTH
 
 _HASHED = frozenset({"image.safetensors", "text.safetensors", "vocab.txt"})
-
-FEW = 8  # texts that are encoded on one core: all cores are a little faster, but stall what is computed on one next
 
 
 class MiniEncoder(nn.Module):

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from ..parsing import parse_question
+from .workers import FEW, workers
 
 
 class TextTower(Protocol):
@@ -60,8 +61,14 @@ def read_questions(
     """
     templates = [parse_question(question).template for question in questions]
     distinct = list(dict.fromkeys(templates))
-    around = dict(zip(distinct, sentences.encode(distinct).float().cpu(), strict=True))
-    return entity_vectors(tower, questions, entities), torch.stack([around[template] for template in templates])
+    if len(distinct) > FEW:
+        vectors, named = sentences.encode(distinct), entity_vectors(tower, questions, entities)
+    else:  # on a core of its own, beside the named things: all cores on a few short texts stall each other
+        pending = workers().submit(sentences.encode, distinct)
+        named = entity_vectors(tower, questions, entities)
+        vectors = pending.result()
+    around = dict(zip(distinct, vectors.float().cpu(), strict=True))
+    return named, torch.stack([around[template] for template in templates])
 
 
 def entity_vectors(tower: TextTower, questions: Sequence[str], entities: int) -> Tensor:

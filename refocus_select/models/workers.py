@@ -8,6 +8,8 @@ from functools import cache, partial
 
 import torch
 
+FEW = 8  # texts that are encoded on one core: all cores are a little faster, but stall what is computed on one next
+
 
 @cache
 def workers() -> ThreadPoolExecutor:
