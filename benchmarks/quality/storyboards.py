@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,10 +13,14 @@ import torch
 
 from refocus_select.reference import Request
 from refocus_select.reference.reader import ReaderReference
+from refocus_select.encoding import VideoEncoding
 from refocus_select.train_selector.storyboards import Bank, Storyboards
 
 from .contenders import GRIDS, Picker, Scores, algorithm, settings
 from .figures import gap_of, mean_of
+
+View = Callable[[Storyboards, int, VideoEncoding], VideoEncoding]
+"""How an encoder sees a composed video: (world, number of the question, the embedded encoder's encoding) -> its own."""
 
 UNSEEN = "recurrent"
 """The reader that never gave a reward; every figure of the page is its, unless said otherwise."""
@@ -66,16 +70,22 @@ class Outcomes:
 
 
 def compare(
-    boards: Storyboards, pickers: Mapping[str, Picker], readers: Sequence[ReaderReference], sizes: Sequence[int]
+    boards: Storyboards,
+    pickers: Mapping[str, Picker],
+    readers: Sequence[ReaderReference],
+    sizes: Sequence[int],
+    view: View | None = None,
 ) -> Outcomes:
-    """Let the readers answer every question from everybody's frames."""
+    """Let the readers answer every question from everybody's frames; pickers see a video through `view`."""
     right: dict[tuple[str, int, str], list[float]] = {}
     places: dict[tuple[str, str, int], np.ndarray] = {}
     hits: dict[tuple[str, int], list[float]] = {}
     kinds = []
-    for question in boards:
+    for index, question in enumerate(boards):
         clip = boards(question.video)
         encoding = clip.encoding(readers[0].selector)
+        if view is not None:
+            encoding = view(boards, index, encoding)
         kinds.append(question.category)
         length = len(encoding.timestamps)
         spans = [(encoding.timestamps >= a) & (encoding.timestamps <= b) for a, b in question.evidence]
@@ -100,18 +110,39 @@ def compare(
     )
 
 
-def tune(bank: Bank, readers: Sequence[ReaderReference], scores: Scores, questions: int) -> dict[str, Any]:
-    """The best setting of every algorithm on the validation split, K = 8, 64 candidates, all readers' mean."""
+def tune(
+    bank: Bank,
+    readers: Sequence[ReaderReference],
+    scores: Scores,
+    questions: int,
+    sizes: Sequence[int],
+    view: View | None = None,
+) -> dict[str, Any]:
+    """The best setting of every algorithm for each K on the validation split, 64 candidates, all readers' mean."""
     boards = Storyboards(bank, "validation", seed=5, num_questions=questions)
     options = {f"{name} {json.dumps(given)}": (name, given) for name in GRIDS for given in settings(name)}
     pickers = {key: algorithm(name, scores, **given) for key, (name, given) in options.items()}
-    outcomes = compare(boards, pickers, readers, [8])
-    found: dict[str, Any] = {}
-    for key, (name, given) in options.items():
-        mean = float(np.mean([outcomes.right[key, 8, reader.name].mean() for reader in readers]))
-        if name not in found or mean > found[name]["accuracy"]:
-            found[name] = {"settings": given, "accuracy": mean, "tried": sum(n == name for n, _ in options.values())}
-    return {"questions": questions, "algorithms": found}
+    outcomes = compare(boards, pickers, readers, sizes, view)
+    found: dict[str, dict[str, Any]] = {str(size): {} for size in sizes}
+    for size in sizes:
+        best = found[str(size)]
+        for key, (name, given) in options.items():
+            mean = float(np.mean([outcomes.right[key, size, reader.name].mean() for reader in readers]))
+            if name not in best or mean > best[name]["accuracy"]:
+                tried = sum(other == name for other, _ in options.values())
+                best[name] = {"settings": given, "accuracy": round(mean, 4), "tried": tried}
+    return {"questions": questions, "sizes": found}
+
+
+def tuned_pickers(tuned: Mapping[str, Any], scores: Scores) -> dict[str, Picker]:
+    """Every training-free algorithm with the setting that was best for the K that is asked for, or the nearest K."""
+    known = sorted(int(size) for size in tuned["sizes"])
+
+    def picker(name: str) -> Picker:
+        at = {size: algorithm(name, scores, **tuned["sizes"][str(size)][name]["settings"]) for size in known}
+        return lambda question, encoding, k: at[min(known, key=lambda size: abs(size - k))](question, encoding, k)
+
+    return {name: picker(name) for name in tuned["sizes"][str(known[0])]}
 
 
 def summary(outcomes: Outcomes, policies: Sequence[str]) -> dict[str, Any]:
