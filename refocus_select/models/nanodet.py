@@ -15,6 +15,8 @@ CLASSES = 80
 _WIDTHS = ((32, 1), (64, 2), (128, 2), (256, 3))  # of the four stages: channels, small blocks
 _NECK = 128
 _SLOPE = 0.1
+_MEAN, _SPREAD = (103.53, 116.28, 123.675), (57.375, 57.12, 58.395)  # of blue, green and red
+_SQUARE, _SAME = 15, 3.0
 
 # COCO's 80 classes in the order of the network's outputs.
 COCO = (
@@ -76,12 +78,15 @@ class NanoDet(nn.Module):
         """The best score of each class anywhere in the picture.
 
         Args:
-            pixels: BGR, standardised with `MEAN` and `SPREAD`, [N, 3, H, W] with sides that 32 divides.
+            pixels: RGB, 0 to 255, [N, 3, H, W] with sides of at least 32; what is beyond a multiple of 32 is cut off.
 
         Returns:
-            [N, 80], 0 to 1.
+            float32 [N, 80], 0 to 1.
         """
-        x = F.max_pool2d(self.stem(pixels), 3, 2, 1)
+        height, width = (side // 32 * 32 for side in pixels.shape[2:])
+        mean, spread = (torch.tensor(row, device=pixels.device)[:, None, None] for row in (_MEAN, _SPREAD))
+        x = (pixels[:, :, :height, :width].float().flip(1) - mean) / spread
+        x = F.max_pool2d(self.stem(x.to(self.stem.weight.dtype, memory_format=torch.channels_last)), 3, 2, 1)
         levels = []
         for stage in self.stages:
             x = stage(x)
@@ -92,11 +97,27 @@ class NanoDet(nn.Module):
         middle = middle + _resized(fine, middle)
         coarse = coarse + _resized(middle, coarse)
         heads = zip((fine, middle, coarse), self.mix, self.classify, strict=True)
-        return torch.stack([classify(mix(level)).amax((2, 3)) for level, mix, classify in heads]).amax(0).sigmoid()
+        return torch.stack([classify(mix(level)).amax((2, 3)) for level, mix, classify in heads]).amax(0).float().sigmoid()
 
 
-MEAN, SPREAD = (103.53, 116.28, 123.675), (57.375, 57.12, 58.395)
-"""Of the pixels' blue, green and red, 0 to 255."""
+def changed_frames(pixels: Tensor) -> Tensor:
+    """For each frame the number of the frame that stands for it: its own, or that of an earlier one that looks the same.
+
+    Two frames look the same where no square of `_SQUARE` pixels differs by more than `_SAME` on average.
+
+    Args:
+        pixels: 0 to 255, [N, 3, H, W].
+
+    Returns:
+        int64 [N].
+    """
+    squares = F.avg_pool2d(pixels.float().mean(1, keepdim=True), _SQUARE, ceil_mode=True)
+    source = list(range(len(squares)))
+    for number in source[1:]:
+        before = source[number - 1]
+        if (squares[number] - squares[before]).abs().max() <= _SAME:
+            source[number] = before
+    return torch.tensor(source, dtype=torch.int64, device=pixels.device)
 
 
 def _resized(x: Tensor, like: Tensor) -> Tensor:
