@@ -78,8 +78,8 @@ def convert_text(checkpoint: Path) -> dict[str, Tensor]:
 def pack_channels(state: dict[str, Tensor]) -> dict[str, Tensor]:
     """Large weights as int8 with one scale per output channel, the rest as fp16.
 
-    Early and depthwise layers hold few weights, but most of the error: as int8 they bring the cosine of image features to
-    the exact ones down to .96, without them it stays above .998.
+    Early and depthwise layers hold few weights, but most of the error: as int8 they bring the cosine of image features
+    to the exact ones down to .96; without them it stays above .998.
     """
     packed: dict[str, Tensor] = {}
     for name, tensor in state.items():

@@ -16,6 +16,7 @@ from refocus_select import FrameSelector
 from refocus_select.encoders import DualEncoder
 from refocus_select.encoding import VideoEncoding
 from refocus_select.reference.reader import ReaderReference
+from refocus_select.selectors.dual_encoder import DualEncoderSelector
 from refocus_select.train_selector.storyboards import Bank, Storyboards
 
 from ..storyboards.views import background_frames, draw_series
@@ -54,6 +55,7 @@ def second(bank: Bank, materials: Path, splits: Sequence[str]) -> Eye:
         bank, encoder=pair.fingerprint, thing_rows=rows["things"], background_rows=rows["backgrounds"]
     )
     worlds: dict[tuple[str, int, int], Storyboards] = {}
+    reader = DualEncoderSelector(pair)
 
     def view(boards: Storyboards, index: int, encoding: VideoEncoding) -> VideoEncoding:
         key = boards.fingerprint, boards.seed, len(boards)
@@ -63,21 +65,13 @@ def second(bank: Bank, materials: Path, splits: Sequence[str]) -> Eye:
                 num_scenes=boards.scenes, types=boards.types, noise=boards.noise, haze=boards.haze, pace=boards.pace,
             )  # fmt: skip
         mine = worlds[key]
-        tensors = mine(f"storyboard/{mine.fingerprint}/{index}").encoding(_Reader(pair)).tensors
+        tensors = mine(f"storyboard/{mine.fingerprint}/{index}").encoding(reader).tensors
         return dataclasses.replace(
             encoding, tensors={"embeddings": tensors["embeddings"]}, encoder=pair.name,
             encoder_fingerprint=pair.fingerprint,
         )  # fmt: skip
 
     return Eye(pair, view)
-
-
-class _Reader:
-    """As much of a selector as clips ask for."""
-
-    def __init__(self, encoder: DualEncoder) -> None:
-        self.encoding_fingerprint = encoder.fingerprint
-        self.name = "second pair"
 
 
 def _encoded(bank: Bank, encoder: SecondPair, root: Path, splits: Sequence[str]) -> dict[str, torch.Tensor]:
@@ -119,6 +113,7 @@ def composed(
     scores = Scores(eye.encoder)
     tuned = tune(bank, readers[:1], scores, tuning, SIZES, eye.view)
     pickers = blind(scores) | tuned_pickers(tuned, scores)
+    del pickers["mini"]  # its thresholds are the embedded encoder's
     pickers |= {name: policy(chooser) for name, chooser in policies.items()}  # type: ignore[arg-type]
     pickers["oracle"] = oracle
     boards = Storyboards(bank, split, seed=0, num_questions=questions)
@@ -132,7 +127,7 @@ def composed(
 
 
 def alarms(boards: Storyboards, view: View, chooser: FrameSelector, reader: ReaderReference) -> dict[str, Any]:
-    """How often a policy says that a thing is not to be seen: of one that is (false), and not of one that is not (missed).
+    """How often a policy says "not to be seen" of a thing that is (false), and fails to of one that is not (missed).
 
     Each video is asked for one of its things, and for one that neither it shows nor anything like it.
     """

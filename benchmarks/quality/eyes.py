@@ -1,9 +1,9 @@
 """Simulated encoders, made from the embedded one's vectors of composed videos, and unlike it in every way that matters.
 
-A policy that reads cues must work with an encoder whose vectors it never saw. Each eye here is a fixed pair of image and
-text tower: another number of dimensions, directions of very different length, a gap between the modalities, noise in
-texts, things that are misperceived the same way again and again, or prototypes of things that make it see better. None
-belongs to the family that policies are trained with (one rotation and one spectrum for each video).
+A policy that reads cues must work with an encoder whose vectors it never saw. Each eye here is a fixed pair of image
+and text tower: another number of dimensions, directions of very different length, a gap between the modalities, noise
+in texts, things that are misperceived the same way again and again, or prototypes of things that make it see better.
+None belongs to the family that policies are trained with (one rotation and one spectrum for each video).
 """
 
 from __future__ import annotations

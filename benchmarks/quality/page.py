@@ -11,6 +11,7 @@ from typing import Any
 
 from refocus_select.files import write_text
 
+from .eyes import EYES
 from .storyboards import UNSEEN, WORLDS
 
 HEAD = """# What the selectors are worth
@@ -26,8 +27,8 @@ measure whether a selector understands what a question asks for, not how well it
 
 def write_page(found: dict[str, Any], path: Path) -> None:
     """Write the page of all parts that were run."""
-    sections = {"worlds": _worlds, "tune": _tuned, "pixels": _pixels, "blur": _blur, "needle": _needle, "film": _film,
-                "clips": _clips}  # fmt: skip
+    sections = {"worlds": _worlds, "eyes": _eyes, "second-pair": _second_pair, "clips": _clips, "film": _film,
+                "needle": _needle, "tune": _tuned, "pixels": _pixels, "blur": _blur}  # fmt: skip
     lines = HEAD.splitlines()
     if {"worlds", "needle", "film"} <= found.keys():
         lines += ["", *_short(found)]
@@ -87,6 +88,7 @@ def _worlds(part: dict[str, Any]) -> list[str]:
         if world.name in part:
             lines += ["", *_world(world.name, part[world.name])]
     first = part[WORLDS[0].name]
+    lines += ["", *_alarms(part.get("alarms", {}))]
     lines += ["", "### By type of question", "", *_types(first, 8), "", *_places_text()]
     lines += ["", "### The same from the readers that gave rewards", "", *_readers(part)]
     return lines
@@ -154,16 +156,66 @@ def _tuned(part: dict[str, Any]) -> list[str]:
     lines = [
         "## Settings of the training-free algorithms",
         "",
-        f"The best of each grid on {part['questions']} validation questions (K = 8, 64 candidates, mean of three readers). Scores: the dot",
-        "product or cosine with the whole question, or the standardised similarity with what it names.",
+        f"The best of each grid for each K on {part['questions']} validation questions (64 candidates, mean of the readers), with the embedded",
+        "encoder. Scores: the dot product or cosine with the whole question, or the standardised similarity with what it names.",
         "",
-        "| algorithm | tried | best | accuracy |",
-        "|---|---|---|---|",
+        "| algorithm | tried | K | best | accuracy |",
+        "|---|---|---|---|---|",
     ]
-    for name, found in part["algorithms"].items():
-        chosen = json.dumps(found["settings"])[1:-1].replace('"', "")
-        lines.append(f"| {name} | {found['tried']} | {chosen} | {_dotted(found['accuracy'])} |")
+    for size, algorithms in part["sizes"].items():
+        for name, found in algorithms.items():
+            chosen = json.dumps(found["settings"])[1:-1].replace('"', "")
+            lines.append(f"| {name} | {found['tried']} | {size} | {chosen} | {_dotted(found['accuracy'])} |")
     return lines
+
+
+def _eyes(part: dict[str, Any]) -> list[str]:
+    lines = [
+        "## Other encoders, simulated",
+        "",
+        "The same composed videos through encoders that no training saw (benchmarks/quality/eyes.py): *clip-like* has 512 dimensions, a gap",
+        "between the modalities and text noise; *weak* sees the same things wrong the same way again and again; *better* and *much better*",
+        "know prototypes of the things. The training-free methods are tuned for each encoder and K on the validation split.",
+    ]
+    for settings in EYES:
+        if settings.name in part:
+            lines += ["", f"### {settings.name}", "", *_encoder(part[settings.name])]
+    return lines
+
+
+def _second_pair(part: dict[str, Any]) -> list[str]:
+    return [
+        "## Another real pair of encoders",
+        "",
+        "EfficientNet-Lite0 and multilingual-e5-small (benchmarks/quality/second_pair.py), on the pictures of the composed videos.",
+        "",
+        *_encoder(part),
+    ]
+
+
+def _encoder(found: dict[str, Any]) -> list[str]:
+    """What `composed` found with one encoder."""
+    rows = {(row["K"], row["method"]): row for row in found["rows"]}
+    sizes = sorted({row["K"] for row in found["rows"]})
+    lines = ["| | " + " | ".join(f"K = {k}" for k in sizes) + " |", "|---" * (len(sizes) + 1) + "|"]
+    for method in dict.fromkeys(row["method"] for row in found["rows"]):
+        lines.append(f"| {method} | " + " | ".join(_interval(rows[k, method]["accuracy"]) for k in sizes) + " |")
+    trained = [method for k, method in rows if k == sizes[0] and "best" in rows[k, method]]
+    lines.append("")
+    for k in sizes if trained else []:
+        row = rows[k, trained[-1]]
+        lines.append(
+            f"- K = {k}: {trained[-1]} {_signed(row['over_best'])} against {row['best']}, the best of the others."
+        )
+    return lines + _alarms(found["alarms"])
+
+
+def _alarms(found: dict[str, Any]) -> list[str]:
+    return [
+        f'- "Not to be seen", {name}: said of {_interval(row["false alarms"])} of the things that are there, not said of '
+        f"{_interval(row['missed alarms'])} of those that are not."
+        for name, row in found.items()
+    ]
 
 
 def _pixels(part: dict[str, Any]) -> list[str]:
@@ -228,15 +280,23 @@ def _film(part: dict[str, Any]) -> list[str]:
 
 def _clips(part: dict[str, Any]) -> list[str]:
     lines = [
-        f"## Real clips, natural questions, {part['split']} split",
+        f"## Real clips, natural questions, {part['embedded']['split']} split",
         "",
         "Videos of 8 to 12 scenes of real and generated clips, joined at random, and questions in ordinary words; nothing was trained",
         "on their clips' questions or wordings (benchmarks/clips). *hit*: a chosen frame shows the answer. *share*: of the chosen frames.",
         "*anchor too*: the answer and the thing that the question starts from. The settings of the training-free methods are those with",
         "most hits on the validation clips, for each K.",
     ]
+    for pair in ("embedded", "second pair"):
+        if pair in part:
+            lines += ["", *_clips_through(pair, part[pair])]
+    return lines
+
+
+def _clips_through(pair: str, part: dict[str, Any]) -> list[str]:
+    lines = [f"### The {'embedded encoder' if pair == 'embedded' else 'second pair of encoders'}"]
     for group, found in part["groups"].items():
-        lines += ["", f"### {group[0].upper()}{group[1:]}, {found['questions']} questions", ""]
+        lines += ["", f"#### {group[0].upper()}{group[1:]}, {found['questions']} questions", ""]
         measures = ["hit", "share", *(["anchor too"] if group in ("after, before", "between") else []),
                     *(["blank"] if "blank" in group else [])]  # fmt: skip
         lines += [
@@ -247,11 +307,7 @@ def _clips(part: dict[str, Any]) -> list[str]:
             cells = [_interval(row[name]) for name in measures]
             over = f"{_signed(row['hit over best'])} ({row['best']})" if "best" in row else ""
             lines.append(f"| {row['K']} | {row['method']} | {' | '.join(cells)} | {over} |")
-    lines += ["", "Alarms, \"it is not to be seen\": where it is, and none where it is not.", "",
-              "| | false alarms | missed alarms |", "|---|---|---|"]  # fmt: skip
-    for name, row in part["alarms"].items():
-        lines.append(f"| {name} | {_interval(row['false alarms'])} | {_interval(row['missed alarms'])} |")
-    return lines
+    return [*lines, "", *_alarms(part["alarms"])]
 
 
 def _real_rows(part: dict[str, Any], measures: Sequence[str]) -> list[str]:

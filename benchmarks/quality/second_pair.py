@@ -1,4 +1,4 @@
-"""A real second pair of encoders: EfficientNet-Lite0 and multilingual-e5-small, neither of which made any training data.
+"""A real second pair of encoders, EfficientNet-Lite0 and multilingual-e5-small; neither made any training data.
 
     FrameSelector.from_pretrained("mmr", encoder="benchmarks.quality.second_pair:SecondPair")
 

@@ -11,9 +11,9 @@ from typing import Any
 import numpy as np
 import torch
 
+from refocus_select.encoding import VideoEncoding
 from refocus_select.reference import Request
 from refocus_select.reference.reader import ReaderReference
-from refocus_select.encoding import VideoEncoding
 from refocus_select.train_selector.storyboards import Bank, Storyboards
 
 from .contenders import GRIDS, Picker, Scores, algorithm, settings

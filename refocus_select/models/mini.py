@@ -8,8 +8,8 @@ frame's vector is their sum:
   Embeddings", 2014);
 - *learned*: a linear map of the image features, trained on pictures with titles (see weights/mini/README.md).
 
-A third part is added: *detected*, the things that a detector finds (NanoDet, COCO's 80 classes; models/nanodet.py), each
-with its sentence vector; above all people, whom ImageNet has no class for.
+A third part is added: *detected*, the things that a detector finds (NanoDet, COCO's 80 classes; models/nanodet.py),
+each with its sentence vector; above all people, whom ImageNet has no class for.
 
 The sum is scaled so that its dot product with the vectors of many unrelated texts has mean 0 and deviation 1: some
 frames are a little similar to everything, and would otherwise come first for every question.

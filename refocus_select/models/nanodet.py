@@ -1,8 +1,9 @@
 """NanoDet-g, the detector that tells the embedded encoder of people and other things that ImageNet has no class for.
 
-Architecture: RangiLyu, "NanoDet" (2021), variant g: a CSP backbone of plain 3x3 convolutions, a feature pyramid that adds
-instead of concatenating (PAN), and one small head for each of three scales. Only the class scores are computed here; where
-the boxes lie does not matter to a selector. Batch normalisation is folded into the convolutions, as published.
+Architecture: RangiLyu, "NanoDet" (2021), variant g: a CSP backbone of plain 3x3 convolutions, a feature pyramid that
+adds instead of concatenating (PAN), and one small head for each of three scales. Only the class scores are computed
+here; where the boxes lie does not matter to a selector. Batch normalisation is folded into the convolutions, as
+published.
 """
 
 from __future__ import annotations
@@ -20,13 +21,14 @@ _SQUARE, _SAME = 15, 3.0
 
 # COCO's 80 classes in the order of the network's outputs.
 COCO = (
-    "person", "bicycle", "car", "motorcycle", "airplane", "bus", "train", "truck", "boat", "traffic light", "fire hydrant",
-    "stop sign", "parking meter", "bench", "bird", "cat", "dog", "horse", "sheep", "cow", "elephant", "bear", "zebra",
-    "giraffe", "backpack", "umbrella", "handbag", "tie", "suitcase", "frisbee", "skis", "snowboard", "sports ball", "kite",
-    "baseball bat", "baseball glove", "skateboard", "surfboard", "tennis racket", "bottle", "wine glass", "cup", "fork",
-    "knife", "spoon", "bowl", "banana", "apple", "sandwich", "orange", "broccoli", "carrot", "hot dog", "pizza", "donut",
-    "cake", "chair", "couch", "potted plant", "bed", "dining table", "toilet", "tv", "laptop", "mouse", "remote",
-    "keyboard", "cell phone", "microwave", "oven", "toaster", "sink", "refrigerator", "book", "clock", "vase", "scissors",
+    "person", "bicycle", "car", "motorcycle", "airplane", "bus", "train", "truck", "boat", "traffic light",
+    "fire hydrant", "stop sign", "parking meter", "bench", "bird", "cat", "dog", "horse", "sheep", "cow",
+    "elephant", "bear", "zebra", "giraffe", "backpack", "umbrella", "handbag", "tie", "suitcase", "frisbee",
+    "skis", "snowboard", "sports ball", "kite", "baseball bat", "baseball glove", "skateboard", "surfboard",
+    "tennis racket", "bottle", "wine glass", "cup", "fork", "knife", "spoon", "bowl", "banana", "apple",
+    "sandwich", "orange", "broccoli", "carrot", "hot dog", "pizza", "donut", "cake", "chair", "couch",
+    "potted plant", "bed", "dining table", "toilet", "tv", "laptop", "mouse", "remote", "keyboard",
+    "cell phone", "microwave", "oven", "toaster", "sink", "refrigerator", "book", "clock", "vase", "scissors",
     "teddy bear", "hair drier", "toothbrush",
 )  # fmt: skip
 
@@ -97,11 +99,13 @@ class NanoDet(nn.Module):
         middle = middle + _resized(fine, middle)
         coarse = coarse + _resized(middle, coarse)
         heads = zip((fine, middle, coarse), self.mix, self.classify, strict=True)
-        return torch.stack([classify(mix(level)).amax((2, 3)) for level, mix, classify in heads]).amax(0).float().sigmoid()
+        return (
+            torch.stack([classify(mix(level)).amax((2, 3)) for level, mix, classify in heads]).amax(0).float().sigmoid()
+        )
 
 
 def changed_frames(pixels: Tensor) -> Tensor:
-    """For each frame the number of the frame that stands for it: its own, or that of an earlier one that looks the same.
+    """For each frame the number of the one that stands for it: its own, or an earlier one that looks the same.
 
     Two frames look the same where no square of `_SQUARE` pixels differs by more than `_SAME` on average.
 

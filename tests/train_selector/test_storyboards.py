@@ -367,7 +367,7 @@ def test_shipped_splits_have_no_near_synonyms(shipped: Bank) -> None:
     from refocus_select.weights import resolve
 
     encoder = MiniEncoder.from_pretrained(resolve("mini"), device="cpu")
-    assert shipped.encoder == encoder.fingerprint
+    assert shipped.encoder in (encoder.fingerprint, *encoder.earlier)
     vectors = encoder.text.encode([concept.name for concept in shipped.concepts])
     split = np.array([concept.split for concept in shipped.concepts])
     alike = vectors @ vectors.T
