@@ -144,7 +144,10 @@ def kept(folder: Path) -> Learned:
     names = ("learned.weight", "learned.bias", "class_vectors", "text_mean", "text_spread")
     stored = load_file(folder / "image.safetensors")
     config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
-    return Learned({name: stored[name] for name in names}, config["trained_on"])
+    tensors = {name: stored[name].float() for name in names}
+    if "learned.weight_scale" in stored:
+        tensors["learned.weight"] *= stored["learned.weight_scale"][:, None]
+    return Learned(tensors, config["trained_on"])
 
 
 def learn(materials: Path, image: EfficientNetLite, text: TextEncoder) -> Learned:
@@ -202,8 +205,8 @@ def main() -> None:
     towers = {f"image.{name}": tensor for name, tensor in image.state_dict().items()}
     towers |= {f"detector.{name}": tensor for name, tensor in detector.items()}
     out.mkdir(parents=True, exist_ok=True)
-    detected = detected_vectors(text).half()
-    save(out / "image.safetensors", pack_channels(towers) | learned.tensors | {"detected_vectors": detected})
+    towers |= {**learned.tensors, "detected_vectors": detected_vectors(text)}
+    save(out / "image.safetensors", pack_channels(towers))
     save(out / "text.safetensors", {f"text.{name}": tensor for name, tensor in packed_text.items()})
     shutil.copy(minilm / "vocab.txt", out / "vocab.txt")
     config = {
