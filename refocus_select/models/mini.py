@@ -289,7 +289,9 @@ _FIELDS: dict[str, Callable[[Any], bool]] = {
     "image_variant": lambda value: isinstance(value, str) and value in LITE_VARIANTS,
     "classes": _is_count,
     "top_classes": _is_count,
-    "detector": lambda value: isinstance(value, dict) and _is_share(value.get("weight")) and _is_share(value.get("least")),
+    "detector": lambda value: (
+        isinstance(value, dict) and _is_share(value.get("weight")) and _is_share(value.get("least"))
+    ),
     "earlier": lambda value: isinstance(value, list) and all(isinstance(text, str) for text in value),
     "sha256": lambda value: (
         isinstance(value, dict)
