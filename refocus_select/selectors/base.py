@@ -6,7 +6,7 @@ import logging
 import os
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, overload
 
 import numpy as np
@@ -19,6 +19,7 @@ from ..selection import Selection
 from ..video import CandidatePlan, CandidateRule, Frames, Video, VideoMetadata, opened, read_input, sample_candidates
 from ..weights import DEFAULT_SELECTOR
 from .algorithms.contract import check_num_frames, complete_picks
+from .reading import CandidateReader
 from .registry import load_selector
 from .words import apart_in_time, choices_by_route, with_quotes, with_words
 
@@ -244,7 +245,7 @@ class FrameSelector(ABC):
     ) -> VideoEncoding:
         """Decode and encode the candidates of a plan."""
         unusual = source.warnings  # before reading: damaged pictures are reported by the reader
-        reader = _Reader(plan.indices, progress)
+        reader = CandidateReader(plan.indices, progress)
         per_frame: dict[str, torch.Tensor] = {}
         per_video: dict[str, torch.Tensor] = {}
         if self.needs_frames:
@@ -483,58 +484,6 @@ _CHUNK_BYTES = 64 * 2**20  # of pictures handed over at once: 4K pictures come i
 def least_candidates(num_frames: int, choice: Mapping[str, Any]) -> int:
     """How many candidates a video must give for K frames; `choice` holds the arguments of the selector's choice."""
     return 1 if choice.get("protocol") == "paper" else num_frames  # the released evaluation has candidates of its own
-
-
-class _Reader:
-    """Passes good pictures on, remembers what arrived, and moves the progress bar."""
-
-    def __init__(self, planned: np.ndarray, progress: bool | None) -> None:
-        self._total = len(planned)
-        self._keep_repeats = len(np.unique(planned)) < len(planned)  # a rule that repeats frames means to
-        self._progress = progress
-        self._seen: set[int] = set()
-        self._arrived: list[tuple[np.ndarray, np.ndarray, np.ndarray]] = []
-        self._damaged: list[float] = []
-
-    def read(self, stream: Iterator[Frames]) -> Iterator[Frames]:
-        from tqdm import tqdm
-
-        disable = None if self._progress is None else not self._progress
-        with tqdm(total=self._total, desc="candidates", unit="frame", disable=disable, leave=False) as bar:
-            for piece in stream:
-                bar.update(len(piece))
-                keep = piece.valid.copy()
-                self._damaged.extend(float(t) for t in piece.timestamps[~keep])
-                if not self._keep_repeats:  # two candidates may have moved to one keyframe
-                    for row, index in enumerate(piece.indices.tolist()):
-                        if keep[row]:
-                            keep[row] = index not in self._seen
-                            self._seen.add(index)
-                if not keep.any():
-                    continue
-                good = piece if keep.all() else _rows(piece, keep)
-                self._arrived.append((good.positions, good.indices, good.timestamps))
-                yield good
-
-    def arrived(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """Positions, frame numbers and times of the pictures passed on, in the order of arrival."""
-        if not self._arrived:
-            return np.zeros(0, np.int64), np.zeros(0, np.int64), np.zeros(0)
-        positions, indices, timestamps = (np.concatenate(part) for part in zip(*self._arrived, strict=True))
-        return positions, indices, timestamps
-
-    def warnings(self) -> tuple[str, ...]:
-        if not self._damaged:
-            return ()
-        first, last = min(self._damaged), max(self._damaged)
-        return (
-            f"{len(self._damaged)} of {self._total} candidate frames are damaged "
-            f"(near {first:.2f} s to {last:.2f} s) and were left out",
-        )
-
-
-def _rows(piece: Frames, keep: np.ndarray) -> Frames:
-    return Frames(**{field.name: getattr(piece, field.name)[keep] for field in fields(Frames)})
 
 
 def _checked_question(question: Any) -> str:
