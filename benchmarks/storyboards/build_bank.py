@@ -3,7 +3,7 @@
     sh benchmarks/mini/fetch.sh MATERIALS      # and WordNet: see README.md
     nice python -m benchmarks.storyboards.build_bank MATERIALS benchmarks/storyboards/bank
 
-One core needs about eight minutes. The result is `bank.safetensors` (int8 rows with a scale each) and `bank.json`
+One core needs about eight minutes. The result is `bank.safetensors` (int8 rows with a scale each) and `bank.json.gz`
 (names, kinds, splits, and the record of every picture, from which `views.draw_series` draws it again).
 """
 
@@ -58,7 +58,7 @@ SHOWN = {  # what is to be seen in the films that are backgrounds
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("materials", type=Path)
-    parser.add_argument("out", type=Path, help="path without ending; .safetensors and .json are written")
+    parser.add_argument("out", type=Path, help="path without ending; .safetensors and .json.gz are written")
     parser.add_argument(
         "--stamps",
         action="store_true",

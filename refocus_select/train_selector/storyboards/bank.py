@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import gzip
 import json
 import os
+import zlib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
@@ -67,7 +69,7 @@ class Bank:
 
     @classmethod
     def load(cls, path: str | os.PathLike[str]) -> Bank:
-        """Read `PATH.safetensors` and `PATH.json`.
+        """Read `PATH.safetensors` and `PATH.json.gz`.
 
         Args:
             path: with or without the ending `.safetensors`.
@@ -82,12 +84,12 @@ class Bank:
 
         rows_path, index_path = _paths(path)
         try:
-            index_bytes, rows_bytes = index_path.read_bytes(), rows_path.read_bytes()
+            index_bytes, rows_bytes = gzip.decompress(index_path.read_bytes()), rows_path.read_bytes()
             index, rows = parse_json(index_bytes), load(rows_bytes)
+        except (ValueError, SafetensorError, EOFError, zlib.error, gzip.BadGzipFile) as error:
+            raise InputError(f"{rows_path} or {index_path.name} is damaged ({error}); build the bank again") from error
         except OSError as error:
             raise InputError(f"no bank at {rows_path} ({error.strerror}); see benchmarks/storyboards") from error
-        except (ValueError, SafetensorError) as error:
-            raise InputError(f"{rows_path} or {index_path.name} is damaged ({error}); build the bank again") from error
         if not isinstance(index, dict) or index.get("format") != FORMAT or index.get("version") != VERSION:
             raise InputError(f"{index_path} is no bank of this version; build it again")
         things, behind = _unpacked(rows, "things"), _unpacked(rows, "backgrounds")
@@ -136,8 +138,8 @@ def write_bank(path: str | os.PathLike[str], index: Mapping[str, Any], *, things
         tensors[f"{name}_scale"] = scale.view(rows.shape[:-1])
     rows_path, index_path = _paths(path)
     entries = ",\n".join(f"{json.dumps(key)}: {_lines(value)}" for key, value in index.items())
-    for target, content in ((rows_path, save(tensors)), (index_path, f"{{\n{entries}\n}}\n".encode())):
-        write_bytes(target, content)
+    write_bytes(rows_path, save(tensors))
+    write_bytes(index_path, gzip.compress(f"{{\n{entries}\n}}\n".encode(), mtime=0))
 
 
 def _lines(value: Any) -> str:
@@ -157,4 +159,4 @@ def _unpacked(rows: Mapping[str, Tensor], name: str) -> Tensor:
 
 def _paths(path: str | os.PathLike[str]) -> tuple[Path, Path]:
     name = os.fspath(path).removesuffix(".safetensors")
-    return Path(f"{name}.safetensors"), Path(f"{name}.json")
+    return Path(f"{name}.safetensors"), Path(f"{name}.json.gz")
