@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import itertools
 import re
 from collections import Counter
@@ -431,7 +432,10 @@ def test_a_bank_is_written_and_read_again(bank: Bank, tmp_path: Path) -> None:
     assert again.series == bank.series
     assert (again.thing_rows - bank.thing_rows).abs().max() < 0.06  # int8
     assert again.fingerprint == Bank.load(tmp_path / "b").fingerprint
-    (tmp_path / "b.json").write_text("{}")
+    (tmp_path / "b.json.gz").write_bytes(b"{}")
+    with pytest.raises(InputError, match="damaged"):
+        Bank.load(tmp_path / "b")
+    (tmp_path / "b.json.gz").write_bytes(gzip.compress(b"{}"))
     with pytest.raises(InputError, match="no bank of this version"):
         Bank.load(tmp_path / "b")
     write_bank(
