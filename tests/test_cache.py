@@ -18,12 +18,12 @@ import safetensors
 import torch
 
 from refocus_select import VideoEncoding, open_video
-from refocus_select.cache import EncodingCache, default_folder, find_cache, parse_size
+from refocus_select.cache import EncodingCache, default_folder, encoding_key, find_cache, parse_size
 from refocus_select.cli import main
 from refocus_select.errors import InputError
 from refocus_select.files import replacing
 from refocus_select.selectors import UniformSelector
-from refocus_select.video import VideoMetadata
+from refocus_select.video import CandidatePlan, VideoMetadata
 from tests.brightness import BrightnessSelector, ramp
 from tests.leftovers import name_of_a_dead_process
 
@@ -123,6 +123,27 @@ def test_another_video_other_times_or_another_selector_is_another_entry(tmp_path
     changed.encode(video(), cache=tmp_path)
     assert changed.reads == 1
     assert len(stored(tmp_path)) == 4
+
+
+def test_everything_that_decides_an_encoding_is_in_its_key():
+    film, plan = video(), CandidatePlan(np.arange(4), np.arange(4) / 4)
+
+    def made(film=film, encoder="test-1", plan=plan, size=(8, 8), exact=True):
+        return encoding_key(film, encoder, plan, size=size, exact=exact)
+
+    keys = [
+        made(),
+        made(film=video(13)),
+        made(encoder="test-2"),
+        made(plan=CandidatePlan(np.arange(1, 5), plan.timestamps)),
+        made(plan=CandidatePlan(plan.indices, plan.timestamps + 1 / 8)),
+        made(size=(8, 16)),
+        made(size=(16, 8)),
+        made(size=None),
+        made(exact=False),
+    ]
+    assert len(set(keys)) == len(keys)
+    assert made() == keys[0]
 
 
 def test_a_changed_file_is_encoded_again(tmp_path):

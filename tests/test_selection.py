@@ -60,6 +60,13 @@ def test_metadata_rounds_to_the_nearest_millisecond():
     assert metadata["total_num_frames"] == round(1000 * selection.duration) == 400
 
 
+def test_metadata_counts_more_frames_than_the_last_index_of_a_high_speed_camera():
+    selection = UniformSelector().select(open_video(ramp(), fps=10_000), "light", num_frames=12)
+    metadata = selection.metadata()
+    assert round(1000 * selection.duration) == metadata["frames_indices"][-1] == 1
+    assert metadata["total_num_frames"] == 2
+
+
 def test_metadata_gives_every_processor_the_true_times(selection):
     metadata = selection.metadata()
     times = np.array(metadata["frames_indices"]) / metadata["fps"]
@@ -95,6 +102,12 @@ def test_save_writes_frames_named_by_time_and_replaces_an_earlier_save(selection
     other.save(folder)
     assert sorted(p.name for p in folder.iterdir()) == ["000000.000s_frame000000.jpg", "notes.txt", "selection.json"]
     assert json.loads((folder / "selection.json").read_text())["files"] == ["000000.000s_frame000000.jpg"]
+
+
+def test_saving_again_keeps_the_files_that_are_still_meant(selection, tmp_path):
+    before = sorted(p.name for p in selection.save(tmp_path).iterdir())
+    assert sorted(p.name for p in selection.save(tmp_path).iterdir()) == before
+    assert len(before) == len(selection) + 1
 
 
 def test_save_to_an_impossible_place_says_so(selection, tmp_path):

@@ -93,6 +93,13 @@ def test_part_of_a_video() -> None:
     assert paper.indices.tolist() == np.linspace(30, 49, 8, dtype=int).tolist()
 
 
+def test_a_part_that_begins_before_the_first_frame_is_divided_from_the_first_frame_on() -> None:
+    video = _video(100, timestamps=10 + np.arange(100) / 10)  # shown from 10 s to 20 s
+    for start in (None, 0, 4.5):
+        assert sample_candidates(video, start=start, fps=1).indices.tolist() == list(range(5, 100, 10))
+        assert sample_candidates(video, start=start, end=12, fps=1).indices.tolist() == [5, 15]
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
@@ -176,4 +183,6 @@ def test_short_videos_are_sampled_more_densely() -> None:
 def test_frames_in_a_burst_are_candidates_too() -> None:
     times = np.concatenate([np.arange(40) / 1000, [10.0]])  # forty frames in a moment, and then nothing
     assert len(time_indices(times, 0.0, 11.0, fps=2, max_frames=100)) == 2
-    assert len(time_indices(times, 0.0, 11.0, fps=2, max_frames=100, min_frames=24)) == 24
+    chosen = time_indices(times, 0.0, 11.0, fps=2, max_frames=100, min_frames=24)
+    assert len(chosen) == 24
+    assert np.diff(chosen).max() == 2, "those that are added are spread over the burst"
