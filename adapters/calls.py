@@ -43,13 +43,15 @@ def _notes_of(conversation: Any, query: Query, where: str) -> Notes:
 
 
 def _readable(chat: Any) -> Any:
-    """A chat in which every video stands where transformers looks for it."""
+    """A chat in which every video and picture stands where transformers looks for it; OpenAI's blocks among them."""
 
     def block(b: Any) -> Any:
+        if isinstance(b, Mapping) and b.get("type") == "image_url":
+            return {"type": "image", "image": _url(b.get("image_url"))}
         if not is_video_block(b) or (b["type"] == "video" and any(key in b for key in ("video", "url", "path"))):
             return b
         held = {key: value for key, value in b.items() if key in SOURCE_KEYS}
-        return {**keys_beside(b), "type": "video", "video": held}
+        return {**keys_beside(b), "type": "video", "video": _url(held["video_url"]) if "video_url" in held else held}
 
     def message(m: Any) -> Any:
         content = m.get("content") if isinstance(m, Mapping) else None
@@ -58,15 +60,22 @@ def _readable(chat: Any) -> Any:
     return [message(m) for m in chat]
 
 
+def _url(value: Any) -> Any:
+    """What OpenAI's `{"url": …}` holds."""
+    return value["url"] if isinstance(value, Mapping) and set(value) <= {"url", "detail"} else value
+
+
 def render_chat(processor: Any, base: Any, conversation: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
     state = state_of(processor)
-    if state.disabled or not conversation:
+    if not conversation:
         return base.apply_chat_template(processor, conversation, *args, **kwargs)
     batched = is_batch(conversation)
     chats = list(conversation) if batched else [conversation]
+    readable = [_readable(chat) for chat in chats]
+    if state.disabled:
+        return base.apply_chat_template(processor, readable if batched else readable[0], *args, **kwargs)
     names = [f"conversation {c + 1}" if batched else "the chat" for c in range(len(chats))]
     notes = [_notes_of(chat, state.query, name) for chat, name in zip(chats, names, strict=True)]
-    readable = [_readable(chat) for chat in chats]
     conversation = readable if batched else readable[0]
     kwargs = dict(kwargs)
     inner = dict(kwargs.get("processor_kwargs") or {})
@@ -124,6 +133,11 @@ def call_processor(processor: Any, base: Any, args: tuple[Any, ...], kwargs: dic
     values, counts = _flat(kwargs.get(video_argument))
     nested = dict(kwargs.get("videos_kwargs") or {})
     given = _given(nested.get("video_metadata", kwargs.get("video_metadata")), len(values))
+    if not all(is_source(value) for value in values):
+        state.say_once(
+            "frames in memory are passed on as they are, nothing is selected from them; to select from them use "
+            "select_messages, or give the video itself"
+        )
     if not any(is_source(value) and metadata is None for value, metadata in zip(values, given, strict=True)):
         state.last = [None] * len(values)
         return base.__call__(processor, **kwargs)
@@ -223,6 +237,8 @@ def _placed(
     if counts is None or len(counts) != len(prompts):
         token = getattr(processor, "video_token", None)
         counts = [len(values)] if len(prompts) == 1 else [p.count(str(token)) if token else 1 for p in prompts]
+        if not any(counts) and len(values) == len(prompts):  # InstructBLIP-Video writes the placeholders itself
+            counts = [1] * len(prompts)
     if sum(counts) != len(values):
         raise InputError(
             f"{len(values)} videos for {len(prompts)} prompts with {sum(counts)} video placeholders: "

@@ -20,6 +20,7 @@ TEMPORAL_MERGE = ("auto", "duplicate", "pairs", "ignore")
 
 # Qwen-VL and GLM look at two frames per second in training, so merged frames are half a second apart.
 PAIR_GAP_SECONDS = 0.5
+PAIR_GAP_LIMIT = 2 * PAIR_GAP_SECONDS  # what is shown later is another moment
 
 _PLAIN = Family("any", (), (), "metadata", "")
 
@@ -122,7 +123,8 @@ class InputFormat:
             raise InputError(
                 f"{self.family.name} takes exactly {fixed} frames, not {num_frames}: use num_frames={fixed}"
             )
-        return max(1, num_frames // self.merge) if self.temporal_merge == "pairs" else num_frames
+        # An odd number fills its last group, as the processors do.
+        return -(-num_frames // self.merge) if self.temporal_merge == "pairs" else num_frames
 
     def clips(self, selection: Selection, frames: Any = None) -> list[Clip]:
         """The chosen frames as this model's videos: one clip, or one per frame if times are interleaved.
@@ -135,10 +137,10 @@ class InputFormat:
         if self.family.fixed_frames is not None:
             clip = clip.padded(self.family.fixed_frames)
         if self.timestamps != "interleave":
-            return [clip]
+            return [clip.padded(self.merge)]  # the processors of Qwen3-VL and GLM refuse less than one group
         group = 1 if self.temporal_merge == "ignore" else self.merge
         return [
-            replace(clip.take(range(k * group, (k + 1) * group)), timestamps=(seconds,))
+            replace(clip.take(range(k * group, (k + 1) * group)).padded(self.merge), timestamps=(seconds,))
             for k, seconds in enumerate(clip.timestamps)
         ]
 
@@ -204,7 +206,8 @@ def stamp(seconds: float) -> str:
 def neighbours(selection: Selection, merge: int) -> tuple[np.ndarray, np.ndarray]:
     """Each chosen frame with the `merge - 1` frames that follow it at half-second steps.
 
-    At the end of the video the last frame is repeated.
+    Where no frame follows within a second of the one before, as at the end of the video and among sparse pictures, that
+    one is repeated: a frame shown later would be merged with a moment that is not its own.
 
     Returns:
         Frame numbers [K * merge] and their times in seconds [K * merge].
@@ -215,7 +218,9 @@ def neighbours(selection: Selection, merge: int) -> tuple[np.ndarray, np.ndarray
         group = [first]
         for step in range(1, merge):
             wanted = int(np.searchsorted(times, times[first] + step * PAIR_GAP_SECONDS - 1e-6))
-            group.append(min(max(wanted, group[-1] + 1), len(times) - 1))
+            following = max(wanted, group[-1] + 1)
+            near = following < len(times) and times[following] - times[group[-1]] <= PAIR_GAP_LIMIT + 1e-6
+            group.append(following if near else group[-1])
         indices += group
     chosen = np.asarray(indices, dtype=np.int64)
     return chosen, times[chosen]

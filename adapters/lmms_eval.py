@@ -5,12 +5,15 @@ The entry point `lmms_eval.models` makes the model name known; nothing has to be
     lmms-eval --model refocus_select --tasks videomme --batch_size 1 \\
         --model_args pretrained=Qwen/Qwen2.5-VL-7B-Instruct,selector=mini-policy,num_frames=32
 
-and the baseline is the same command with `selector=uniform`.
+and the baseline is the same command with `selector=uniform`. On several GPUs each answers its share of the questions:
+
+    accelerate launch --num_processes 8 -m lmms_eval --model refocus_select …
 """
 
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -43,7 +46,7 @@ class VideoModel:
         temporal_merge: see `with_frame_selection`.
         options: True if options and instructions of a multiple-choice prompt are kept from the selector's question (the
             options are handed over separately, to policies that were trained to see them).
-        device: where the model runs; "auto" spreads it over the GPUs.
+        device: where the model runs; "auto" spreads it over the GPUs, "cuda" is the GPU of this process (`LOCAL_RANK`).
         dtype: of the weights.
         attn_implementation: e.g. "flash_attention_2".
         selector_device: where the selector runs (default: chosen by the selector).
@@ -76,7 +79,7 @@ class VideoModel:
 
         from refocus_select.selectors import FrameSelector
 
-        device = device or ("cuda" if torch.cuda.is_available() else "cpu")
+        device = _device_of(device)
         kwargs: dict[str, Any] = {"dtype": getattr(torch, dtype)}
         if attn_implementation is not None:
             kwargs["attn_implementation"] = attn_implementation
@@ -98,7 +101,7 @@ class VideoModel:
             query=multiple_choice if _is_true(options) else "last_user",
         )
         self.processor.tokenizer.padding_side = "left"
-        self.record = Path(record) if record else None
+        self.record = _of_this_process(Path(record)) if record else None
         self.max_new_tokens = int(max_new_tokens)
         self.system_prompt = system_prompt
 
@@ -154,6 +157,28 @@ class VideoModel:
             file.write(json.dumps({"answers": list(answers), "selections": chosen}, ensure_ascii=False) + "\n")
 
 
+def _device_of(device: str | None) -> str:
+    """Where the model of this process runs: processes of one machine take one GPU each."""
+    import torch
+
+    local = os.environ.get("LOCAL_RANK")
+    several = local is not None and int(os.environ.get("WORLD_SIZE", "1")) > 1
+    if device == "auto" and several:
+        raise InputError(
+            'device="auto" spreads one model over all GPUs, but several processes were started; leave device out, or '
+            "start one process"
+        )
+    if device in (None, "cuda") and torch.cuda.is_available():
+        return f"cuda:{local}" if several else "cuda"
+    return device or "cpu"
+
+
+def _of_this_process(path: Path) -> Path:
+    """Several processes write a file each: `record.jsonl`, `record.rank1.jsonl`, …"""
+    rank = int(os.environ.get("RANK", "0"))
+    return path.with_name(f"{path.stem}.rank{rank}{path.suffix}") if rank else path
+
+
 def _is_true(value: bool | str) -> bool:
     return value if isinstance(value, bool) else value.strip().lower() in ("1", "true", "yes")
 
@@ -173,7 +198,19 @@ def _make_class() -> type:
         ) -> None:
             super().__init__()
             self.batch_size = int(batch_size)
+            self.accelerator = _accelerator()
+            self._rank = self.accelerator.process_index
+            self._world_size = self.accelerator.num_processes
             self.video_model = VideoModel(pretrained, **kwargs)
+
+        @property
+        def device(self) -> Any:
+            """Where lmms-eval puts the tensors that it exchanges between processes."""
+            return self.accelerator.device
+
+        @property
+        def model(self) -> Any:
+            return self.video_model.model
 
         def generate_until(self, requests: list[Instance]) -> list[str]:
             answers: list[str] = []
@@ -208,6 +245,15 @@ def _make_class() -> type:
     SelectedVideoModel.__module__ = __name__
     SelectedVideoModel.__qualname__ = "SelectedVideoModel"
     return SelectedVideoModel
+
+
+def _accelerator() -> Any:
+    """lmms-eval gathers results of several processes with it. Answers of one may take long, so others wait for long."""
+    from datetime import timedelta
+
+    from accelerate import Accelerator, InitProcessGroupKwargs
+
+    return Accelerator(kwargs_handlers=[InitProcessGroupKwargs(timeout=timedelta(weeks=1))])
 
 
 def _as_list(until: Any) -> list[str]:

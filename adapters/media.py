@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from refocus_select.errors import InputError, VideoError
 from refocus_select.video.inputs import SAMPLING_KEYS, SOURCE_KEYS, TIME_KEYS, VideoInput, read_input
 
 if TYPE_CHECKING:
@@ -25,6 +26,39 @@ def is_video_block(block: Any) -> bool:
 def names_video(block: Any) -> bool:
     """Whether a block is a video, or stands for one that is given to the processor later."""
     return isinstance(block, Mapping) and block.get("type") in ("video", "video_url")
+
+
+def is_image_block(block: Any) -> bool:
+    """Whether a content block is a picture, in transformers' or OpenAI's words."""
+    return isinstance(block, Mapping) and block.get("type") in ("image", "image_url")
+
+
+def image_of(block: Mapping[str, Any]) -> Any:
+    """The picture of a block: a path, URL, bytes, or pixels.
+
+    Raises:
+        InputError: if the block holds none.
+    """
+    keys = ("image", "image_url", "url", "path", "bytes")
+    value = next((block[key] for key in keys if block.get(key) is not None), None)
+    value = value.get("url") if isinstance(value, Mapping) and "url" in value else value
+    if value is None:
+        raise InputError(f"a picture in the chat has none of the keys {', '.join(keys)}; it has {', '.join(block)}")
+    return value
+
+
+def to_image(value: Any) -> Any:
+    """A picture of any kind as a PIL image; PIL images stay as they are.
+
+    Raises:
+        InputError: if it cannot be read.
+    """
+    if hasattr(value, "getbands"):
+        return value
+    try:
+        return to_images([value])[0]
+    except VideoError as error:
+        raise InputError(f"the picture {name_of(value)} cannot be read: {error}") from error
 
 
 def keys_beside(block: Mapping[str, Any]) -> dict[str, Any]:

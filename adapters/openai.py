@@ -4,17 +4,17 @@ from __future__ import annotations
 
 import base64
 import io
-import os
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
-from refocus_select.errors import InputError, VideoError
+from refocus_select.errors import InputError
 from refocus_select.weights import DEFAULT_SELECTOR
 
+from .engines import vllm_timestamps
 from .input_format import stamp
-from .media import is_video_block, name_of, to_pictures
+from .media import image_of, is_image_block, is_video_block, to_image, to_pictures
 from .messages import selected_messages
 from .questions import Query
 
@@ -82,6 +82,7 @@ def video_request(
     query: Query = "last_user",
     max_side: int | None = 768,
     quality: int = 90,
+    timestamps: str = "auto",
     temporal_merge: str = "auto",
     **select_kwargs: Any,
 ) -> tuple[list[dict[str, Any]], dict[str, Any]]:
@@ -98,10 +99,12 @@ def video_request(
         messages: a chat with one video, a block of type "video" or "video_url".
         selector: a `FrameSelector`, or the name of one.
         num_frames: how many frames K.
-        model: the model type behind the server, e.g. "qwen3_vl", to fit merging and words to it.
+        model: the model type behind the server, e.g. "qwen3_vl" (`model_type` in its config.json): some merge frames,
+            and some are told times in words only.
         query: what counts as the question, see `select_messages`.
         max_side: frames are scaled down to this many pixels on the longer side; None keeps their size.
         quality: of the JPEG files, 1 to 95.
+        timestamps: see `select_messages`; "auto" adds a sentence for models that vLLM tells no times.
         temporal_merge: see `select_messages`.
         **select_kwargs: `encoder` (see `select_messages`), and more arguments of `FrameSelector.select`.
 
@@ -109,16 +112,24 @@ def video_request(
         Messages and `extra_body`, JSON-ready.
 
     Raises:
-        InputError: if the chat has not exactly one video, or no question.
+        InputError: if the chat has not exactly one video, or no question; if no model is named, or vLLM gives it no
+            video.
         VideoError: if the video cannot be read.
     """
+    if model is None:
+        raise InputError(
+            'model: name the model behind the server, e.g. model="qwen3_vl" (`model_type` in its config.json): some '
+            "merge frames, and some are told times in words only"
+        )
+    if timestamps == "interleave":
+        raise InputError("timestamps='interleave' needs several videos, and a request has one; use image_messages")
     chosen = selected_messages(
         messages,
         selector,
         num_frames=num_frames,
         query=query,
         model=model,
-        timestamps="auto",
+        timestamps=vllm_timestamps(model, timestamps),
         temporal_merge=temporal_merge,
         keep_kind=False,
         **select_kwargs,
@@ -163,17 +174,16 @@ def _mapped(message: Mapping[str, Any], blocks: Any) -> dict[str, Any]:
 
 def _openai_block(block: Any) -> Any:
     """Blocks of transformers' chats in OpenAI's words."""
-    if not isinstance(block, Mapping) or block.get("type") != "image":
+    if not is_image_block(block) or block["type"] == "image_url":
         return block
-    image = next((block[k] for k in ("image", "url", "path") if block.get(k) is not None), None)
-    if isinstance(image, str) and (image.startswith(("http://", "https://", "data:"))):
-        return {"type": "image_url", "image_url": {"url": image}}
-    if isinstance(image, str | os.PathLike | bytes):
-        try:
-            image = to_pictures([image])[0]
-        except VideoError as error:
-            raise InputError(f"the picture {name_of(image)} cannot be read: {error}") from error
-    return {"type": "image_url", "image_url": {"url": jpeg_url(image, None, 95)}}
+    return {"type": "image_url", "image_url": {"url": image_url(image_of(block))}}
+
+
+def image_url(image: Any) -> str:
+    """A picture as a server takes it: URLs as they are, everything else as a `data:` URL."""
+    if isinstance(image, str) and image.startswith(("http://", "https://", "data:")):
+        return image
+    return jpeg_url(to_image(image), None, 95)
 
 
 def jpeg_url(frame: Any, max_side: int | None, quality: int) -> str:

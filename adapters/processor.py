@@ -185,6 +185,11 @@ def _base_of(processor: Any) -> Any:
 
 def _check_processor(processor: Any, base: type) -> None:
     name = base.__name__
+    if callable(getattr(processor, "fetch_videos", None)) and not hasattr(processor, "apply_chat_template"):
+        raise InputError(
+            f"{name} is only the part of a processor that handles videos: it sees no question to choose frames for; "
+            "pass the whole processor, AutoProcessor.from_pretrained(...)"
+        )
     if name in _NOT_CHAT:
         raise InputError(
             f"{name} does not chat about videos: there is no question to choose frames for; use select_frames"

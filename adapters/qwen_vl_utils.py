@@ -13,21 +13,28 @@ pictures and resize as always, and states the true times:
     inputs = processor(text=[text], images=images, videos=list(videos), video_metadata=list(metadata),
                        do_resize=False, return_tensors="pt", **kwargs)
 
-For Qwen2.5-VL times are written into the prompt, so its messages change too: use `select_vision_info`.
+Qwen2.5-VL is told one spacing for all frames, and Qwen2-VL nothing: their times are written into the prompt, so the
+messages change too. Use `select_vision_info` for them; `process_vision_info` warns where frames are not evenly spaced.
 """
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
+
+import numpy as np
 
 from refocus_select.errors import MissingDependencyError
 from refocus_select.selection import Selection
 from refocus_select.weights import DEFAULT_SELECTOR
 
+from .families import family_of
 from .messages import is_batch, selected_messages
 from .questions import Query
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -129,7 +136,8 @@ def process_vision_info(
         num_frames: how many frames K per video.
         return_video_kwargs: return `{"do_sample_frames": False}` as a third value. There is no `fps` in it:
             transformers 5 refuses a list, and the metadata has the times.
-        return_video_metadata: make each video a pair (frames, metadata).
+        return_video_metadata: make each video a pair (frames, metadata). Without it nobody is told the times of frames,
+            which is warned about.
         image_patch_size: 14 for Qwen2.5-VL, 16 for Qwen3-VL.
         **kwargs: more arguments of `select_vision_info`.
     """
@@ -137,11 +145,44 @@ def process_vision_info(
     info = select_vision_info(
         conversations, selector, num_frames=num_frames, image_patch_size=image_patch_size, **kwargs
     )
+    _warn_of_lost_times(info, kwargs["model"], return_video_metadata)
     videos: list[Any] | None = info.videos
     if return_video_metadata and info.videos is not None:
         videos = list(zip(info.videos, info.video_metadata, strict=True))
     result = (info.images, videos)
     return (*result, {"do_sample_frames": False}) if return_video_kwargs else result
+
+
+def _warn_of_lost_times(info: VisionInfo, model: Any, with_metadata: bool) -> None:
+    """Say what the model will believe of the times, if that is wrong."""
+    chosen = [s for s in info.selections if s is not None]
+    if not chosen:
+        return
+    if not with_metadata:
+        logger.warning(
+            "process_vision_info without return_video_metadata=True: the processor will assume 24 frames per second; "
+            "pass video_metadata=, or use select_vision_info"
+        )
+        return
+    if not family_of(model).text:
+        return
+    worst = max(chosen, key=_misplaced)
+    spacing = worst.duration / len(worst)
+    if _misplaced(worst) > spacing:
+        logger.warning(
+            "%s assumes one frame every %.2f s, which misplaces a chosen frame by %.1f s: use select_vision_info, "
+            "which writes the times into the prompt",
+            family_of(model).name,
+            spacing,
+            _misplaced(worst),
+        )
+
+
+def _misplaced(selection: Selection) -> float:
+    """By how many seconds a frame is off, at most, if all are believed to be evenly spaced over the video."""
+    times = selection.shown_timestamps
+    believed = times[0] + np.arange(len(times)) * selection.duration / len(times)
+    return float(np.abs(times - believed).max())
 
 
 def _stock() -> Any:
@@ -159,18 +200,28 @@ def _name(model: Any) -> str:
     return "qwen2_5_vl" if patch == 14 else "qwen3_vl"
 
 
+def _read_by_qwen(image: Any) -> Any:
+    """A picture as qwen-vl-utils takes it: PIL, or a path or URL as text."""
+    from .media import to_image
+
+    return image if isinstance(image, str) else to_image(image)
+
+
 def _padded(milliseconds: list[int], length: int) -> list[int]:
     """qwen-vl-utils repeats the last frame of an odd number."""
     return [*milliseconds, *[milliseconds[-1]] * (length - len(milliseconds))]
 
 
 def _with_lists(messages: Any) -> Any:
-    """qwen-vl-utils takes frames as lists of pictures only."""
-    from .media import to_images
+    """qwen-vl-utils takes frames as lists of pictures only; pictures it reads under "image" and "image_url" as text."""
+    from .media import image_of, is_image_block, to_images
 
     def block(b: Any) -> Any:
         if isinstance(b, dict) and b.get("type") == "video":
             return {**b, "video": to_images(b["video"])}
+        if is_image_block(b):
+            kept = {k: v for k, v in b.items() if k not in ("type", "image_url", "url", "path", "bytes")}
+            return {**kept, "type": "image", "image": _read_by_qwen(image_of(b))}
         return b
 
     def message(m: dict[str, Any]) -> dict[str, Any]:

@@ -18,10 +18,10 @@ from typing import Any
 
 from refocus_select.weights import DEFAULT_SELECTOR
 
-from .media import is_video_block
+from .media import image_of, is_image_block, is_video_block
 from .messages import selected_messages
 from .openai import image_messages as chat_messages
-from .openai import jpeg_url, stamped
+from .openai import image_url, jpeg_url, stamped
 from .questions import Query
 
 __all__ = ["chat_messages", "engine_inputs"]
@@ -51,15 +51,19 @@ def engine_inputs(
         **select_kwargs: `encoder` (see `select_messages`), and more arguments of `FrameSelector.select`.
 
     Returns:
-        `{"prompt": …, "image_data": […]}`.
+        `{"prompt": …, "image_data": […]}`: pictures are `data:` URLs, those that the chat names by URL stay URLs.
+
+    Raises:
+        InputError: if the chat has no question, or a picture cannot be read.
+        VideoError: if a video cannot be read.
     """
     chosen = selected_messages(messages, selector, num_frames=num_frames, query=query, keep_kind=False, **select_kwargs)
     metadata = iter(chosen.metadata)
     pictures: list[Any] = []
 
     def blocks(block: Any) -> list[Any]:
-        if block.get("type") == "image":
-            pictures.append(next(block[k] for k in ("image", "url", "path") if block.get(k) is not None))
+        if is_image_block(block):
+            pictures.append(image_url(image_of(block)))
             return [{"type": "image"}]
         if not is_video_block(block):
             return [block]

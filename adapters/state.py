@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import threading
 import uuid
 from collections import OrderedDict
@@ -15,6 +16,8 @@ from refocus_select.selection import Selection
 
 from .input_format import InputFormat
 from .questions import Query, Question
+
+logger = logging.getLogger(__name__)
 
 _REMEMBERED = 256  # prompts
 
@@ -61,6 +64,7 @@ class State:
         self.key = uuid.uuid4().hex
         self.last: list[Selection | None] = []
         self._lock = threading.Lock()
+        self._said = False
         self.rendered: OrderedDict[str, Notes] = OrderedDict()  # prompts that this processor rendered lately
 
     @property
@@ -74,6 +78,12 @@ class State:
     def __reduce__(self) -> tuple[Any, ...]:
         arguments = (self.selector, self.num_frames, self.input_format, self.query, self.select_kwargs, self.disabled)
         return State, arguments
+
+    def say_once(self, message: str) -> None:
+        """Warn of frames that pass through, once per processor."""
+        if not self._said:
+            self._said = True
+            logger.warning(message)
 
     def remember(self, prompt: str, notes: Notes) -> None:
         """Keep what a rendered prompt was made from, for the call that processes it."""

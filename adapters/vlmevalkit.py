@@ -20,6 +20,7 @@ from typing import Any
 from refocus_select.errors import InputError, MissingDependencyError
 from refocus_select.weights import DEFAULT_SELECTOR
 
+from .input_format import TEMPORAL_MERGE, TIMESTAMPS
 from .lmms_eval import VideoModel
 
 
@@ -28,7 +29,11 @@ class SelectedVLM:
 
     Args:
         pretrained: Hub id or folder of the model.
-        **kwargs: as for `lmms_eval.VideoModel`; arguments that VLMEvalKit adds (`nframe`, `fps`) are not used.
+        **kwargs: as for `lmms_eval.VideoModel`; arguments that VLMEvalKit adds (`nframe`, `fps`, and for names such as
+            "Qwen2.5-VL" `use_vllm`) are not used.
+
+    Raises:
+        InputError: if VLMEvalKit was started with `--use-vllm`.
     """
 
     INSTALL_REQ = False
@@ -36,7 +41,9 @@ class SelectedVLM:
     VIDEO_LLM = True
 
     def __init__(self, pretrained: str, **kwargs: Any) -> None:
-        for name in ("nframe", "fps", "total_pixels"):
+        if kwargs.pop("use_vllm", False):
+            raise InputError("refocus-select answers with transformers here: start VLMEvalKit without --use-vllm")
+        for name in ("nframe", "fps", "total_pixels", "verbose", "retry"):
             kwargs.pop(name, None)
         self.video_model = VideoModel(pretrained, **kwargs)
 
@@ -106,10 +113,17 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("--encoder", default=None, help="dual encoder of a selector that reads vectors")
     parser.add_argument("--num-frames", type=int, default=32, help="frames per video")
     parser.add_argument("--name", default="refocus-select", help="the name of the model in VLMEvalKit's results")
+    parser.add_argument("--timestamps", default="auto", choices=TIMESTAMPS, help="how the model is told the times")
+    parser.add_argument("--temporal-merge", default="auto", choices=TEMPORAL_MERGE, help="for models that merge frames")
     parser.add_argument("--device", default=None, help='e.g. "cuda", or "auto" for several GPUs')
+    parser.add_argument("--dtype", default=None, help='of the weights, e.g. "float16" (default: bfloat16)')
+    parser.add_argument("--attn-implementation", default=None, help='e.g. "flash_attention_2"')
+    parser.add_argument("--max-new-tokens", type=int, default=None, help="tokens per answer (default: 128)")
     parser.add_argument("--record", default=None, help="a file that gets the chosen times of every question")
     given = parser.parse_args(arguments[:split])
     kwargs = {k: v for k, v in vars(given).items() if k != "name" and v is not None}
+    if "/" in given.name:
+        raise SystemExit(f"--name {given.name!r} names files: leave the / out")
     install(given.name, **kwargs)
     sys.argv = [script, *rest, "--model", given.name]
     runpy.run_path(script, run_name="__main__")

@@ -165,6 +165,21 @@ def test_lmms_eval_runs_the_model(lmms_eval: None, checkpoint: str, film: str) -
     vars(adapter).pop("SelectedVideoModel")
 
 
+def test_each_process_of_several_has_its_gpu_and_its_record(monkeypatch: pytest.MonkeyPatch) -> None:
+    from refocus_select.adapters import lmms_eval as adapter
+
+    assert adapter._device_of("cpu") == "cpu"
+    assert adapter._of_this_process(Path("out/a.jsonl")) == Path("out/a.jsonl")
+    monkeypatch.setattr("torch.cuda.is_available", lambda: True)
+    assert adapter._device_of(None) == "cuda"
+    for name, value in {"RANK": "3", "LOCAL_RANK": "1", "WORLD_SIZE": "4"}.items():
+        monkeypatch.setenv(name, value)
+    assert adapter._device_of(None) == adapter._device_of("cuda") == "cuda:1"
+    assert adapter._of_this_process(Path("out/a.jsonl")) == Path("out/a.rank3.jsonl")
+    with pytest.raises(InputError, match="several processes were started"):
+        adapter._device_of("auto")
+
+
 def test_the_model_class_needs_lmms_eval(monkeypatch: pytest.MonkeyPatch) -> None:
     from refocus_select.adapters import lmms_eval as adapter
 
@@ -193,7 +208,7 @@ def test_the_launcher_adds_the_model_and_runs_the_script(
     script.write_text(
         "import json, sys\n"
         "from vlmeval.config import supported_VLM\n"
-        "model = supported_VLM[sys.argv[-1]](nframe=8, dtype='float32', max_new_tokens=2)\n"
+        "model = supported_VLM[sys.argv[-1]](nframe=8, use_vllm=False)\n"
         f"message = [dict(type='video', value={film!r}), dict(type='text', value='What is it?')]\n"
         "answer = model.generate(message, dataset='Video-MME')\n"
         f"json.dump([sys.argv[1:], answer], open({str(tmp_path / 'answer.json')!r}, 'w'))\n"
@@ -206,8 +221,20 @@ def test_the_launcher_adds_the_model_and_runs_the_script(
             "uniform",
             "--num-frames",
             "2",
+            "--name",
+            "Qwen2.5-VL-selected",  # VLMEvalKit gives such names an argument more
             "--device",
             "cpu",
+            "--dtype",
+            "float32",
+            "--max-new-tokens",
+            "2",
+            "--timestamps",
+            "text",
+            "--temporal-merge",
+            "pairs",
+            "--record",
+            str(tmp_path / "record.jsonl"),
             "--",
             str(script),
             "--data",
@@ -215,12 +242,18 @@ def test_the_launcher_adds_the_model_and_runs_the_script(
         ]
     )
     arguments, answer = json.loads((tmp_path / "answer.json").read_text())
-    assert arguments == ["--data", "X", "--model", "refocus-select"]
+    assert arguments == ["--data", "X", "--model", "Qwen2.5-VL-selected"]
+    (line,) = map(json.loads, (tmp_path / "record.jsonl").read_text().splitlines())
+    assert line["selections"][0]["num_frames"] == 1  # two frames as one pair
     assert isinstance(answer, str)
     assert vlm.SelectedVLM.VIDEO_LLM is True  # type: ignore[attr-defined]
 
 
 def test_the_launcher_says_what_is_missing(monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(SystemExit, match="leave the / out"):
+        vlmevalkit.main(["--pretrained", "x", "--name", "Qwen/Qwen2.5-VL", "--", "run.py"])
+    with pytest.raises(InputError, match="without --use-vllm"):
+        vlmevalkit.SelectedVLM("x", use_vllm=True)
     with pytest.raises(SystemExit, match="give the script behind --"):
         vlmevalkit.main(["--pretrained", "x"])
     monkeypatch.setitem(sys.modules, "vlmeval", None)

@@ -166,7 +166,7 @@ def through_every_door(value: Any, beside: dict[str, Any], processor: Any, *, in
         parts = openai.image_messages(chat_of(form), NamedFrames(), max_side=None, **ask)[0]["content"][:-1]
         seconds = [float(part["text"][1:].split()[0]) for part in parts[::2]]
         found[f"image_messages, {name}"] = (from_urls([p["image_url"]["url"] for p in parts[1::2]]), seconds)
-    messages, extra = openai.video_request(chat_of(block), NamedFrames(), **ask)
+    messages, extra = openai.video_request(chat_of(block), NamedFrames(), model="internvl", **ask)
     url = messages[0]["content"][0]["video_url"]["url"]
     again = open_video(url, timestamps=[t / 1000 for t in extra["media_io_kwargs"]["video"]["frames_indices"]])
     keep("video_request", again.get_frames(range(6)).data, again.timestamps * 1000)

@@ -168,6 +168,9 @@ def test_instructblipvideo_takes_four_frames_as_images(film: str) -> None:
     inputs = processor(text="What is in 1, 2, 5 and 6?", images=film, return_tensors="pt")
     assert inputs["pixel_values"].shape[:2] == (1, 4)
     assert "located at 0.10s,0.33s,3.33s,3.37s." in processor.tokenizer.decode(inputs["input_ids"][0])
+    both = processor(text=["What is in 1 and 2?", "And 5?"], images=[film, film], padding=True, return_tensors="pt")
+    assert both["pixel_values"].shape[:2] == (2, 4)
+    assert [last_selection(processor, k).question for k in (0, 1)] == ["What is in 1 and 2?", "And 5?"]
     with pytest.raises(ValueError, match="exactly 4 frames, not 6: use num_frames=4"):
         wrapped("instructblipvideo")
 

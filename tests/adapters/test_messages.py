@@ -287,7 +287,8 @@ def test_frames_for_a_model_that_merges_two(merge: str, expected: list[int], cha
     [
         ("duplicate", [100] * 4 + [333] * 4 + [3333] * 4 + [3367] * 4 + [7000] * 4),
         ("ignore", [100, 333, 3333, 3367, 7000]),
-        ("pairs", [100, 1000, 2000, 3333]),  # at half, one and one and a half seconds, or the next frame behind
+        # At half, one and one and a half seconds, or the next frame behind; the one at 3.333 s is too far from 2 s.
+        ("pairs", [100, 1000, 2000, 2000, 333, 1000, 2000, 2000]),
     ],
 )
 def test_frames_for_a_model_that_merges_four(merge: str, expected: list[int], film: str, selector: NamedFrames) -> None:
@@ -303,7 +304,7 @@ def test_groups_of_four_stay_in_order_and_end_with_the_last_frame(film: str, sel
     messages, kwargs = select_messages(
         chat, selector, num_frames=12, model="kimi_k25", temporal_merge="pairs", timestamps="interleave"
     )
-    groups = [[1000, 2000, 3333, 3367], [6667, 7667, 7667, 7667], [7667] * 4]
+    groups = [[1000, 2000, 2000, 2000], [6667, 7667, 7667, 7667], [7667] * 4]
     assert [metadata["frames_indices"] for metadata in kwargs["video_metadata"]] == groups
     assert [len(frames) for frames in frames_in(messages)] == [4, 4, 4]
 
@@ -322,6 +323,22 @@ def test_pairs_at_the_end_of_the_video_repeat_the_last_frame(film: str, selector
         chat_about(film, "11"), selector, num_frames=2, model="qwen3_vl", temporal_merge="pairs"
     )
     assert kwargs["video_metadata"][0]["frames_indices"] == [7667, 7667]
+
+
+def test_pairs_of_sparse_pictures_do_not_merge_distant_ones(selector: NamedFrames) -> None:
+    """One picture every ten seconds, as in an album or a time lapse."""
+    pictures = [picture(k) for k in range(6)]
+    block = {"type": "video", "video": pictures, "timestamps": [10.0 * k for k in range(6)]}
+    chat = [{"role": "user", "content": [block, {"type": "text", "text": "What is in 1 and 3?"}]}]
+    messages, kwargs = select_messages(chat, selector, num_frames=4, model="qwen3_vl", temporal_merge="pairs")
+    assert kwargs["video_metadata"][0]["frames_indices"] == [10000, 10000, 30000, 30000]
+    assert greys(np.stack(frames_in(messages)[0])) == [1, 1, 3, 3]
+
+
+@pytest.mark.parametrize(("num_frames", "moments"), [(1, 1), (2, 1), (5, 3), (6, 3)])
+def test_an_odd_k_fills_its_last_pair(num_frames: int, moments: int, chat: Any, selector: NamedFrames) -> None:
+    _, kwargs = select_messages(chat, selector, num_frames=num_frames, model="qwen3_vl", temporal_merge="pairs")
+    assert len(kwargs["video_metadata"][0]["frames_indices"]) == 2 * moments
 
 
 def test_unknown_settings_are_errors(chat: Any, selector: NamedFrames) -> None:

@@ -16,13 +16,14 @@ import torch
 from PIL import Image
 from transformers import SiglipImageProcessor
 
-from refocus_select.adapters import openai, qwen_vl_utils, sglang, vllm
+from refocus_select.adapters import engines, openai, qwen_vl_utils, sglang, vllm
+from refocus_select.adapters.families import FAMILIES
 from refocus_select.adapters.llava_video import llava_video_inputs
 from refocus_select.errors import InputError, MissingDependencyError, VideoOpenError
 
 from . import tiny
 from .conftest import chat_about
-from .film import CHOSEN, CHOSEN_TIMES, DURATION, QUESTION, NamedFrames, greys
+from .film import CHOSEN, CHOSEN_TIMES, DURATION, QUESTION, NamedFrames, greys, picture, write_film
 from .models import build
 from .test_families import prompt_of
 
@@ -82,6 +83,25 @@ def test_qwen2_5_vl_with_its_utilities(film: str) -> None:
     assert info.selections[0].indices.tolist() == list(CHOSEN)
     model = build("qwen2_5_vl", processor)
     assert model.generate(**inputs, max_new_tokens=2, do_sample=False).shape[1] == inputs["input_ids"].shape[1] + 2
+
+
+def test_times_that_a_model_would_get_wrong_are_warned_of(film: str, caplog: pytest.LogCaptureFixture) -> None:
+    def ask(selector: Any, patch: int, metadata: bool) -> str:
+        caplog.clear()
+        qwen_vl_utils.process_vision_info(
+            chat_about(film), selector, num_frames=6, image_patch_size=patch, return_video_metadata=metadata
+        )
+        return caplog.text
+
+    uneven = ask(NamedFrames(), 14, True)
+    assert "Qwen2.5-VL assumes one frame every 1.28 s, which misplaces a chosen frame by 1.5 s" in uneven
+    assert "use select_vision_info" in uneven
+    assert ask(NamedFrames(), 16, True) == ""  # Qwen3-VL is told every time
+    assert "will assume 24 frames per second" in ask(NamedFrames(), 16, False)
+    even = write_film(Path(film).with_name("even.mp4"), times=[k / 2 for k in range(12)])
+    caplog.clear()
+    qwen_vl_utils.process_vision_info(chat_about(str(even)), "uniform", num_frames=6, return_video_metadata=True)
+    assert caplog.text == ""
 
 
 def test_qwen_vl_utils_missing(film: str, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -148,7 +168,7 @@ def test_local_pictures_are_sent_along(film: str, tmp_path: Path) -> None:
 
 
 def test_a_jpeg_sequence_with_metadata_for_vllm(film: str) -> None:
-    messages, extra = openai.video_request(chat_about(film), NamedFrames(), num_frames=6)
+    messages, extra = openai.video_request(chat_about(film), NamedFrames(), num_frames=6, model="gemma4")
     json.dumps([messages, extra])
     kind, *pictures = messages[0]["content"][0]["video_url"]["url"].split(",")
     assert kind == "data:video/jpeg;base64"
@@ -169,7 +189,26 @@ def test_a_jpeg_sequence_with_metadata_for_vllm(film: str) -> None:
     two = chat_about(film)
     two[0]["content"].append({"type": "video", "video": film})
     with pytest.raises(InputError, match="one video per request, or use image_messages"):
-        openai.video_request(two, NamedFrames())
+        openai.video_request(two, NamedFrames(), model="gemma4")
+
+
+@pytest.mark.parametrize("model_type", ["qwen2_5_vl", "muse_glimmer", "ernie4_5_vl_moe", "another_model"])
+def test_models_that_vllm_tells_no_times_are_told_in_words(model_type: str, film: str) -> None:
+    messages, _ = openai.video_request(chat_about(film), NamedFrames(), num_frames=6, model=model_type)
+    assert "located at 0.10s,0.33s,3.33s,3.37s,6.67s,7.67s." in messages[0]["content"][1]["text"]
+    silent, _ = openai.video_request(
+        chat_about(film), NamedFrames(), num_frames=6, model=model_type, timestamps="metadata"
+    )
+    assert [b["type"] for b in silent[0]["content"]] == ["video_url", "text"]
+
+
+def test_a_request_names_its_model(film: str) -> None:
+    with pytest.raises(InputError, match="name the model behind the server"):
+        openai.video_request(chat_about(film), NamedFrames())
+    with pytest.raises(InputError, match=r"vLLM gives SmolVLM 2 no video; send pictures .*image_messages"):
+        openai.video_request(chat_about(film), NamedFrames(), model="smolvlm")
+    with pytest.raises(InputError, match="needs several videos, and a request has one"):
+        openai.video_request(chat_about(film), NamedFrames(), model="qwen3_vl", timestamps="interleave")
 
 
 # -- vLLM ---------------------------------------------------------------------------------------------
@@ -193,6 +232,44 @@ def test_inputs_of_the_offline_engine(film: str) -> None:
     assert set(text) == {"prompt"}
 
 
+def pictures_of(tmp_path: Path, film: str) -> tuple[list[dict[str, Any]], list[int]]:
+    """A chat with a picture in every form, and the greys of these pictures."""
+    Image.fromarray(picture(3)).save(tmp_path / "a.png")
+    url = openai.jpeg_url(picture(5), None, 95)
+    chat = chat_about(film)
+    chat[0]["content"][:0] = [
+        {"type": "image", "path": str(tmp_path / "a.png")},
+        {"type": "image", "url": url},
+        {"type": "image_url", "image_url": {"url": url}},
+        {"type": "image", "image": Image.fromarray(picture(8))},
+    ]
+    return chat, [3, 5, 5, 8]
+
+
+def test_pictures_of_every_form_reach_the_offline_engines(film: str, tmp_path: Path) -> None:
+    chat, expected = pictures_of(tmp_path, film)
+    inputs = vllm.generate_inputs(chat, tiny.qwen3_vl(), NamedFrames(), num_frames=6)
+    assert inputs["prompt"].count("<|image_pad|>") == 4
+    assert greys(np.stack([np.asarray(i) for i in inputs["multi_modal_data"]["image"]])) == expected
+    assert len(inputs["multi_modal_data"]["video"]) == 1
+
+    inputs = sglang.engine_inputs(chat, tiny.qwen3_vl(), NamedFrames(), num_frames=6)
+    assert inputs["prompt"].count("<|image_pad|>") == 4 + 6
+    assert greys(np.stack([picture_of(u) for u in inputs["image_data"]])) == [*expected, *CHOSEN]
+
+    info = qwen_vl_utils.select_vision_info(chat, NamedFrames(), num_frames=6)
+    assert greys(np.stack([np.asarray(i) for i in info.images or []])) == expected
+
+    for wrong, message in (
+        ({"type": "image", "path": "gone.png"}, r"the picture gone\.png cannot be read"),
+        ({"type": "image"}, "a picture in the chat has none of the keys"),
+    ):
+        chat[0]["content"][0] = wrong
+        for builder in (vllm.generate_inputs, sglang.engine_inputs):
+            with pytest.raises(InputError, match=message):
+                builder(chat, tiny.qwen3_vl(), NamedFrames(), num_frames=6)
+
+
 class Registry:
     """The part of vLLM's registry of video loaders that plugins use."""
 
@@ -213,7 +290,7 @@ def test_the_plugin_registers_a_loader(film: str, monkeypatch: pytest.MonkeyPatc
     vllm.register()
     vllm.register()
     loader = module.VIDEO_LOADER_REGISTRY.name2class["refocus_select"]  # type: ignore[attr-defined]
-    frames, metadata = loader.load_bytes(Path(film).read_bytes(), num_frames=3, fps=2, max_duration=300)
+    frames, metadata = loader.load_bytes(Path(film).read_bytes(), num_frames=3, model="gemma4", fps=2, max_duration=300)
     assert len(frames) == 3
     assert metadata["fps"] == 1000.0
     assert metadata["do_sample_frames"] is False
@@ -222,15 +299,36 @@ def test_the_plugin_registers_a_loader(film: str, monkeypatch: pytest.MonkeyPatc
 def test_the_loader_heeds_the_question(film: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(vllm, "_selector", lambda name, encoder: {"mini-policy": NamedFrames()}[name])
     data = Path(film).read_bytes()
-    frames, metadata = vllm.load_video(data, 6, query=QUESTION)
+    frames, metadata = vllm.load_video(data, 6, query=QUESTION, model="gemma4")
     assert greys(frames) == list(CHOSEN)
     assert metadata["frames_indices"] == MILLISECONDS
     doubled, _ = vllm.load_video(data, 6, query=QUESTION, model="qwen3_vl")
     assert len(doubled) == 12
     with pytest.raises(InputError, match="num_frames must be at least 1"):
-        vllm.load_video(data, 0, query=QUESTION)
+        vllm.load_video(data, 0, query=QUESTION, model="qwen3_vl")
     with pytest.raises(VideoOpenError):
-        vllm.load_video(b"no video", 3, query=QUESTION)
+        vllm.load_video(b"no video", 3, query=QUESTION, model="qwen3_vl")
+
+
+def test_the_loader_refuses_what_it_cannot_tell(film: str) -> None:
+    data = Path(film).read_bytes()
+    with pytest.raises(InputError, match=r'must know the model, .* "model": "qwen3_vl" .* --media-io-kwargs'):
+        vllm.load_video(data, 4, query=QUESTION)
+    for model_type in ("qwen2_5_vl", "another_model"):
+        with pytest.raises(InputError, match=r"in words, which a video loader cannot write: .*video_request"):
+            vllm.load_video(data, 4, model=model_type)
+        frames, _ = vllm.load_video(data, 4, model=model_type, timestamps="metadata", temporal_merge="ignore")
+        assert len(frames) == 4
+    with pytest.raises(InputError, match=r"vLLM gives Kimi K2\.5 no video"):
+        vllm.load_video(data, 4, model="kimi_k25")
+    with pytest.raises(InputError, match="cannot be done by a video loader"):
+        vllm.load_video(data, 4, model="qwen3_vl", timestamps="interleave")
+
+
+def test_the_table_in_the_documentation_is_the_one_of_the_code() -> None:
+    assert engines.table() in (Path(__file__).parents[2] / "docs" / "engines.md").read_text("utf-8")
+    known = {t for f in FAMILIES for t in f.model_types}
+    assert set(engines.VLLM) <= known
 
 
 def test_the_entry_points_are_declared() -> None:
@@ -248,12 +346,12 @@ def test_the_entry_points_are_declared() -> None:
 def test_inputs_of_sglang(film: str) -> None:
     processor = tiny.qwen3_vl()
     chat = chat_about(film)
-    chat[0]["content"].insert(0, {"type": "image", "path": "cat.png"})
+    chat[0]["content"].insert(0, {"type": "image", "url": "https://example.org/cat.png"})
     inputs = sglang.engine_inputs(chat, processor, NamedFrames(), num_frames=6)
     assert inputs["prompt"].count("<|image_pad|>") == 7
     assert inputs["prompt"].count("<|video_pad|>") == 0
     assert inputs["prompt"].index("<0.1 seconds>") < inputs["prompt"].index("<7.7 seconds>")
-    assert inputs["image_data"][0] == "cat.png"
+    assert inputs["image_data"][0] == "https://example.org/cat.png"
     assert greys(np.stack([picture_of(u) for u in inputs["image_data"][1:]])) == list(CHOSEN)
     assert sglang.chat_messages is openai.image_messages
 

@@ -229,6 +229,59 @@ def test_frames_that_the_user_chose_pass_through(kind: str) -> None:
     assert last_selections(processor) == [None] * count
 
 
+def test_frames_that_pass_through_are_mentioned_once(film: str, caplog: pytest.LogCaptureFixture) -> None:
+    pictures = np.stack([picture(i) for i in (2, 4)])
+    processor = with_frame_selection(tiny.qwen2_5_vl(), NamedFrames(), num_frames=6)
+    prompt = processor.apply_chat_template(chat_about(film), tokenize=False)
+    processor(text=[prompt], videos=[film], return_tensors="pt")
+    assert "passed on as they are" not in caplog.text
+    for _ in range(2):
+        processor(text=[prompt], videos=[pictures], return_tensors="pt")
+    assert caplog.text.count("passed on as they are, nothing is selected from them") == 1
+
+
+def test_blocks_of_openai(film: str, tmp_path: Path) -> None:
+    """With selection and without it, `video_url` and `image_url` are what `video` and `image` are."""
+    photo = tmp_path / "photo.png"
+    Image.fromarray(picture(3)).save(photo)
+    processor = with_frame_selection(tiny.qwen3_vl(), NamedFrames(), num_frames=6)
+    rest = [{"type": "text", "text": QUESTION}]
+    plain = [{"type": "image", "image": str(photo)}, {"type": "video", "video": film}, *rest]
+    openai = [
+        {"type": "image_url", "image_url": {"url": str(photo), "detail": "low"}},
+        {"type": "video_url", "video_url": {"url": film}},
+        *rest,
+    ]
+    chats = [[{"role": "user", "content": content}] for content in (plain, openai)]
+    one, two = (processor.apply_chat_template(chat, **ASK) for chat in chats)
+    assert same(one, two)
+    with disable_selection(processor):
+        texts = [processor.apply_chat_template(chat, tokenize=False) for chat in chats]
+    assert texts[0] == texts[1]
+    assert "<|video_pad|>" in texts[0]
+    assert "<|image_pad|>" in texts[0]
+
+
+@pytest.mark.parametrize("timestamps", ["auto", "interleave"])
+@pytest.mark.parametrize("num_frames", [1, 3])
+@pytest.mark.parametrize("model_type", ["qwen2_5_vl", "qwen3_vl", "glm4v", "kimi_k25"])
+def test_frames_fill_a_group_without_duplication(model_type: str, num_frames: int, timestamps: str, film: str) -> None:
+    if model_type not in tiny.BUILDERS:
+        pytest.skip(f"this transformers has no {model_type}")
+    processor = with_frame_selection(
+        tiny.BUILDERS[model_type](),
+        NamedFrames(),
+        num_frames=num_frames,
+        temporal_merge="ignore",
+        timestamps=timestamps,
+    )
+    inputs = processor.apply_chat_template(chat_about(film, "What is in 5, 9 and 11?"), **ASK)
+    seconds = last_selection(processor).timestamps
+    assert seconds == pytest.approx([3.333, 6.667, 7.667][:num_frames])
+    if timestamps == "interleave":
+        assert all(f"<{t:.1f} seconds>" in prompt_of(processor, inputs) for t in seconds)
+
+
 def test_explicit_metadata_passes_through(film: str) -> None:
     pictures = np.stack([picture(i) for i in (2, 4, 6, 8)])
     metadata = [VideoMetadata(total_num_frames=100, fps=25.0, frames_indices=[0, 20, 40, 60])]
@@ -419,6 +472,13 @@ def test_a_processor_without_video_is_refused() -> None:
         with_frame_selection(tiny.tokenizer(), NamedFrames())
     with pytest.raises(InputError, match="str takes no video"):
         with_frame_selection("Qwen/Qwen3-VL-8B-Instruct", NamedFrames())
+
+
+def test_a_video_processor_alone_is_refused_for_what_it_is() -> None:
+    with pytest.raises(
+        InputError, match=r"Qwen2VLVideoProcessor is only the part .* sees no question .* AutoProcessor"
+    ):
+        with_frame_selection(Qwen2VLVideoProcessor(), NamedFrames())
 
 
 @pytest.mark.parametrize("num_frames", [0, -1, 2.5, True, "8"])
