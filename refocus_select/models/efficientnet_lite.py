@@ -11,8 +11,11 @@ import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
+import numpy as np
 import torch.nn.functional as F
 from torch import Tensor, nn
+
+from .onnx_graph import OnnxGraph
 
 FEATURES = 1280  # channels of the last feature map; the same in every Lite variant
 
@@ -80,15 +83,17 @@ class SameConv(nn.Conv2d):
 
     def forward(self, x: Tensor) -> Tensor:  # [N, C, H, W] -> [N, C', ceil(H / stride), ceil(W / stride)]
         padding: tuple[int, int] = self.padding  # type: ignore[assignment]
-        if self.stride[0] == 2 and (x.shape[2] % 2 == 0 or x.shape[3] % 2 == 0):
-            kernel = self.kernel_size[0]
-            pads = []
-            for size in (x.shape[3], x.shape[2]):
-                total = max((math.ceil(size / 2) - 1) * 2 + kernel - size, 0)
-                pads += [total // 2, total - total // 2]
-            x, padding = F.pad(x, pads), (0, 0)
+        top, left, bottom, right = self.pads(x.shape[2], x.shape[3])
+        if (top, left) != (bottom, right):
+            x, padding = F.pad(x, (left, right, top, bottom)), (0, 0)
         x = F.conv2d(x, self.weight, self.bias, self.stride, padding, self.dilation, self.groups)
         return x if self.linear else F.hardtanh_(x, 0.0, 6.0)
+
+    def pads(self, height: int, width: int) -> tuple[int, int, int, int]:
+        """Pixels added at the top, left, bottom and right of an input of that size."""
+        kernel, stride = self.kernel_size[0], self.stride[0]
+        rows, columns = (max((math.ceil(n / stride) - 1) * stride + kernel - n, 0) for n in (height, width))
+        return rows // 2, columns // 2, rows - rows // 2, columns - columns // 2
 
 
 class InvertedBottleneck(nn.Module):
@@ -137,3 +142,25 @@ class EfficientNetLite(nn.Module):
     def forward(self, pixels: Tensor) -> Tensor:
         """The pooled features `[N, 1280]` of `pixels` `[N, 3, H, W]` in -1..1."""
         return self.feature_map(pixels).mean(dim=(2, 3))
+
+    def to_onnx(self, size: tuple[int, int]) -> bytes:
+        """`forward` for frames of `size` (height, width) as an ONNX model: "pixels" to "features"."""
+        graph = OnnxGraph()
+        limits = graph.constant(np.float32(0)), graph.constant(np.float32(6))
+        x = "pixels"
+
+        def convolve(layer: SameConv, x: str) -> str:
+            nonlocal size
+            x = graph.convolution(layer, x, layer.pads(*size))
+            size = (math.ceil(size[0] / layer.stride[0]), math.ceil(size[1] / layer.stride[0]))
+            return x if layer.linear else graph.operator("Clip", x, *limits)
+
+        shape = ("frames", 3, *size)
+        x = convolve(self.stem, x)
+        for block in self.blocks:
+            assert isinstance(block, InvertedBottleneck)
+            y = convolve(block.expand, x) if isinstance(block.expand, SameConv) else x
+            y = convolve(block.project, convolve(block.depthwise, y))
+            x = graph.operator("Add", y, x) if block.skip else y
+        x = graph.operator("Flatten", graph.operator("GlobalAveragePool", convolve(self.head, x)))
+        return graph.model(("pixels", shape), (x, ("frames", FEATURES)))

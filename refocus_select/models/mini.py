@@ -18,6 +18,7 @@ import hashlib
 import json
 import os
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -31,6 +32,7 @@ from ..parsing import content_phrase
 from ..plain_text import parse_json, shown
 from ..weights import resolve
 from .efficientnet_lite import FEATURES, LITE_VARIANTS, EfficientNetLite
+from .onnx_network import OnnxNetwork, onnxruntime_installed, onnxruntime_works
 from .skeleton import unfilled
 from .text_encoder import MAX_TOKENS, WIDTH, TextEncoder, unpack_rows
 from .workers import FEW, workers
@@ -38,6 +40,7 @@ from .workers import FEW, workers
 FORMAT = "refocus-select/mini"
 FORMAT_VERSION = 1
 DIMENSIONS = WIDTH
+_ONNX_BATCH = 4  # frames; as fast as more, which would need more memory
 
 _HASHED = frozenset({"image.safetensors", "text.safetensors", "vocab.txt"})
 
@@ -50,6 +53,7 @@ class MiniEncoder(nn.Module):
         dimensions: length D of its vectors.
         frame_size: (height, width) that frames are best decoded at; other sizes are resized.
         fingerprint: sha256 of weights and configuration.
+        runtime: what computes the image network: "onnxruntime" or "torch".
         languages: of the sentence encoder: English.
         max_text_tokens: longer texts are cut.
     """
@@ -68,8 +72,10 @@ class MiniEncoder(nn.Module):
         self.config = config
         self.frame_size: tuple[int, int] = (config["frame_size"][0], config["frame_size"][1])
         self.fingerprint = ""
+        self.runtime = "torch"
         self.image = EfficientNetLite(config["image_variant"], classes=config["classes"])
         self.text = TextEncoder(vocabulary)
+        self._onnx_image = OnnxNetwork(partial(self.image.to_onnx, self.frame_size))
         self.learned = nn.Linear(FEATURES, WIDTH)
         self.register_buffer("class_vectors", torch.zeros(config["classes"], WIDTH))
         self.register_buffer("text_mean", torch.zeros(WIDTH))
@@ -77,15 +83,23 @@ class MiniEncoder(nn.Module):
 
     @classmethod
     def from_pretrained(
-        cls, folder: str | os.PathLike[str], *, device: str | torch.device | None = None
+        cls,
+        folder: str | os.PathLike[str],
+        *,
+        device: str | torch.device | None = None,
+        runtime: str | None = None,
     ) -> MiniEncoder:
         """Load the weights in `folder` (config.json, image.safetensors, text.safetensors, vocab.txt).
 
         Args:
             folder: where the files lie.
             device: "cpu", "cuda", …; by default the GPU if there is one.
+            runtime: what computes the image network, "onnxruntime" (on a CPU only) or "torch"; by default the first
+                where it can. Their features agree in float32; PyTorch computes in half precision where the hardware
+                does.
 
         Raises:
+            InputError: if the runtime is unknown, or cannot be used.
             SelectorLoadError: if a file is missing, damaged, or of another version.
         """
         folder = Path(folder)
@@ -108,10 +122,15 @@ class MiniEncoder(nn.Module):
         digest = hashlib.sha256(json.dumps(config, sort_keys=True).encode())
         encoder.fingerprint = f"mini-{digest.hexdigest()[:32]}"
         encoder.requires_grad_(False).eval()
-        encoder.image.to(memory_format=torch.channels_last)
         chosen = torch.device(device) if device is not None else _default_device()
-        encoder.image.to(_image_dtype(chosen))
+        encoder.runtime = _image_runtime(runtime, chosen)
+        if encoder.runtime == "torch":
+            encoder.image.to(dtype=_image_dtype(chosen), memory_format=torch.channels_last)  # type: ignore[call-overload]
         return encoder.to(chosen)
+
+    @property
+    def _by_onnx(self) -> bool:
+        return self.runtime == "onnxruntime" and self.device.type == "cpu" and onnxruntime_works()
 
     @property
     def device(self) -> torch.device:
@@ -123,8 +142,8 @@ class MiniEncoder(nn.Module):
 
         Args:
             frames: uint8 RGB `[N, H, W, 3]`.
-            batch: how many frames go through the network at once; on a CPU, one batch per core, which takes a
-                fifth less time than all cores on one batch, since the network's layers are small.
+            batch: how many frames go through the network at once; on a CPU at most, and one batch per core, which
+                takes a fifth less time than all cores on one batch, since the network's layers are small.
 
         Returns:
             float32 `[N, D]` on the CPU.
@@ -135,6 +154,8 @@ class MiniEncoder(nn.Module):
         pixels = torch.as_tensor(frames)
         if pixels.dtype != torch.uint8 or pixels.ndim != 4 or pixels.shape[3] != 3:
             raise InputError(f"frames must be uint8 [N, H, W, 3], not {pixels.dtype} {list(pixels.shape)}")
+        if self._by_onnx:
+            batch = min(batch, _ONNX_BATCH, max(1, -(-len(pixels) // torch.get_num_threads())))
         batches = pixels.split(batch) if len(pixels) else []
         spread = workers().map if self.device.type == "cpu" and len(batches) > 1 else map
         return torch.cat([torch.zeros(0, DIMENSIONS), *spread(self._frame_vectors, batches)])
@@ -162,13 +183,11 @@ class MiniEncoder(nn.Module):
 
     @torch.inference_mode()
     def _frame_vectors(self, frames: Tensor) -> Tensor:  # uint8 [N, H, W, 3] -> [N, D]
-        dtype = self.image.stem.weight.dtype
         # A permuted view of [N, H, W, 3] is already channels-last: the layout that CPUs and GPUs are fastest with.
         pixels = frames.to(self.device).permute(0, 3, 1, 2).float()
         if tuple(pixels.shape[2:]) != self.frame_size:
             pixels = F.interpolate(pixels, size=self.frame_size, mode="bilinear", antialias=True)
-        pixels = pixels.div_(127.5).sub_(1).to(dtype, memory_format=torch.channels_last)
-        features = self.image(pixels)
+        features = self._features(pixels.div_(127.5).sub_(1))
         posterior = self.image.classifier(features).float().softmax(dim=-1)  # [N, classes]
         best, which = posterior.topk(self.config["top_classes"], dim=-1)
         kept = torch.zeros_like(posterior).scatter_(1, which, best)
@@ -178,6 +197,11 @@ class MiniEncoder(nn.Module):
         learned = F.normalize(self.learned(shape), dim=-1)
         vectors = learned + named
         return (vectors / (vectors @ self.text_spread).norm(dim=-1, keepdim=True)).cpu()
+
+    def _features(self, pixels: Tensor) -> Tensor:  # -1 to 1, [N, 3, H, W] -> [N, 1280]
+        if self._by_onnx:
+            return self._onnx_image(pixels)
+        return self.image(pixels.to(self.image.stem.weight.dtype, memory_format=torch.channels_last))
 
 
 def load_mini(name: str = "mini", *, device: str | torch.device | None = None) -> MiniEncoder:
@@ -219,6 +243,16 @@ def _unpack(packed: dict[str, Tensor]) -> dict[str, Tensor]:
 
 def _default_device() -> torch.device:
     return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+
+
+def _image_runtime(name: str | None, device: torch.device) -> str:
+    if name not in (None, "onnxruntime", "torch"):
+        raise InputError(f"runtime must be 'onnxruntime' or 'torch', not {name!r}")
+    if name == "onnxruntime" and device.type != "cpu":
+        raise InputError(f"ONNX Runtime computes on the CPU here, not on {device}; give runtime='torch'")
+    if name == "onnxruntime" and not onnxruntime_installed():
+        raise InputError("runtime='onnxruntime': it is not installed; run: pip install onnxruntime")
+    return name or ("onnxruntime" if device.type == "cpu" and onnxruntime_installed() else "torch")
 
 
 def _image_dtype(device: torch.device) -> torch.dtype:
