@@ -69,7 +69,7 @@ class Family:
         if self.route in ("metadata", "pairs", "drawn"):
             steps.append("millisecond metadata")
         if self.merge > 1:
-            steps.append(f"each frame given {self.merge} times, so that no two moments are merged")
+            steps.append(f"frames within a second share a group, all others are given {self.merge} times")
         if self.spacing_from_fps:
             steps.append("mean spacing")
         if self.equal_frames:

@@ -16,11 +16,13 @@ if TYPE_CHECKING:
     from refocus_select.selection import Selection
 
 TIMESTAMPS = ("auto", "metadata", "text", "interleave")
-TEMPORAL_MERGE = ("auto", "duplicate", "pairs", "ignore")
+TEMPORAL_MERGE = ("auto", "near", "duplicate", "pairs", "ignore")
 
 # Qwen-VL and GLM look at two frames per second in training, so merged frames are half a second apart.
 PAIR_GAP_SECONDS = 0.5
 PAIR_GAP_LIMIT = 2 * PAIR_GAP_SECONDS  # what is shown later is another moment
+# Chosen frames this near to each other share a group: the time that is told is wrong by half of it at most.
+NEAR_SECONDS = 1.0
 
 _PLAIN = Family("any", (), (), "metadata", "")
 
@@ -76,8 +78,9 @@ class InputFormat:
         merge: how many frames its vision encoder merges into one.
         timestamps: "metadata" (metadata only), "text" (and a sentence in the prompt), or "interleave" (each frame a
             short video of its own, with its time in front).
-        temporal_merge: "duplicate" (each frame `merge` times, as models treat still pictures), "pairs" (each chosen
-            frame with the frames that follow it), or "ignore" (distant frames are merged).
+        temporal_merge: "near" (chosen frames within a second of each other share a group, all others are given `merge`
+            times), "duplicate" (each frame `merge` times, as models treat still pictures), "pairs" (each chosen frame
+            with the frames that follow it), or "ignore" (distant frames are merged).
     """
 
     family: Family
@@ -105,12 +108,11 @@ class InputFormat:
         if timestamps == "interleave" and (family.one_video or not family.takes_metadata):
             raise InputError(f"{family.name} takes one video only: timestamps='interleave' needs several; use 'text'")
         merge = family.merge if model is None or isinstance(model, str | Family) else merge_size(model, family)
-        return cls(
-            family,
-            merge,
-            ("text" if family.text else "metadata") if timestamps == "auto" else timestamps,
-            "duplicate" if temporal_merge == "auto" else temporal_merge,
-        )
+        if timestamps == "auto":
+            timestamps = "text" if family.text else "metadata"
+        if temporal_merge == "auto":  # a short video per frame is asked for to have every time exact
+            temporal_merge = "duplicate" if timestamps == "interleave" else "near"
+        return cls(family, merge, timestamps, temporal_merge)
 
     def frames_to_choose(self, num_frames: int) -> int:
         """How many frames the selector is asked for.
@@ -126,6 +128,18 @@ class InputFormat:
         # An odd number fills its last group, as the processors do.
         return -(-num_frames // self.merge) if self.temporal_merge == "pairs" else num_frames
 
+    def groups(self, timestamps: Sequence[float] | np.ndarray) -> list[list[int]]:
+        """Which chosen frames the vision encoder merges, as positions: `merge` for each group, repeats included.
+
+        Args:
+            timestamps: of the chosen frames in seconds, rising, [K].
+        """
+        if self.temporal_merge == "ignore":
+            padded = [*range(len(timestamps)), *[len(timestamps) - 1] * (-len(timestamps) % self.merge)]
+            return [padded[k : k + self.merge] for k in range(0, len(padded), self.merge)]
+        gap = NEAR_SECONDS if self.temporal_merge == "near" else -1.0
+        return [[g[k * len(g) // self.merge] for k in range(self.merge)] for g in near(timestamps, self.merge, gap)]
+
     def clips(self, selection: Selection, frames: Any = None) -> list[Clip]:
         """The chosen frames as this model's videos: one clip, or one per frame if times are interleaved.
 
@@ -138,17 +152,23 @@ class InputFormat:
             clip = clip.padded(self.family.fixed_frames)
         if self.timestamps != "interleave":
             return [clip.padded(self.merge)]  # the processors of Qwen3-VL and GLM refuse less than one group
-        group = 1 if self.temporal_merge == "ignore" else self.merge
+        if self.temporal_merge == "ignore":
+            return [
+                replace(clip.take([k]).padded(self.merge), timestamps=(shown,))
+                for k, shown in enumerate(clip.timestamps)
+            ]
+        seconds = [float(np.mean([clip.timestamps[k] for k in set(g)])) for g in self.groups(clip.timestamps)]
         return [
-            replace(clip.take(range(k * group, (k + 1) * group)).padded(self.merge), timestamps=(seconds,))
-            for k, seconds in enumerate(clip.timestamps)
+            replace(clip.take(range(k * self.merge, (k + 1) * self.merge)), timestamps=(shown,))
+            for k, shown in enumerate(seconds)
         ]
 
     def _merged(self, selection: Selection, frames: Any) -> Clip:
         if self.merge > 1 and self.temporal_merge == "pairs":
             indices, times = neighbours(selection, self.merge)
-        elif self.merge > 1 and self.temporal_merge == "duplicate":
-            indices, times = np.repeat(selection.indices, self.merge), np.repeat(selection.timestamps, self.merge)
+        elif self.merge > 1 and self.temporal_merge != "ignore":
+            given = [k for group in self.groups(selection.timestamps) for k in group]
+            indices, times = selection.indices[given], selection.timestamps[given]
         else:
             indices, times = selection.indices, selection.timestamps
         if frames is not None:
@@ -201,6 +221,17 @@ def sentence(timestamps: Sequence[float] | np.ndarray, duration: float, *, numbe
 def stamp(seconds: float) -> str:
     """The time of a frame in front of its picture, as Qwen3-VL writes it."""
     return f"<{seconds:.1f} seconds>"
+
+
+def near(timestamps: Sequence[float] | np.ndarray, most: int, gap: float = NEAR_SECONDS) -> list[list[int]]:
+    """Groups of at most `most` frames, each within `gap` seconds of the one before it, in order of time."""
+    groups: list[list[int]] = []
+    for k, seconds in enumerate(timestamps):
+        if groups and len(groups[-1]) < most and seconds - timestamps[k - 1] <= gap + 1e-6:
+            groups[-1].append(k)
+        else:
+            groups.append([k])
+    return groups
 
 
 def neighbours(selection: Selection, merge: int) -> tuple[np.ndarray, np.ndarray]:

@@ -102,7 +102,7 @@ def select_messages(
             `questions.questions_of`).
         model: a processor or a model type, to fit the frames to that model; None gives frames and metadata as they are.
         timestamps: "auto" (what the model needs), "metadata", "text", or "interleave" (one short video per frame).
-        temporal_merge: for models that merge neighbouring frames: "auto", "duplicate", "pairs", or "ignore".
+        temporal_merge: for models that merge neighbouring frames: see `with_frame_selection`.
         frames: "select" chooses from frames that the chat holds too; "keep" leaves them as they are.
         audio: put an audio block with the whole sound track behind each video that is a path or URL.
         encoder: whose vectors the selector compares, for those that read vectors: see `refocus_select.encoders`.

@@ -8,12 +8,18 @@ from typing import TYPE_CHECKING, Any
 from refocus_select.errors import InputError
 from refocus_select.selection import Selection
 
+from .input_format import InputFormat
+
 if TYPE_CHECKING:
     import torch
 
 
 def qwen2_5_vl_position_ids(
-    model: Any, inputs: Mapping[str, Any], selections: Selection | Sequence[Selection]
+    model: Any,
+    inputs: Mapping[str, Any],
+    selections: Selection | Sequence[Selection],
+    *,
+    temporal_merge: str = "auto",
 ) -> torch.Tensor:
     """Position ids in which every frame of a Qwen2.5-VL prompt stands at its own time.
 
@@ -29,6 +35,7 @@ def qwen2_5_vl_position_ids(
         model: a `Qwen2_5_VLForConditionalGeneration`.
         inputs: what the processor gave, with `input_ids`, `mm_token_type_ids`, `video_grid_thw`, `second_per_grid_ts`.
         selections: what was chosen for each video, in order.
+        temporal_merge: as the processor was given it.
 
     Returns:
         Position ids [4, B, L]: text positions, then temporal, height and width positions.
@@ -38,6 +45,7 @@ def qwen2_5_vl_position_ids(
     """
     import torch
 
+    input_format = InputFormat.of("qwen2_5_vl", "text", temporal_merge)
     chosen = [selections] if isinstance(selections, Selection) else list(selections)
     grids = inputs["video_grid_thw"]
     if len(grids) != len(chosen):
@@ -55,7 +63,7 @@ def qwen2_5_vl_position_ids(
         for start, end in _runs(kinds.tolist(), 2):
             (grid_t, grid_h, grid_w), selection = next(videos)
             tokens = grid_h * grid_w // merge**2
-            seconds = _grid_seconds(selection, grid_t)
+            seconds = _grid_seconds(selection, grid_t, input_format)
             if tokens * grid_t != end - start:
                 raise InputError(f"a video has {end - start} tokens in the prompt, but its grid has {tokens * grid_t}")
             offsets = torch.tensor([int(rate * (s - seconds[0])) for s in seconds], device=vision.device)
@@ -79,12 +87,13 @@ def _runs(kinds: list[int], wanted: int) -> list[tuple[int, int]]:
     return runs
 
 
-def _grid_seconds(selection: Selection, grids: int) -> list[float]:
-    """The time of each grid: of its frame if frames were duplicated, else the mean of its frames."""
+def _grid_seconds(selection: Selection, grids: int, input_format: InputFormat) -> list[float]:
+    """The time of each grid: the mean of the different frames in it."""
     times = [float(t) for t in selection.timestamps]
-    if grids == len(times):
-        return times
-    if grids == -(-len(times) // 2):
-        padded = [*times, times[-1]]
-        return [(padded[2 * g] + padded[2 * g + 1]) / 2 for g in range(grids)]
-    raise InputError(f"{len(times)} frames were selected, but the inputs hold {grids} groups of frames")
+    groups = input_format.groups(times)
+    if grids != len(groups):
+        raise InputError(
+            f"{len(times)} frames were selected and make {len(groups)} groups with temporal_merge="
+            f"{input_format.temporal_merge!r}, but the inputs hold {grids}; give the temporal_merge of the processor"
+        )
+    return [sum(times[k] for k in set(group)) / len(set(group)) for group in groups]

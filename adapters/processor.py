@@ -51,8 +51,9 @@ def with_frame_selection(
         selector: a `FrameSelector`, or the name of one.
         num_frames: how many frames K per video; `num_frames=` in a call overrides it.
         timestamps: "auto" (what the model needs), "metadata", "text", or "interleave" (one short video per frame).
-        temporal_merge: for models that merge neighbouring frames: "auto" or "duplicate" (every frame twice, or four
-            times), "pairs" (K frames as pairs of neighbours), "ignore" (distant frames are merged).
+        temporal_merge: for models that merge neighbouring frames: "auto" or "near" (chosen frames within a second of
+            each other share a group, all others are given twice, or four times), "duplicate" (all are given twice, or
+            four times), "pairs" (K frames as pairs of neighbours), "ignore" (distant frames are merged).
         query: what counts as the question: "last_user", "first_user", "all", or a function of the conversation (see
             `questions.questions_of`).
         encoder: whose vectors the selector compares, for those that read vectors: see `refocus_select.encoders`.

@@ -73,7 +73,8 @@ def ask(model_type: str) -> dict[str, Any]:
 
 def wrapped(model_type: str, selector: Any = None, **kwargs: Any) -> Any:
     processor = tiny.BUILDERS[model_type]()
-    return with_frame_selection(processor, selector or NamedFrames(), **{"num_frames": 6, **kwargs})
+    settings = {"num_frames": 6, "temporal_merge": "duplicate", **kwargs}
+    return with_frame_selection(processor, selector or NamedFrames(), **settings)
 
 
 def prompt_of(processor: Any, inputs: Any) -> str:
@@ -94,6 +95,26 @@ def test_the_model_is_told_the_true_time_of_every_frame(model_type: str, chat: A
         found = prompt.find(words, position)
         assert found >= 0, f"{words!r} is not in {prompt[position:]!r}"
         position = found + len(words)
+
+
+@pytest.mark.parametrize(
+    ("model_type", "shown"),
+    [
+        ("qwen3_vl", [f"<{t} seconds>" for t in ("0.2", "3.4", "7.2")]),  # means of the pairs
+        ("glm46v", [f"<|end_of_image|>{t} seconds<" for t in ("0.1", "3.3", "6.7")]),  # first frames of the pairs
+        ("kimi_k25", ["00:00:00.100", "00:00:03.333", "00:00:06.66"]),  # 6.667 and 7.667 s lie a second apart
+    ],
+)
+def test_frames_within_a_second_share_a_group(model_type: str, shown: list[str], chat: Any, film: str) -> None:
+    processor = wrapped(model_type, temporal_merge="auto")
+    near = processor.apply_chat_template(chat, **ask(model_type))
+    prompt = prompt_of(processor, near)
+    positions = [prompt.index(words) for words in shown]
+    assert positions == sorted(positions)
+    assert last_selection(processor).indices.tolist() == list(CHOSEN)
+    processor = wrapped(model_type, temporal_merge="auto", num_frames=3)
+    apart = processor.apply_chat_template(chat_about(film, "What is in 1, 5 and 9?"), **ask(model_type))
+    assert near["video_grid_thw"].tolist() == apart["video_grid_thw"].tolist()  # six frames at the price of three
 
 
 @pytest.mark.parametrize("model_type", CHAT_TYPES)

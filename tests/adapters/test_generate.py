@@ -84,10 +84,10 @@ def temporal_positions(processor: Any, inputs: Any, position_ids: torch.Tensor) 
 
 
 def test_exact_positions_stand_at_the_true_times(film: str) -> None:
-    processor = wrapped("qwen2_5_vl")
+    processor = wrapped("qwen2_5_vl", temporal_merge="duplicate")
     model = build("qwen2_5_vl", processor)
     inputs = processor.apply_chat_template(chat_about(film), **ASK)
-    exact = qwen2_5_vl_position_ids(model, inputs, last_selections(processor))
+    exact = qwen2_5_vl_position_ids(model, inputs, last_selections(processor), temporal_merge="duplicate")
     # 2 positions per second, from 0.1 s on: 0.333, 3.333, 3.367, 6.667 and 7.667 s
     assert temporal_positions(processor, inputs, exact) == [0, 6, 13, 15]
     stock = model._prepare_position_ids_for_generation(inputs["input_ids"], dict(inputs))
@@ -108,11 +108,19 @@ def test_exact_positions_of_pairs_and_of_padded_batches(film: str) -> None:
     model = build("qwen2_5_vl", processor)
     chats = [chat_about(film), chat_about(film, "What is in 0, 3, 4, 7, 8 and 10, and is it longer?")]
     inputs = processor.apply_chat_template(chats, **ASK, processor_kwargs={"padding": True})
-    exact = qwen2_5_vl_position_ids(model, inputs, last_selections(processor))
+    exact = qwen2_5_vl_position_ids(model, inputs, last_selections(processor), temporal_merge="ignore")
     assert exact.shape == (4, 2, inputs["input_ids"].shape[1])
     # grids of two frames: means 0.2165, 3.35 and 7.167 s
     assert temporal_positions(processor, inputs, exact) == [0, 6, 13]
     assert model.generate(**inputs, position_ids=exact, max_new_tokens=2, do_sample=False).shape[0] == 2
+
+
+def test_exact_positions_of_frames_within_a_second(film: str) -> None:
+    processor = wrapped("qwen2_5_vl")
+    model = build("qwen2_5_vl", processor)
+    inputs = processor.apply_chat_template(chat_about(film, "What is in 1, 2, 5, 6 and 10?"), **ASK)
+    exact = qwen2_5_vl_position_ids(model, inputs, last_selections(processor))
+    assert temporal_positions(processor, inputs, exact) == [0, 6, 13]  # 0.2165, 3.35, and 7 s alone
 
 
 def test_exact_positions_want_the_selections_of_these_inputs(film: str) -> None:
@@ -123,5 +131,7 @@ def test_exact_positions_want_the_selections_of_these_inputs(film: str) -> None:
     with pytest.raises(InputError, match="1 videos, but there are 2 selections"):
         qwen2_5_vl_position_ids(model, inputs, [selection, selection])
     processor.apply_chat_template(chat_about(film), **ASK, processor_kwargs={"num_frames": 2})
-    with pytest.raises(InputError, match="2 frames were selected, but the inputs hold 6 groups"):
+    with pytest.raises(
+        InputError, match=r"2 frames were selected and make 1 groups with .*'near', but the inputs hold 3"
+    ):
         qwen2_5_vl_position_ids(model, inputs, last_selection(processor))

@@ -15,7 +15,7 @@ import torch
 from PIL import Image
 
 from refocus_select.adapters import multiple_choice, select_messages
-from refocus_select.adapters.input_format import InputFormat
+from refocus_select.adapters.input_format import InputFormat, near
 from refocus_select.adapters.questions import Question, questions_of, split_multiple_choice
 from refocus_select.errors import InputError, VideoOpenError
 from refocus_select.video import open_video
@@ -271,6 +271,7 @@ def test_rewritten_messages_and_the_wrapper_give_the_same_tensors(model_type: st
     ("merge", "expected"),
     [
         ("duplicate", [100, 100, 333, 333, 3333, 3333, 3367, 3367]),
+        ("near", [100, 333, 3333, 3367]),
         ("ignore", [100, 333, 3333, 3367]),
         ("pairs", [100, 1000, 333, 1000]),  # the frame half a second later
     ],
@@ -287,6 +288,7 @@ def test_frames_for_a_model_that_merges_two(merge: str, expected: list[int], cha
     [
         ("duplicate", [100] * 4 + [333] * 4 + [3333] * 4 + [3367] * 4 + [7000] * 4),
         ("ignore", [100, 333, 3333, 3367, 7000]),
+        ("near", [100, 100, 333, 333, 3333, 3333, 3367, 3367] + [7000] * 4),
         # At half, one and one and a half seconds, or the next frame behind; the one at 3.333 s is too far from 2 s.
         ("pairs", [100, 1000, 2000, 2000, 333, 1000, 2000, 2000]),
     ],
@@ -312,10 +314,33 @@ def test_groups_of_four_stay_in_order_and_end_with_the_last_frame(film: str, sel
 def test_times_between_milliseconds_are_rounded(selector: NamedFrames) -> None:
     times = [k * 1001 / 30000 for k in range(12)]  # 29.97 frames per second
     video = open_video(np.stack([picture(k) for k in range(12)]), timestamps=times)
-    input_format = InputFormat.of("qwen3_vl")
+    input_format = InputFormat.of("qwen3_vl", temporal_merge="duplicate")
     (clip,) = input_format.clips(selector.select(video, "1, 2, 5, 8", num_frames=4))
     assert clip.milliseconds == (33, 33, 67, 67, 167, 167, 267, 267)
     assert clip.metadata["frames_indices"] == list(clip.milliseconds)
+
+
+@pytest.mark.parametrize("model_type", ["qwen3_vl", "kimi_k25", "internvl"])
+@pytest.mark.parametrize("merge", ["auto", "duplicate", "pairs", "ignore"])
+@pytest.mark.parametrize("count", [1, 2, 3, 5])
+def test_no_number_of_frames_loses_one(model_type: str, merge: str, count: int, film: str) -> None:
+    chat = chat_about(film, "What is in 1, 2, 5, 9 and 10?")
+    stock = tiny.BUILDERS[model_type]()
+    _, kwargs = select_messages(chat, NamedFrames(), num_frames=count, model=stock, temporal_merge=merge)
+    shown = kwargs["video_metadata"][0]["frames_indices"]
+    if merge == "pairs" and model_type != "internvl":
+        assert len(shown) >= count
+    else:
+        assert set(shown) == set([100, 333, 3333, 6667, 7000][:count])
+
+
+def test_frames_within_a_second_share_a_group() -> None:
+    assert near([0.0, 1.0, 2.0, 3.5, 9.0], 2) == [[0, 1], [2], [3], [4]]
+    assert near([0.0, 0.5, 1.0, 1.5, 2.5, 9.0], 4) == [[0, 1, 2, 3], [4], [5]]
+    pairs = InputFormat.of("qwen3_vl")
+    assert pairs.groups([0.0, 0.9, 5.0]) == [[0, 1], [2, 2]]
+    assert InputFormat.of("kimi_k25").groups([0.0, 0.9, 1.8, 9.0]) == [[0, 0, 1, 2], [3, 3, 3, 3]]
+    assert InputFormat.of("qwen3_vl", temporal_merge="ignore").groups([0.0, 4.0, 9.0]) == [[0, 1], [2, 2]]
 
 
 def test_pairs_at_the_end_of_the_video_repeat_the_last_frame(film: str, selector: NamedFrames) -> None:

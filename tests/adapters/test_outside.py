@@ -44,6 +44,7 @@ def test_process_vision_info_states_true_times(film: str) -> None:
         image_patch_size=16,
         return_video_kwargs=True,
         return_video_metadata=True,
+        temporal_merge="duplicate",
     )
     assert images is None
     frames, metadata = zip(*videos, strict=True)
@@ -73,7 +74,9 @@ def test_qwen2_5_vl_with_its_utilities(film: str) -> None:
     chat = chat_about(film)
     chat[0]["content"].insert(0, {"type": "image", "image": image})
     chat[0]["content"][1].update(resized_height=112, resized_width=84)
-    info = qwen_vl_utils.select_vision_info(chat, NamedFrames(), num_frames=6, model=processor)
+    info = qwen_vl_utils.select_vision_info(
+        chat, NamedFrames(), num_frames=6, model=processor, temporal_merge="duplicate"
+    )
     text = processor.apply_chat_template(info.messages, tokenize=False)
     inputs = processor(text=[text], return_tensors="pt", **info.kwargs)
     assert "located at 0.10s,0.33s,3.33s,3.37s,6.67s,7.67s." in prompt_of(processor, inputs)
@@ -181,7 +184,10 @@ def test_a_jpeg_sequence_with_metadata_for_vllm(film: str) -> None:
     assert isinstance(video["total_num_frames"], int)
     assert video["total_num_frames"] > max(MILLISECONDS)
 
-    _, doubled = openai.video_request(chat_about(film), NamedFrames(), num_frames=6, model="qwen3_vl")
+    _, near = openai.video_request(chat_about(film), NamedFrames(), num_frames=6, model="qwen3_vl")
+    assert near["media_io_kwargs"]["video"]["frames_indices"] == MILLISECONDS  # in pairs within a second
+    exact = {"num_frames": 6, "model": "qwen3_vl", "temporal_merge": "duplicate"}
+    _, doubled = openai.video_request(chat_about(film), NamedFrames(), **exact)
     assert doubled["media_io_kwargs"]["video"]["frames_indices"] == [ms for ms in MILLISECONDS for _ in range(2)]
     told, _ = openai.video_request(chat_about(film), NamedFrames(), num_frames=6, model="internvl")
     assert "Frame1 is at 0.10s" in told[0]["content"][1]["text"]
@@ -219,7 +225,7 @@ def test_inputs_of_the_offline_engine(film: str) -> None:
     chat = chat_about(film)
     image = Image.new("RGB", (8, 8))
     chat[0]["content"].insert(0, {"type": "image", "image": image})
-    inputs = vllm.generate_inputs(chat, processor, NamedFrames(), num_frames=6)
+    inputs = vllm.generate_inputs(chat, processor, NamedFrames(), num_frames=6, temporal_merge="duplicate")
     assert inputs["prompt"].count("<|video_pad|>") == 1
     assert inputs["prompt"].endswith("<|im_start|>assistant\n")
     assert inputs["multi_modal_data"]["image"] == [image]
@@ -302,8 +308,8 @@ def test_the_loader_heeds_the_question(film: str, monkeypatch: pytest.MonkeyPatc
     frames, metadata = vllm.load_video(data, 6, query=QUESTION, model="gemma4")
     assert greys(frames) == list(CHOSEN)
     assert metadata["frames_indices"] == MILLISECONDS
-    doubled, _ = vllm.load_video(data, 6, query=QUESTION, model="qwen3_vl")
-    assert len(doubled) == 12
+    doubled, _ = vllm.load_video(data, 2, query="5 and 9", model="qwen3_vl")
+    assert greys(doubled) == [5, 5, 9, 9]
     with pytest.raises(InputError, match="num_frames must be at least 1"):
         vllm.load_video(data, 0, query=QUESTION, model="qwen3_vl")
     with pytest.raises(VideoOpenError):

@@ -146,7 +146,8 @@ def test_a_broken_video_stops_nobody_else(room, tmp_path):
 
 @pytest.fixture(scope="module")
 def by_logits(room):
-    return VideoModelAnswerer(str(room / "model"), scoring="logits", dtype="float32", device="cpu")
+    settings = {"scoring": "logits", "temporal_merge": "duplicate", "dtype": "float32", "device": "cpu"}
+    return VideoModelAnswerer(str(room / "model"), **settings)
 
 
 def selection_of(room, selector, num_frames=3, name="q00"):
