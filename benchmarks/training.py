@@ -33,6 +33,7 @@ from torch import Tensor
 from refocus_select.models.config import RefocusConfig, SSMConfig
 from refocus_select.models.refocus import Reading, RefocusModel
 from refocus_select.train_selector.initialise import reinitialise
+from refocus_select.train_selector.picture_policy import PicturePolicy
 from refocus_select.train_selector.policy import Policy, PolicyInputs
 
 RESULTS = Path(__file__).parent / "results"
@@ -65,6 +66,8 @@ class TokenPolicy(Policy):
             self.model.embed_frames(inputs.frames), self.model.start(torch.arange(8))
         )
         return Reading(keys[None], values[None], self.model.read_text(inputs.question[None], state))
+
+    pick, score = PicturePolicy.pick, PicturePolicy.score
 
     def selector(self, name: str) -> Any:
         raise TypeError("the benchmark exports nothing")
@@ -173,14 +176,14 @@ def parts(bank: Path, reader: Path, steps: int) -> Row:
             processes=processes,
             folder=Path(folder),
         )
-        trainer._step()  # fills caches
+        trainer.step()  # fills caches
         trainer.progress.seconds.clear()
         started = time.perf_counter()
         for _ in range(steps):
             trainer.progress.stage_step += 1
-            trainer._step()
+            trainer.step()
         total = time.perf_counter() - started
-    per = {name: 1000 * seconds / steps for name, seconds in trainer.share_of_time.items()}
+    per = {name: 1000 * seconds / steps for name, seconds in trainer.progress.seconds.items()}
     return {"step": 1000 * total / steps, **per, "rollouts_per_second": 16 * 8 * steps / total}
 
 

@@ -12,9 +12,10 @@ from typing import Any, cast
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
 
 from .config import RefocusConfig
-from .mamba2 import NORM_EPS, Mamba2Mixer
+from .mamba2 import NORM_EPS, LayerState, Mamba2Mixer
 
 
 @dataclass(frozen=True)
@@ -78,9 +79,21 @@ class Block(nn.Module):
         self.norm = BlockNorm(config.d_model, rms=config.rms_norm)
         self.mixer = Mamba2Mixer(config)
 
+    def forward(
+        self, stream: Tensor, before: tuple[Tensor, ...], return_state: bool
+    ) -> tuple[Tensor, LayerState | None]:
+        """What is added to the stream [B, L, d], and the state behind it; see `Mamba2Mixer.forward`."""
+        return self.mixer(self.norm(stream), before, return_state=return_state)
+
 
 class Backbone(nn.Module):
-    """Token embedding, the blocks and the final norm."""
+    """Token embedding, the blocks and the final norm.
+
+    Attributes:
+        gradient_checkpointing: in training, keep of each block only its input, and compute the rest again.
+    """
+
+    gradient_checkpointing = False
 
     def __init__(self, config: RefocusConfig) -> None:
         super().__init__()
@@ -113,8 +126,14 @@ class Backbone(nn.Module):
         state = state or self.empty_state()
         stream = tokens.float() if self.residual_in_fp32 else tokens
         after: list[tuple[Tensor, ...]] = []
+        sparing = self.gradient_checkpointing and torch.is_grad_enabled()
         for block, before in zip(self.blocks, state.layers, strict=True):
-            out, layer_state = block.mixer(block.norm(stream), before, return_state=return_state)
+            if sparing:  # nothing in a block is random
+                out, layer_state = checkpoint(
+                    block, stream, before, return_state, use_reentrant=False, preserve_rng_state=False
+                )
+            else:
+                out, layer_state = block(stream, before, return_state)
             stream = stream + out
             if layer_state is not None:
                 after.append(layer_state)

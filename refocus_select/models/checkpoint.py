@@ -93,12 +93,15 @@ def save_model(model: RefocusModel | PortablePolicy, folder: str | os.PathLike[s
         write_text(target / CONFIG_FILE, json.dumps(model.config.to_dict(), indent=2, sort_keys=True) + "\n")
 
 
-def fingerprint(model: RefocusModel | PortablePolicy, *, part: str = "") -> str:
+def fingerprint(
+    model: RefocusModel | PortablePolicy, *, part: str = "", settings: Mapping[str, Any] | None = None
+) -> str:
     """Identity of configuration and weights: sha256 over the settings and up to 65,536 spread values of each tensor.
 
-    `part` restricts it to the weights whose names start so; all settings count.
+    `part` restricts it to the weights whose names start so, `settings` to those settings.
     """
-    digest = hashlib.sha256(json.dumps(model.config.to_dict(), sort_keys=True).encode())
+    counted = model.config.to_dict() if settings is None else settings
+    digest = hashlib.sha256(json.dumps(counted, sort_keys=True).encode())
     for name, tensor in sorted(model.state_dict().items()):
         if not name.startswith(part):
             continue

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, lru_cache
 
 import numpy as np
 import torch
@@ -71,37 +71,39 @@ class Comparison:
         self._policy, self._reward_model, self._questions = policy, reward_model, questions
         self._processes, self._batch = processes, batch
         self._baselines: dict[int, dict[str, Outcome]] = {}
+        self.first_picks: dict[str, Tensor] = {}
         self.unreadable: dict[str, str] = {}  # why a question was left out, by its id
 
     def __len__(self) -> int:
         return len(self._questions)
 
-    def outcomes(self, num_frames: int) -> list[Outcome]:
-        """Answers from the policy's best frames, uniform and top-k ones, without unreadable videos.
+    def outcomes(self, num_frames: Sequence[int]) -> dict[int, list[Outcome]]:
+        """Answers from the policy's best frames, uniform and top-k ones, for each K, without unreadable videos.
 
-        Uniform and top-k depend on no trained weights and are scored once. All processes get all outcomes.
+        Each question is read once: picks follow one another, so the first K of the most are those of every K. Uniform
+        and top-k depend on no trained weights and are scored once. All processes get all outcomes.
+
+        Besides, `first_picks` afterwards holds log-probabilities of the first pick for each question of this process.
         """
-        known = self._baselines.setdefault(num_frames, {})
-        mine = []
+        mine: dict[int, list[Outcome]] = {k: [] for k in num_frames}
+        self.first_picks = {}
         for items in self._chunks():
-            known.update(self._baseline_outcomes([item for item in items if item.question.id not in known], num_frames))
-            items = [item for item in items if item.question.id in known]
-            requests = [
-                Request(item.question, item.clip, picks[None].sort(-1).values)
-                for item, (picks, _) in zip(items, self.greedy(items, num_frames), strict=True)
-            ]
-            for item, reward in self._readable(items, requests):
-                mine.append(_with(known[item.question.id], "policy", reward))
+            decoded = {
+                item.question.id: pair for item, pair in zip(items, self.greedy(items, max(num_frames)), strict=True)
+            }
+            self.first_picks |= {name: first for name, (_, first) in decoded.items()}
+            for k in num_frames:
+                known = self._baselines.setdefault(k, {})
+                known.update(self._baseline_outcomes([item for item in items if item.question.id not in known], k))
+                scored = [item for item in items if item.question.id in known]
+                requests = [
+                    Request(item.question, item.clip, decoded[item.question.id][0][None, :k].sort(-1).values)
+                    for item in scored
+                ]
+                for item, reward in self._readable(scored, requests):
+                    mine[k].append(_with(known[item.question.id], "policy", reward))
         gathered = self._processes.gather(mine)
-        return [outcome for part in gathered for outcome in part]
-
-    def first_picks(self) -> dict[str, Tensor]:
-        """Log-probabilities of the first pick for each question of this process, [F] by the question's id."""
-        return {
-            item.question.id: first
-            for items in self._chunks()
-            for item, (_, first) in zip(items, self.greedy(items, 1), strict=True)
-        }
+        return {k: [outcome for part in gathered for outcome in part[k]] for k in num_frames}
 
     def greedy(self, items: Sequence[Item], num_frames: int) -> list[tuple[Tensor, Tensor]]:
         """Picks [K] in the order of picking and log-probabilities of the first [F], on the CPU."""
@@ -201,8 +203,11 @@ def grouped(policy: Policy, inputs: Sequence[PolicyInputs], size: int) -> list[l
 
 def matcher_of(policy: Policy) -> DualEncoderSelector:
     """Who compares frames with questions: the policy's own encoder, or the embedded one."""
-    if isinstance(policy.reader, DualEncoderSelector):
-        return policy.reader
+    return policy.reader if isinstance(policy.reader, DualEncoderSelector) else _embedded()
+
+
+@lru_cache(maxsize=1)
+def _embedded() -> DualEncoderSelector:
     return DualEncoderSelector(load_encoder("mini"))
 
 

@@ -13,7 +13,6 @@ from typing import Any, Literal
 from ..errors import InputError
 from .settings import setting
 
-RewardKind = Literal["tanh_margin", "probability_margin", "probability", "correct"]
 Method = Literal["reinforce", "similarity", "evidence"]
 
 
@@ -42,6 +41,9 @@ class DataConfig:
         False, "show the policy the answer options (the paper does; a user may have none)"
     )
     check_videos: bool = setting(True, "open every video before anything starts")
+    workers: int | None = setting(
+        None, "threads that decode and encode the next steps' videos (default: 4 for files, 0 for made videos)"
+    )
 
 
 @dataclass(frozen=True)
@@ -66,8 +68,14 @@ class PolicyConfig:
         "none", "of `init`: the last block and the heads as the authors do before RL, the heads only, or nothing", "C"
     )
     train_vision: bool = setting(False, "train the vision tower too; otherwise its features are kept on disk")
-    gradient_checkpointing: bool = setting(True, "recompute segments of long prompts in the backward pass")
+    gradient_checkpointing: bool = setting(
+        True, "read long prompts again in the backward pass, a layer of a segment at a time"
+    )
     segment_tokens: int = setting(8192, "visual tokens of a segment")
+    readings_kept: int | None = setting(
+        16, "prompts of a step and process whose graph waits for its rewards; further ones are read twice"
+    )
+    feature_dtype: Literal["bfloat16", "float32"] = setting("bfloat16", "of the kept features of the vision tower")
 
 
 @dataclass(frozen=True)
@@ -111,18 +119,22 @@ class StageConfig:
 class ObjectiveConfig:
     """From answers to the gradient."""
 
-    reward: RewardKind = setting(
-        "tanh_margin", "tanh(m / 2) of the margin in logits; p(right) - max p(wrong); p(right); or 1 if right", "W"
+    reward: str = setting(
+        "tanh_margin",
+        "tanh_margin, tanh(m / 2) of the margin in logits; probability_margin, p(right) - max p(wrong); probability, "
+        "p(right); or correct, 1 if right",
+        "W",
     )
-    advantage: Literal["group", "batch", "none"] = setting(
+    advantage: str = setting(
         "group",
-        "reward minus the question's mean, over the deviation of the question, of the batch, or over nothing",
+        "group, batch or none: reward minus the question's mean, over the deviation of the question, of the batch, or "
+        "over nothing",
         "P",
     )
-    credit: Literal["subset", "prefix"] = setting(
+    credit: str = setting(
         "subset",
-        "what a pick is praised for: the reward of its subset, or that minus the reward of the picks before it with "
-        "the frames beside them (K - 1 more scorings)",
+        "subset or prefix, what a pick is praised for: the reward of its subset, or that minus the reward of the picks "
+        "before it with the frames beside them (K - 1 more scorings)",
         "P",
     )
     credit_decay: float = setting(
@@ -133,6 +145,12 @@ class ObjectiveConfig:
     temperature: float = setting(1.0, "of the rollouts", "C")
 
     def __post_init__(self) -> None:
+        from .objective import ADVANTAGES, CREDITS
+        from .reward import REWARDS
+
+        for name, known in (("reward", REWARDS), ("advantage", ADVANTAGES), ("credit", CREDITS)):
+            if getattr(self, name) not in known:
+                raise InputError(f"objective.{name} must be one of {', '.join(known)}, not {getattr(self, name)!r}")
         _at_least(1, "objective.passes", self.passes)
         if self.passes > 1 and self.clip is None:
             raise InputError("objective.passes above 1 needs objective.clip, e.g. 0.2: later passes are off-policy")
@@ -224,11 +242,19 @@ class TrainConfig:
     checkpoint_every: int = setting(50, "steps")
     keep_checkpoints: int = setting(2, "the last ones; the best on held-out questions is kept besides")
     test_questions: int = setting(2000, "held-out questions of the final comparison at most")
+    trackers: tuple[str, ...] = setting(
+        ("tensorboard",), "where numbers are shown besides log.jsonl: tensorboard, wandb"
+    )
     push_to_hub: str | None = setting(None, "repository to upload the result to")
 
     def __post_init__(self) -> None:
+        from .metrics import TRACKERS
+
         if not self.stages:
             raise InputError("stages is empty; a run needs at least one")
+        unknown = [name for name in self.trackers if name not in TRACKERS]
+        if unknown:
+            raise InputError(f"trackers must be of {', '.join(TRACKERS)}, not {unknown[0]!r}")
         for name in ("checkpoint_every", "keep_checkpoints", "test_questions"):
             _at_least(1, name, getattr(self, name))
 

@@ -1,4 +1,4 @@
-"""Where a run is, and the rules that lead it from stage to stage: rates, bonuses, early ends, collapse."""
+"""Where a run is, and the rules that lead it from stage to stage: rates, bonuses, early ends."""
 
 from __future__ import annotations
 
@@ -8,7 +8,6 @@ from typing import Any
 
 import numpy as np
 
-from ..errors import TrainingError
 from .config import StageConfig, TrainConfig
 
 WINDOW = 20
@@ -41,6 +40,13 @@ def planned_steps(config: TrainConfig, now: Progress) -> int:
     return sum(stage.steps for stage in config.stages[: now.stage]) + now.stage_step
 
 
+def next_step(config: TrainConfig, now: Progress) -> tuple[int, int] | None:
+    """Stage and step within it after the next one, if no stage ends early."""
+    if now.stage_step + 1 < config.stages[now.stage].steps:
+        return now.stage, now.stage_step + 1
+    return (now.stage + 1, 0) if now.stage + 1 < len(config.stages) else None
+
+
 def learning_rate(config: TrainConfig, now: Progress) -> float:
     """Warm-up, constant, linear fall; times what rollbacks have taken off."""
     schedule = config.optimiser
@@ -68,16 +74,12 @@ def advance(config: TrainConfig, now: Progress, numbers: dict[str, Any]) -> None
         config: of the run.
         now: changed in place.
         numbers: of the step; "reward" and "entropy" if it was one of reinforcement.
-
-    Raises:
-        TrainingError: if the policy has collapsed.
     """
     stage = config.stages[now.stage]
     now.step += 1
     now.stage_step += 1
     if "reward" in numbers:
         now.recent = [*now.recent[-WINDOW + 1 :], numbers["reward"]]
-        check_collapse(config, now, numbers["entropy"])
     if now.stage_step < stage.steps and not _ends_early(stage, now):
         return
     now.stage, now.stage_step = now.stage + 1, 0
@@ -85,28 +87,6 @@ def advance(config: TrainConfig, now: Progress, numbers: dict[str, Any]) -> None
     now.plateau_best, now.plateau_step = -math.inf, 0
     if now.stage < len(config.stages) and config.stages[now.stage].method != stage.method:
         now.best_reward = None  # drift is measured anew: warm starts may end far from where rewards lead
-
-
-def check_collapse(config: TrainConfig, now: Progress, entropy: float) -> None:
-    """A policy that draws the same subset again and again learns no more; stop if it has not learned anything.
-
-    Raises:
-        TrainingError: then.
-    """
-    validation = config.validation
-    if len(now.recent) == WINDOW and now.stage_reward is None:
-        now.stage_reward = float(np.mean(now.recent))
-    now.collapsed = now.collapsed + 1 if entropy < validation.min_entropy else 0
-    if now.collapsed < validation.collapse_steps or now.stage_reward is None:
-        return
-    mean = float(np.mean(now.recent))
-    if mean <= now.stage_reward + 1e-3:
-        raise TrainingError(
-            f"step {now.step}: the policy has collapsed: its entropy was below {validation.min_entropy:g} nats for "
-            f"{now.collapsed} steps, and the reward ({mean:.3f}) is not above that of the stage's beginning "
-            f"({now.stage_reward:.3f}). Raise entropy_bonus or lower optimiser.lr; the best checkpoint is that of step "
-            f"{now.best_step}"
-        )
 
 
 def _ends_early(stage: StageConfig, now: Progress) -> bool:

@@ -22,7 +22,7 @@ from ..plain_text import parse_json
 from ..questions import Problem, Question, check_choices, problem_table, read_questions
 from ..reference.clips import ClipSource, VideoFiles
 from ..video import CandidateRule
-from .config import DataConfig
+from .config import DataConfig, StageConfig
 
 logger = logging.getLogger(__name__)
 
@@ -174,6 +174,20 @@ class Batches:
         return np.array(
             [self._positions[self._order(p // len(self._positions))[p % len(self._positions)]] for p in places]
         )
+
+
+def usable(questions: QuestionSet, stage: StageConfig) -> np.ndarray:
+    """Positions of the questions that a stage can learn from, int64.
+
+    Raises:
+        InputError: if there are none.
+    """
+    positions = questions.positions(stage.categories)
+    if stage.method == "evidence" and questions.listed:  # a generated set has it everywhere or nowhere
+        positions = positions[[bool(questions.questions[i].evidence) for i in positions]]
+        if not len(positions):
+            raise InputError(f"a stage imitates evidence, but no question of {questions.name} tells where it is")
+    return positions
 
 
 def evenly(count: int, wanted: int) -> np.ndarray:

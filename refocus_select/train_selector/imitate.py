@@ -6,13 +6,61 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
 import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from ..errors import InputError
+from ..errors import InputError, TrainingError
 from ..questions import Question
+from .compare import Item, cosines, matcher_of
+from .data import seeded
+
+if TYPE_CHECKING:
+    from .trainer import Trainer
+
+
+def imitate(trainer: Trainer, items: Sequence[Item], num_frames: int) -> dict[str, Any]:
+    """A step of the trainer towards a teacher's picks.
+
+    Raises:
+        TrainingError: if no question of the batch can be taught.
+    """
+    now = trainer.progress
+    examples = {}
+    for item in items:
+        try:
+            examples[id(item)] = _target(trainer, item, min(num_frames, len(item.clip)))
+        except InputError as error:  # no evidence in this question
+            now.skipped.setdefault(item.question.id, str(error))
+    count = sum(trainer.processes.gather(len(examples)))
+    if not count:
+        raise TrainingError(f"stage {now.stage}: no question of the batch can be taught by {trainer.stage.method}")
+    total = 0.0
+    trainer.optimiser.zero_grad(set_to_none=True)
+    with trainer.timed("gradient"):
+        for group in trainer.groups([item for item in items if id(item) in examples]):
+            picks, targets = zip(*(examples[id(item)] for item in group), strict=True)
+            distributions = trainer.forward(group, torch.stack(picks)[:, None], num_frames).distributions[:, 0]
+            loss = imitation_loss(distributions, torch.stack(targets).to(distributions.device))
+            (loss * (len(group) / count)).backward()
+            total += loss.item() * (len(group) / count)
+        norm = trainer.apply()
+    return {"imitation_loss": sum(trainer.processes.gather(total)), "gradient_norm": norm, "questions": count}
+
+
+def _target(trainer: Trainer, item: Item, num_frames: int) -> tuple[Tensor, Tensor]:
+    """Picks of the teacher, and the target at each of them."""
+    stage, step = trainer.stage, trainer.progress.step
+    seed = seeded(trainer.config.seed, 4, step, int.from_bytes(item.question.id.encode()[-6:], "big"))
+    if stage.method == "evidence":
+        return evidence_targets(item.question, item.clip.timestamps, num_frames, np.random.default_rng(seed))
+    similar = cosines(matcher_of(trainer.policy), item.question, item.clip)
+    picks = draw_by_similarity(similar, num_frames, stage.temperature, torch.Generator().manual_seed(seed))
+    return picks, similarity_targets(similar, picks, stage.temperature)
 
 
 def draw_by_similarity(cosines: Tensor, steps: int, temperature: float, generator: torch.Generator) -> Tensor:

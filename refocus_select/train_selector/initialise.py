@@ -21,7 +21,9 @@ from ..selectors.policy import PolicySelector
 from ..selectors.vector_policy import VectorPolicySelector
 from .config import DataConfig, PolicyConfig
 from .data import seeded
-from .policy import PicturePolicy, Policy, VectorPolicy
+from .picture_policy import PicturePolicy
+from .policy import Policy
+from .vector_policy import VectorPolicy
 
 
 def make_policy(config: PolicyConfig, data: DataConfig, *, seed: int, device: torch.device) -> Policy:
@@ -45,20 +47,25 @@ def _load(config: PolicyConfig, data: DataConfig, device: torch.device) -> Polic
     if isinstance(model, RefocusModel) and model.vision is not None:
         model.vision.requires_grad_(config.train_vision)
     reinitialise(model, config.reinitialise)
-    # The exported selector draws candidates as it was trained to see them.
+    # The exported selector draws candidates, and reads options or not, as it was trained to.
     model.config = replace(model.config, max_fps=data.fps, max_num_frames=data.max_frames, candidate_method=data.method)
+    if isinstance(model, RefocusModel):
+        model.config = replace(model.config, answer_options=data.options_to_policy)
     if isinstance(selector, VectorPolicySelector):
+        _refuse_options(data)
         return _vector_policy(selector.model, load_encoder(config.encoder), config)
     return PicturePolicy(
         selector,
-        options=data.options_to_policy,
         train_vision=config.train_vision,
         gradient_checkpointing=config.gradient_checkpointing,
         segment_tokens=config.segment_tokens,
+        readings_kept=config.readings_kept,
+        feature_dtype=getattr(torch, config.feature_dtype),
     )
 
 
 def _new(config: PolicyConfig, data: DataConfig, device: torch.device) -> Policy:
+    _refuse_options(data)
     encoder = load_encoder(config.encoder)
     model = PortablePolicy(
         PortableConfig(
@@ -76,6 +83,14 @@ def _new(config: PolicyConfig, data: DataConfig, device: torch.device) -> Policy
     )
     reinitialise(model, "heads")
     return _vector_policy(model.to(device), encoder, config)
+
+
+def _refuse_options(data: DataConfig) -> None:
+    if data.options_to_policy:
+        raise InputError(
+            "data.options_to_policy: a policy over the vectors of an encoder reads no answer options; leave it out, or "
+            "train the network of the paper (policy.init)"
+        )
 
 
 def _vector_policy(model: PortablePolicy, encoder: DualEncoder, config: PolicyConfig) -> VectorPolicy:

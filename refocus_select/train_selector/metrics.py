@@ -1,22 +1,78 @@
-"""Metrics of a run: JSON lines, TensorBoard, and a plot of the learning curves."""
+"""Metrics of a run: JSON lines, TensorBoard or Weights & Biases, and a plot of the learning curves."""
 
 from __future__ import annotations
 
+import hashlib
 import json
 import logging
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from itertools import pairwise
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 
 from ..files import replacing, write_text
+from .config import TrainConfig
 from .data import rows
 
 logger = logging.getLogger(__name__)
 
 LOG = "log.jsonl"
+
+
+class Tracker(Protocol):
+    """Where numbers are shown besides `log.jsonl`."""
+
+    def log(self, values: dict[str, float], step: int) -> None:
+        """Show numbers of a step."""
+
+    def close(self) -> None:
+        """No more will come."""
+
+
+class TensorBoard:
+    """Files for TensorBoard in the run's folder."""
+
+    def __init__(self, folder: Path, config: TrainConfig, last: int) -> None:
+        from torch.utils.tensorboard import SummaryWriter
+
+        self._writer = SummaryWriter(str(folder / "tensorboard"), purge_step=last + 1)
+
+    def log(self, values: dict[str, float], step: int) -> None:
+        """See `Tracker`."""
+        for name, value in values.items():
+            self._writer.add_scalar(name, value, step)
+
+    def close(self) -> None:
+        """See `Tracker`."""
+        self._writer.close()
+
+
+class WandB:
+    """Weights & Biases; the project, the server and offline mode are set by its own environment variables.
+
+    A resumed run goes on in the same W&B run. W&B takes no row of a step that is over, so that rows which a killed run
+    wrote after its last checkpoint stay as they are.
+    """
+
+    def __init__(self, folder: Path, config: TrainConfig, last: int) -> None:
+        import wandb
+
+        identity = hashlib.sha256(str(folder.absolute()).encode()).hexdigest()[:16]
+        self._run = wandb.init(id=identity, name=folder.name, dir=str(folder), config=config.to_dict(), resume="allow")
+
+    def log(self, values: dict[str, float], step: int) -> None:
+        """See `Tracker`."""
+        self._run.log(values, step=step)
+
+    def close(self) -> None:
+        """See `Tracker`."""
+        self._run.finish()
+
+
+TRACKERS: dict[str, Callable[[Path, TrainConfig, int], Tracker]] = {"tensorboard": TensorBoard, "wandb": WandB}
+"""By the names of `trackers`; add yours before a run starts."""
 
 
 class MetricsLogger:
@@ -25,29 +81,38 @@ class MetricsLogger:
     A resumed run drops the rows after its checkpoint, so that every step is logged once.
     """
 
-    def __init__(self, folder: Path, *, last: int) -> None:
+    def __init__(self, folder: Path, config: TrainConfig, *, last: int) -> None:
         """Open the log of `folder` and drop rows of steps after `last`; -1 drops all."""
         folder.mkdir(parents=True, exist_ok=True)
         self._path = folder / LOG
         kept = [row for row in rows(self._path) if row["step"] <= last]
         write_text(self._path, "".join(json.dumps(row) + "\n" for row in kept))
         self._file = self._path.open("a", encoding="utf-8")
-        self._board = _board(folder / "tensorboard", last + 1)
+        self._trackers = [tracker for name in config.trackers if (tracker := _tracker(name, folder, config, last))]
 
     def log(self, kind: str, step: int, values: dict[str, Any]) -> None:
-        """Add a row; numbers also go to TensorBoard as "kind/name"."""
+        """Add a row; its numbers are shown as "kind/name" by the trackers, with K if there are several."""
         self._file.write(json.dumps({"kind": kind, "step": step, **values}) + "\n")
         self._file.flush()
-        if self._board is not None:
-            for name, value in values.items():
-                if isinstance(value, int | float):
-                    self._board.add_scalar(f"{kind}/{name}", value, step)
+        where = f"{kind}/{values['num_frames']} frames" if kind == "held_out" else kind
+        numbers = {f"{where}/{name}": float(v) for name, v in values.items() if isinstance(v, int | float)}
+        for tracker in self._trackers:
+            tracker.log(numbers, step)
 
     def close(self) -> None:
         """Flush and close the files."""
         self._file.close()
-        if self._board is not None:
-            self._board.close()
+        for tracker in self._trackers:
+            tracker.close()
+
+
+def _tracker(name: str, folder: Path, config: TrainConfig, last: int) -> Tracker | None:
+    try:
+        return TRACKERS[name](folder, config, last)
+    except ImportError:
+        extra = "'refocus-select[train]'" if name == "tensorboard" else name
+        logger.warning("nothing is sent to %s: pip install %s for that; %s holds everything", name, extra, LOG)
+        return None
 
 
 def read_log(folder: Path) -> list[dict[str, Any]]:
@@ -112,12 +177,3 @@ def _smoothed(y: np.ndarray, width: int = 20) -> np.ndarray:
     if len(y) < 2 * width:
         return y
     return np.convolve(y, np.ones(width) / width, mode="valid")
-
-
-def _board(folder: Path, start: int) -> Any:
-    try:
-        from torch.utils.tensorboard import SummaryWriter
-    except ImportError:
-        logger.info("no TensorBoard files: pip install 'refocus-select[train]' for them; log.jsonl holds everything")
-        return None
-    return SummaryWriter(str(folder), purge_step=start)

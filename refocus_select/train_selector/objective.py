@@ -2,15 +2,24 @@
 
 Ascend (1/N) sum_j A_j log pi(A_j) + beta H over the N subsets of a question (ReFoCUS, with the advantage of GRPO, Shao
 et al. 2024, and an entropy bonus in the place of its KL term). Letters: B questions, N subsets, K picks.
+
+On the entropy bonus: H is the sum over the K picks of the entropy of each pick's distribution, along the subset that
+was drawn. Its expectation over subsets is the entropy of the whole selection (chain rule). Its gradient is taken
+pathwise, through these distributions, and not through the chance of drawing that subset: the bonus keeps every single
+choice open, and pays nothing for going where later choices are open. Being a sum, it weighs more the larger K is;
+divide beta by K where stages of different K shall be held equally open. What is published does not say which of these
+the authors do.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Literal
 
 import torch
 from torch import Tensor
+
+from ..models.portable import beside
 
 SAME = 1e-6
 """Deviation of rewards below which the subsets of a question are equally good and teach nothing."""
@@ -21,7 +30,7 @@ class Advantages:
     """How much better each subset is than the others of its question.
 
     Attributes:
-        values: float32 [B, N], or [B, N, K] if picks are scored one by one; zero for questions without information.
+        values: float32 [B, N], or [B, N, K] if picks are credited one by one; zero for questions without information.
         informative: whether the rewards of the question differ, bool [B].
     """
 
@@ -29,27 +38,70 @@ class Advantages:
     informative: Tensor
 
 
-def advantages(
-    rewards: Tensor, kind: Literal["group", "batch", "none"] = "group", *, everywhere: Tensor | None = None
-) -> Advantages:
+Scaling = Callable[[Tensor, Tensor, Tensor], Tensor]
+"""(centred values, size of those of each question, size of all of them) to advantages."""
+
+ADVANTAGES: dict[str, Scaling] = {
+    "group": lambda values, size, total: values / size.clamp(min=SAME),  # GRPO, and the paper
+    "batch": lambda values, size, total: values / total.clamp(min=SAME),  # small differences weigh less than large ones
+    "none": lambda values, size, total: values,
+}
+"""By the name of `objective.advantage`; add yours before a run starts."""
+
+
+def advantages(credits: Tensor, kind: str = "group", *, everywhere: Sequence[Tensor] | None = None) -> Advantages:
     """Centre the rewards of each question and scale them.
 
+    Credits of single picks are compared with something already: they are scaled by their root mean square, not centred.
+
     Args:
-        rewards: float32 [B, N].
-        kind: "group" divides by the sample deviation of the question (the paper), "batch" by that of all questions, so
-            that questions with tiny differences do not weigh as much as others, "none" by nothing.
-        everywhere: for "batch", the rewards of all processes [B', N] (default: `rewards`).
+        credits: rewards of subsets, float32 [B, N], or credits of picks, [B, N, K].
+        kind: one of `ADVANTAGES`.
+        everywhere: credits of the whole batch, for scales over it; K may differ between them (default: `credits`).
     """
-    centred = rewards - rewards.mean(1, keepdim=True)
-    deviation = rewards.std(1, keepdim=True)
-    informative = deviation[:, 0] > SAME
-    if kind == "group":
-        centred = centred / deviation.clamp(min=SAME)
-    elif kind == "batch":
-        total = rewards if everywhere is None else everywhere
-        spread = (total - total.mean(1, keepdim=True)).square().mean().sqrt()
-        centred = centred / spread.clamp(min=SAME)
-    return Advantages(centred * informative[:, None], informative)
+    values, size = _sized(credits)
+    parts = [values] if everywhere is None else [_sized(part)[0] for part in everywhere]
+    total = torch.cat([part.flatten() for part in parts]).square().mean().sqrt()
+    informative = size.flatten() > SAME
+    values = ADVANTAGES[kind](values, size, total) * informative.view(size.shape)
+    return Advantages(values, informative)
+
+
+def _sized(credits: Tensor) -> tuple[Tensor, Tensor]:
+    """What is scaled, and its size for each question: [B, 1] or [B, 1, 1]."""
+    if credits.ndim == 3:
+        return credits, credits.square().mean((1, 2), keepdim=True).sqrt()
+    return credits - credits.mean(1, keepdim=True), credits.std(1, keepdim=True)
+
+
+@dataclass(frozen=True)
+class Credits:
+    """What is learned from.
+
+    Attributes:
+        values: [B, N] of subsets, or [B, N, K] of picks.
+        gains: what later picks add to the first 1, 2, … K - 1, [B, N, K - 1], for policies that predict it; or None.
+    """
+
+    values: Tensor
+    gains: Tensor | None = None
+
+
+CreditRule = Callable[[Tensor, "Callable[[], Tensor]", float], Credits]
+"""(rewards [B, N]; a function that scores the picks before each pick, [B, N, K - 1]; `credit_decay`) to credits."""
+
+
+def _subset_credit(rewards: Tensor, before: Callable[[], Tensor], decay: float) -> Credits:
+    return Credits(rewards)
+
+
+def _prefix_credit(rewards: Tensor, before: Callable[[], Tensor], decay: float) -> Credits:
+    scored = before()
+    return Credits(prefix_credits(rewards, scored, decay), remaining_gains(rewards, scored))
+
+
+CREDITS: dict[str, CreditRule] = {"subset": _subset_credit, "prefix": _prefix_credit}
+"""By the name of `objective.credit`; add yours before a run starts."""
 
 
 def prefix_credits(rewards: Tensor, before: Tensor, decay: float = 1.0) -> Tensor:
@@ -80,6 +132,21 @@ def prefix_credits(rewards: Tensor, before: Tensor, decay: float = 1.0) -> Tenso
     return torch.cat([(first - others)[..., None], credits[..., 1:]], -1)
 
 
+def prefix_subsets(picks: Tensor, frames: int) -> Tensor:
+    """The picks before each pick but the first, filled up to K with the frames beside them.
+
+    Args:
+        picks: int64 [B, N, K].
+        frames: candidates F.
+
+    Returns:
+        Positions, int64 [B, N, K - 1, K].
+    """
+    count = picks.shape[-1]
+    earlier = [beside(picks, torch.full(picks.shape[:2], taken), count, frames) for taken in range(1, count)]
+    return torch.stack(earlier, 2)
+
+
 def remaining_gains(rewards: Tensor, before: Tensor) -> Tensor:
     """What the picks after the first 1, 2, … K - 1 add to these, r(A) - v(a_1 … a_j); arguments as `prefix_credits`.
 
@@ -87,26 +154,6 @@ def remaining_gains(rewards: Tensor, before: Tensor) -> Tensor:
         [B, N, K - 1].
     """
     return rewards[..., None] - before
-
-
-def pick_advantages(
-    credits: Tensor, kind: Literal["group", "batch", "none"] = "batch", *, everywhere: Tensor | None = None
-) -> Advantages:
-    """Scale `prefix_credits`; they are not centred.
-
-    Args:
-        credits: float32 [B, N, K].
-        kind: as for `advantages`, with the root mean square in the place of the deviation.
-        everywhere: for "batch", the credits of all processes (default: `credits`).
-    """
-    size = credits.square().mean((1, 2), keepdim=True).sqrt()
-    informative = size[:, 0, 0] > SAME
-    if kind == "group":
-        credits = credits / size.clamp(min=SAME)
-    elif kind == "batch":
-        total = credits if everywhere is None else everywhere
-        credits = credits / total.square().mean().sqrt().clamp(min=SAME)
-    return Advantages(credits * informative[:, None, None], informative)
 
 
 def surrogate(log_probs: Tensor, drawn: Tensor, values: Tensor, clip: float | None) -> Tensor:

@@ -34,10 +34,10 @@ def plan(setup: RunSetup, processes: ProcessGroup) -> str:
         )
         for number, stage in enumerate(config.stages):
             trainer.progress.stage, trainer.progress.stage_step = number, 0
-            trainer._step()  # the first one fills caches
+            trainer.step()  # the first one fills caches
             trainer.progress.stage_step = 1
             started = time.perf_counter()
-            trainer._step()
+            trainer.step()
             seconds = time.perf_counter() - started
             hours += seconds * stage.steps / 3600
             frames = ", ".join(map(str, stage.num_frames))

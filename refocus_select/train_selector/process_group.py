@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import os
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Sequence
 from typing import Any
 
 import torch
 import torch.distributed as dist
 from torch import nn
-from torch.nn.parallel import DistributedDataParallel
 
 from ..errors import InputError
+
+_BUCKET = 2**24  # numbers that are summed in one exchange
 
 
 class ProcessGroup:
@@ -54,17 +55,35 @@ class ProcessGroup:
         """Whether this process writes files and prints."""
         return self.rank == 0
 
-    def wrap(self, model: nn.Module) -> nn.Module:
-        """The model with gradients that are averaged over the processes."""
-        if self.size == 1:
-            return model
-        # The rank head and the embedding of a second stack take no part in the loss.
-        devices = [self.device.index] if self.device.type == "cuda" else None
-        return DistributedDataParallel(model, device_ids=devices, find_unused_parameters=True)
+    def same_weights(self, model: nn.Module) -> None:
+        """Give all processes the weights of the first."""
+        if self.size > 1:
+            for tensor in (*model.parameters(), *model.buffers()):
+                dist.broadcast(tensor.data, 0)
 
-    def no_sync(self, model: nn.Module) -> AbstractContextManager[Any]:
-        """Keep the gradients of a backward pass to this process; they are averaged by the next one."""
-        return model.no_sync() if isinstance(model, DistributedDataParallel) else nullcontext()
+    def sum_gradients(self, model: nn.Module) -> None:
+        """Replace the gradients by their sums over the processes, each of which may have any part of them.
+
+        Once per step, after all backward passes: processes may so read different numbers of questions, and what no
+        process has a gradient for stays without one.
+        """
+        if self.size == 1:
+            return
+        trained = [p for p in model.parameters() if p.requires_grad]
+        there = torch.tensor([p.grad is not None for p in trained], dtype=torch.int32, device=self.device)
+        dist.all_reduce(there, dist.ReduceOp.MAX)
+        bucket: list[nn.Parameter] = []
+        for p, somewhere in zip(trained, there.tolist(), strict=True):
+            if not somewhere:
+                continue
+            if p.grad is None:
+                p.grad = torch.zeros_like(p)
+            if bucket and (bucket[0].dtype != p.dtype or sum(q.numel() for q in bucket) + p.numel() > _BUCKET):
+                _sum(bucket)
+                bucket = []
+            bucket.append(p)
+        if bucket:
+            _sum(bucket)
 
     def gather(self, value: Any) -> list[Any]:
         """The values of all processes, by rank."""
@@ -73,6 +92,14 @@ class ProcessGroup:
         values: list[Any] = [None] * self.size
         dist.all_gather_object(values, value)
         return values
+
+    def broadcast(self, value: Any) -> Any:
+        """The value of the main process."""
+        if self.size == 1:
+            return value
+        values = [value]
+        dist.broadcast_object_list(values, 0)
+        return values[0]
 
     def barrier(self) -> None:
         """Wait until all processes have reached this point."""
@@ -84,3 +111,11 @@ class ProcessGroup:
         if self._started:
             dist.destroy_process_group()
             self._started = False
+
+
+def _sum(parameters: Sequence[nn.Parameter]) -> None:
+    gradients = [p.grad for p in parameters if p.grad is not None]
+    flat = torch.cat([gradient.flatten() for gradient in gradients])
+    dist.all_reduce(flat)
+    for gradient, part in zip(gradients, flat.split([g.numel() for g in gradients]), strict=True):
+        gradient.copy_(part.view_as(gradient))

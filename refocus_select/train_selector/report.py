@@ -61,7 +61,7 @@ def write_result(folder: Path, setup: RunSetup, processes: ProcessGroup, *, step
         setup.policy, setup.reward_model, setup.test, processes, batch=setup.config.optimiser.micro_batch
     )
     frames = sorted({k for stage in setup.config.stages for k in stage.num_frames})
-    answers = {k: comparison.outcomes(k) for k in frames}
+    answers = comparison.outcomes(frames)
     report = make_report(answers, setup, step=step, steps=trainer.progress.step, skipped=len(trainer.progress.skipped))
     if processes.is_main_process:
         setup.policy.selector(folder.name).save_pretrained(folder)  # type: ignore[attr-defined]

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from typing import Protocol
 
 import torch
 from torch import Tensor
 
 from ..errors import InputError
 from ..reference import ReferenceModel, Request
-from .config import RewardKind
 
 
 @dataclass(frozen=True)
@@ -34,7 +34,19 @@ def margins(logits: Tensor, answer: int) -> Tensor:
     return logits[:, answer] - wrong.amax(1)
 
 
-def rewards(logits: Tensor, answer: int, kind: RewardKind) -> Tensor:
+RewardFunction = Callable[[Tensor, int], Tensor]
+"""(logits [N, options], position of the right option) to rewards [N]."""
+
+REWARDS: dict[str, RewardFunction] = {
+    "tanh_margin": lambda logits, answer: torch.tanh(margins(logits, answer) / 2),
+    "probability_margin": lambda logits, answer: margins(logits.softmax(-1), answer),
+    "probability": lambda logits, answer: logits.softmax(-1)[:, answer],
+    "correct": lambda logits, answer: (margins(logits, answer) > 0).float(),
+}
+"""By the name of `objective.reward`; add yours before a run starts."""
+
+
+def rewards(logits: Tensor, answer: int, kind: str) -> Tensor:
     """Rewards of N answers.
 
     "tanh_margin" is tanh(m / 2), the paper's: with two options it equals p(right) - p(wrong).
@@ -47,20 +59,32 @@ def rewards(logits: Tensor, answer: int, kind: RewardKind) -> Tensor:
         answer: position of the right option.
         kind: see above.
     """
-    if kind == "tanh_margin":
-        return torch.tanh(margins(logits, answer) / 2)
-    if kind == "probability_margin":
-        return margins(logits.softmax(-1), answer)
-    if kind == "probability":
-        return logits.softmax(-1)[:, answer]
-    return (margins(logits, answer) > 0).float()
+    return REWARDS[kind](logits, answer)
+
+
+class RewardTerm(Protocol):
+    """Something beside the answer that a subset is worth, or costs.
+
+    Attributes:
+        fingerprint: identity of everything that decides it.
+    """
+
+    fingerprint: str
+
+    def __call__(self, request: Request, reward: Reward) -> Tensor:
+        """What is added to the rewards of a request's subsets, float32 [N]."""
 
 
 class RewardModel:
     """Reference models, and how their answers become rewards."""
 
-    def __init__(self, references: Sequence[ReferenceModel], kind: RewardKind) -> None:
+    def __init__(self, references: Sequence[ReferenceModel], kind: str, terms: Sequence[RewardTerm] = ()) -> None:
         """Reward by the answers of one or several models.
+
+        Args:
+            references: the models; the mean of their rewards counts.
+            kind: one of `REWARDS`.
+            terms: added to that mean.
 
         Raises:
             InputError: without any.
@@ -69,11 +93,13 @@ class RewardModel:
             raise InputError("a reference model is needed: set reference.model, or give reference=")
         self.references = list(references)
         self.kind = kind
+        self.terms = tuple(terms)
 
     @property
     def fingerprint(self) -> str:
         """Identity of the models and of the reward."""
-        return "+".join([*(reference.fingerprint for reference in self.references), self.kind])
+        parts = [reference.fingerprint for reference in self.references]
+        return "+".join([*parts, self.kind, *(term.fingerprint for term in self.terms)])
 
     def __call__(self, requests: Sequence[Request]) -> list[Reward]:
         """Score the subsets of each request.
@@ -86,7 +112,13 @@ class RewardModel:
         for reference in self.references:
             for place, request, logits in zip(scored, requests, reference.option_logits(requests), strict=True):
                 place.append(self._score(reference, request, logits))
-        return [_mean(each) for each in scored]
+        return [self._with_terms(request, _mean(each)) for request, each in zip(requests, scored, strict=True)]
+
+    def _with_terms(self, request: Request, reward: Reward) -> Reward:
+        value = reward.value
+        for term in self.terms:
+            value = value + term(request, reward)
+        return replace(reward, value=value)
 
     def _score(self, reference: ReferenceModel, request: Request, logits: Tensor) -> Reward:
         question = request.question

@@ -30,7 +30,9 @@ logger = logging.getLogger(__name__)
 
 SETTINGS, IDENTITY = "config.yaml", "identity.json"
 RESULT = "selector"
-_MAY_CHANGE = ("output", "device", "checkpoint_every", "keep_checkpoints", "push_to_hub", "test_questions")
+_MAY_CHANGE = (
+    "output", "device", "checkpoint_every", "keep_checkpoints", "push_to_hub", "test_questions", "trackers",
+)  # fmt: skip
 """Settings that do not affect the weights; all others must stay the same when a run is resumed."""
 
 

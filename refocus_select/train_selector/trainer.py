@@ -9,38 +9,37 @@ from __future__ import annotations
 import json
 import logging
 import time
-from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from ..errors import InputError, TrainingError
-from ..files import replacing, write_text
-from ..models.portable import beside
+from ..errors import TrainingError
+from ..files import write_text
 from ..reference import Request
 from .checkpoints import at_step, clean, load_checkpoint, numbered, save_checkpoint
-from .compare import Comparison, Item, UnreadableItem, cosines, grouped, load_item, matcher_of, score_readable
+from .compare import Comparison, Item, UnreadableItem, grouped, score_readable
 from .config import StageConfig, TrainConfig
-from .curriculum import Progress, advance, entropy_bonus, learning_rate, planned_steps
-from .data import Batches, QuestionSet, seeded
-from .imitate import draw_by_similarity, evidence_targets, imitation_loss, similarity_targets
+from .curriculum import Progress, advance, entropy_bonus, learning_rate, next_step, planned_steps
+from .data import Batches, QuestionSet, seeded, usable
+from .drift import Callback, DriftMonitor
+from .explain import not_finite, out_of_memory
+from .imitate import imitate
 from .initialise import parameter_groups
+from .loader import ItemLoader, workers_of
 from .metrics import MetricsLogger
-from .objective import advantages, pick_advantages, prefix_credits, remaining_gains, surrogate
-from .policy import Policy, PolicyInputs, Rollouts, VectorPolicy
+from .objective import CREDITS, Credits, advantages, prefix_subsets, surrogate
+from .policy import Policy, Rollouts
 from .process_group import ProcessGroup
 from .reward import Reward, RewardModel
 
 logger = logging.getLogger(__name__)
-
-ANCHOR = "anchor.safetensors"  # first picks of the policy at the start of RL, by question
 
 
 class Trainer:
@@ -57,26 +56,26 @@ class Trainer:
         processes: ProcessGroup,
         folder: Path,
         progress_bar: bool | None = None,
+        callbacks: Sequence[Callback] | None = None,
     ) -> None:
-        """Prepare a run; `folder` receives checkpoints and logs.
+        """Prepare a run; `folder` receives checkpoints and logs, `callbacks` are told (default: `DriftMonitor`).
 
         Raises:
             InputError: if a stage names categories that no question has.
         """
-        self.config, self.policy, self.reward_model, self.train, self.processes, self.folder = (
-            config, policy, reward_model, train, processes, folder,
-        )  # fmt: skip
-        self.checkpoints = folder / "checkpoints"
+        self.config, self.policy, self.reward_model, self.processes = config, policy, reward_model, processes
+        self.folder, self.checkpoints = folder, folder / "checkpoints"
         self.progress = Progress()
         self.comparison = Comparison(policy, reward_model, held_out, processes, batch=config.optimiser.micro_batch)
         self.optimiser = torch.optim.AdamW(parameter_groups(policy, config.optimiser.weight_decay), config.optimiser.lr)
-        self._wrapped = processes.wrap(policy)
-        self._pools = [
-            Batches(self._usable(stage), config.optimiser.batch, (config.seed, 2, number))
+        self.callbacks = [DriftMonitor()] if callbacks is None else list(callbacks)
+        processes.same_weights(policy)
+        stages = [
+            Batches(usable(train, stage), config.optimiser.batch, (config.seed, 2, number))
             for number, stage in enumerate(config.stages)
         ]
+        self._loader = ItemLoader(policy, train, stages, processes, workers_of(config, train))
         self._bar = progress_bar
-        self._spare: PolicyInputs | None = None
 
     # -- the loop -------------------------------------------------------------------------------------
 
@@ -89,25 +88,22 @@ class Trainer:
         from tqdm import tqdm
 
         resumed = self._resume()
-        metrics = (
-            MetricsLogger(self.folder, last=self.progress.step if resumed else -1)
-            if self.processes.is_main_process
-            else None
-        )
-        disable = True if not self.processes.is_main_process else None if self._bar is None else not self._bar
+        main = self.processes.is_main_process
+        metrics = MetricsLogger(self.folder, self.config, last=self.progress.step if resumed else -1) if main else None
+        disable = True if not main else None if self._bar is None else not self._bar
+        done = planned_steps(self.config, self.progress)
         try:
-            with tqdm(
-                total=self.config.total_steps,
-                initial=planned_steps(self.config, self.progress),
-                unit="step",
-                disable=disable,
-            ) as bar:
+            with tqdm(total=self.config.total_steps, initial=done, unit="step", disable=disable) as bar:
+                for callback in self.callbacks:
+                    callback.on_start(self, resumed)
                 if not resumed:
                     self.evaluate(metrics)
-                    self._save()
+                    self.save()
                 while self.progress.stage < len(self.config.stages):
-                    numbers = self._step()
+                    numbers = self.step()
                     advance(self.config, self.progress, numbers)
+                    for callback in self.callbacks:
+                        callback.on_step(self, numbers)
                     if metrics:
                         metrics.log("train", self.progress.step, numbers)
                     bar.n = planned_steps(self.config, self.progress)
@@ -117,8 +113,9 @@ class Trainer:
                     if over or self.progress.stage_step == 0 or self.progress.step % self.config.validation.every == 0:
                         better = self.evaluate(metrics)
                     if over or better or self.progress.step % self.config.checkpoint_every == 0:
-                        self._save()
+                        self.save()
         finally:
+            self._loader.close()
             if metrics:
                 metrics.close()
 
@@ -127,7 +124,7 @@ class Trainer:
         """The stage that the next step belongs to."""
         return self.config.stages[self.progress.stage]
 
-    def _step(self) -> dict[str, Any]:
+    def step(self) -> dict[str, Any]:
         """One optimiser step."""
         started = time.perf_counter()
         stage, now = self.stage, self.progress
@@ -137,11 +134,12 @@ class Trainer:
         for group in self.optimiser.param_groups:
             group["lr"] = lr
         self.policy.train()
-        items = self._items()
-        if stage.method == "reinforce":
-            numbers = self._reinforce(items, num_frames)
-        else:
-            numbers = self._imitate(items, num_frames)
+        try:
+            items = self._items()
+            learn = self._reinforce if stage.method == "reinforce" else partial(imitate, self)
+            numbers = learn(items, num_frames)
+        except torch.OutOfMemoryError as error:
+            raise out_of_memory(self, num_frames, str(error)) from error
         return {
             "stage": now.stage,
             "num_frames": num_frames,
@@ -153,169 +151,85 @@ class Trainer:
 
     def _reinforce(self, items: list[Item], num_frames: int) -> dict[str, Any]:
         """Rollouts, rewards, advantages, gradient."""
-        objective = self.config.objective
-        groups = [[items[row] for row in rows] for rows in self._groups(items)]
-        # Rollouts that keep their graph need no second reading. Graphs of long prompts are too large for more than one
-        # group, and processes that exchange gradients must go through their groups one by one.
-        light = isinstance(self.policy, VectorPolicy) and self.processes.size == 1
-        single = (light or max(self.processes.gather(len(groups))) == 1) and objective.passes == 1
-        with self._timed("rollouts"), torch.set_grad_enabled(single):
-            drawn = [self._forward(_inputs(group), None, num_frames, number) for number, group in enumerate(groups)]
-        with self._timed("reference"):
-            scored = [self._score(group, rollouts) for group, rollouts in zip(groups, drawn, strict=True)]
-            worth = [torch.stack([reward.value for reward in group]) for group in scored]  # [B, N] each
-            by_pick = objective.credit == "prefix" and num_frames > 1
-            gains = [torch.zeros(())] * len(groups)
-            if by_pick and groups:  # [B, N, K] and [B, N, K - 1] each
-                worth, gains = map(list, zip(*map(self._credits, groups, drawn, worth), strict=True))
-        every = torch.cat([torch.cat(part) for part in self.processes.gather(worth) if part])
-        scaled = pick_advantages if by_pick else advantages
-        values = [scaled(part, objective.advantage, everywhere=every) for part in worth]
+        objective, device = self.config.objective, self.processes.device
+        groups = self.groups(items)
+        # The graph of a reading is kept until its rewards are known, so that prompts are read once.
+        limit = self.policy.readings_kept if objective.passes == 1 else 0
+        kept = [limit is None or number < limit for number in range(len(groups))]
+        drawn = []
+        with self.timed("rollouts"):
+            for number, group in enumerate(groups):
+                with torch.set_grad_enabled(kept[number]):
+                    drawn.append(self.forward(group, None, num_frames, number))
+        with self.timed("reference"):
+            scored = [self._score(group, rollouts.picks) for group, rollouts in zip(groups, drawn, strict=True)]
+            credits = [self._credits(*one) for one in zip(groups, drawn, scored, strict=True)]
+        everywhere = [part for parts in self.processes.gather([c.values for c in credits]) for part in parts]
+        questions = sum(map(len, everywhere))
+        values = [advantages(c.values, objective.advantage, everywhere=everywhere) for c in credits]
         informative = sum(self.processes.gather(sum(int(v.informative.sum()) for v in values)))
 
         # Scaled by its own deviation, a question without information would only dilute the others, and is dropped.
-        counted = max(informative, 1) if objective.advantage == "group" else len(every)
-        with self._timed("gradient"):
+        counted = max(informative, 1) if objective.advantage == "group" else questions
+        beta = entropy_bonus(self.config, self.progress)
+        with self.timed("gradient"):
             for _ in range(objective.passes):
                 self.optimiser.zero_grad(set_to_none=True)
-                for i, last in self._turns(len(groups)):
-                    with self._synchronised(last):
-                        if i >= len(groups):
-                            self._idle(num_frames)
-                            continue
-                        now = drawn[i]
-                        if not single:
-                            now = self._forward(_inputs(groups[i]), now.picks, num_frames)
-                        gain = surrogate(
-                            now.log_probs,
-                            drawn[i].log_probs.detach(),
-                            values[i].values.to(self.processes.device),
-                            objective.clip,
-                        )
-                        if by_pick and now.remaining is not None:
-                            error = now.remaining[..., 1:] - gains[i].to(self.processes.device)
-                            gain = gain - error.square().sum(-1).mean(1)
-                        gain = gain + _nothing(now)
-                        bonus = entropy_bonus(self.config, self.progress) * now.entropy.sum(-1).mean(
-                            1
-                        )  # [B], over the whole subset
-                        ascended = gain.sum() / counted + bonus.sum() / len(every)
-                        (-self.processes.size * ascended).backward()
-                norm = self._apply()
+                for number, group in enumerate(groups):
+                    before, credit = drawn[number], credits[number]
+                    now = before if kept[number] else self.forward(group, before.picks, num_frames)
+                    weight = values[number].values.to(device)
+                    gain = surrogate(now.log_probs, before.log_probs.detach(), weight, objective.clip)
+                    if credit.gains is not None and now.remaining is not None:
+                        error = now.remaining[..., 1:] - credit.gains.to(device)
+                        gain = gain - error.square().sum(-1).mean(1)
+                    bonus = beta * now.entropy.sum(-1).mean(1)  # [B], over the whole subset
+                    (-(gain.sum() / counted + bonus.sum() / questions)).backward()
+                norm = self.apply()
 
         answers = [reward for group in scored for reward in group]
         entropy = [float(e) for d in drawn for e in d.entropy.detach().mean((1, 2))]
         rows = list(zip(*((j.value.mean(), j.margin.mean(), j.correct.mean()) for j in answers), strict=True))
         sums = self.processes.gather([float(sum(column)) for column in [*rows, entropy]] if answers else [0.0] * 4)
-        means = (sum(column) / len(every) for column in zip(*sums, strict=True))
+        means = (sum(column) / questions for column in zip(*sums, strict=True))
         return {
             **dict(zip(("reward", "margin", "accuracy", "entropy"), means, strict=True)),
-            "zero_variance": 1 - informative / len(every),
+            "zero_variance": 1 - informative / questions,
             "gradient_norm": norm,
-            "entropy_bonus": entropy_bonus(self.config, self.progress),
-            "questions": len(every),
+            "entropy_bonus": beta,
+            "questions": questions,
         }
-
-    def _imitate(self, items: list[Item], num_frames: int) -> dict[str, Any]:
-        """A step towards a teacher's picks."""
-        stage = self.stage
-        examples = []
-        for item in items:
-            try:
-                examples.append((item, *self._target(item, min(num_frames, len(item.clip)))))
-            except InputError as error:  # no evidence in this question
-                self.progress.skipped.setdefault(item.question.id, str(error))
-        count = sum(self.processes.gather(len(examples)))
-        if not count:
-            raise TrainingError(
-                f"stage {self.progress.stage}: no question of the batch can be taught by {stage.method}"
-            )
-        groups = self._groups([example[0] for example in examples])
-        total = 0.0
-        self.optimiser.zero_grad(set_to_none=True)
-        with self._timed("gradient"):
-            for i, last in self._turns(len(groups)):
-                with self._synchronised(last):
-                    if i >= len(groups):
-                        self._idle(num_frames)
-                        continue
-                    group, picks, targets = zip(*(examples[row] for row in groups[i]), strict=True)
-                    share = len(group) / count
-                    rollouts = self._forward(_inputs(group), torch.stack(picks)[:, None], num_frames)
-                    loss = imitation_loss(
-                        rollouts.distributions[:, 0], torch.stack(targets).to(rollouts.distributions.device)
-                    )
-                    (loss * share * self.processes.size + _nothing(rollouts)).backward()
-                total += loss.item() * share
-            norm = self._apply()
-        return {"imitation_loss": sum(self.processes.gather(total)), "gradient_norm": norm, "questions": count}
-
-    def _target(self, item: Item, num_frames: int) -> tuple[Tensor, Tensor]:
-        """Picks of the teacher, and the target at each of them."""
-        seed = seeded(self.config.seed, 4, self.progress.step, int.from_bytes(item.question.id.encode()[-6:], "big"))
-        if self.stage.method == "evidence":
-            return evidence_targets(item.question, item.clip.timestamps, num_frames, np.random.default_rng(seed))
-        similar = cosines(self._matcher(), item.question, item.clip)
-        picks = draw_by_similarity(similar, num_frames, self.stage.temperature, torch.Generator().manual_seed(seed))
-        return picks, similarity_targets(similar, picks, self.stage.temperature)
 
     # -- parts of a step ------------------------------------------------------------------------------
 
-    def _usable(self, stage: StageConfig) -> np.ndarray:
-        """Positions of the questions that a stage can learn from."""
-        positions = self.train.positions(stage.categories)
-        if stage.method == "evidence" and self.train.listed:  # a generated set has it everywhere or nowhere
-            positions = positions[[bool(self.train.questions[i].evidence) for i in positions]]
-            if not len(positions):
-                raise InputError(f"a stage imitates evidence, but no question of {self.train.name} tells where it is")
-        return positions
-
     def _items(self) -> list[Item]:
         """The questions of this process in this step; unreadable videos are left out and counted."""
-        with self._timed("inputs"):
-            batch = self._pools[self.progress.stage][self.progress.stage_step]
-            items = []
-            for place in batch[self.processes.rank :: self.processes.size]:
-                item = load_item(self.policy, self.train, int(place))
+        now, items = self.progress, []
+        with self.timed("inputs"):
+            for place, item in self._loader.items(now.stage, now.stage_step, next_step(self.config, now)):
                 if isinstance(item, UnreadableItem):
                     self._skip(item.id, item.reason)
                 else:
-                    generator = torch.Generator().manual_seed(seeded(self.config.seed, 6, self.progress.step, place))
+                    generator = torch.Generator().manual_seed(seeded(self.config.seed, 6, now.step, place))
                     items.append(replace(item, inputs=self.policy.augment(item.inputs, generator)))
         if not any(self.processes.gather(len(items))):
             raise TrainingError(
-                f"step {self.progress.step}: not one video of the batch can be read, e.g. of question "
-                f"{next(iter(self.progress.skipped), None)}; check data.train"
+                f"step {now.step}: not one video of the batch can be read, e.g. of question "
+                f"{next(iter(now.skipped), None)}; check data.train"
             )
-        if items:
-            self._spare = items[0].inputs
-        if not all(self.processes.gather(self._spare is not None)):  # a process without videos borrows one
-            spares = self.processes.gather(self._spare)
-            self._spare = self._spare or next(spare for spare in spares if spare is not None)
         return items
 
-    def _groups(self, items: Sequence[Item]) -> list[list[int]]:
-        return grouped(self.policy, [item.inputs for item in items], self.config.optimiser.micro_batch)
+    def groups(self, items: Sequence[Item]) -> list[list[Item]]:
+        rows = grouped(self.policy, [item.inputs for item in items], self.config.optimiser.micro_batch)
+        return [[items[i] for i in group] for group in rows]
 
-    def _idle(self, num_frames: int) -> None:
-        """Take part in the exchange of gradients while another process has more groups."""
-        assert self._spare is not None
-        idle = self._forward([self._spare], None, num_frames)
-        (0.0 * idle.log_probs.sum() + _nothing(idle)).backward()
-
-    def _forward(
-        self,
-        inputs: Sequence[PolicyInputs],
-        picks: Tensor | None,
-        num_frames: int,
-        number: int = 0,
-    ) -> Rollouts:
+    def forward(self, group: Sequence[Item], picks: Tensor | None, num_frames: int, number: int = 0) -> Rollouts:
         device = self.processes.device
         seed = seeded(self.config.seed, 5, self.progress.step, self.processes.rank, number)
         with torch.autocast(device.type, torch.bfloat16, enabled=self.config.optimiser.mixed_precision == "bf16"):
             try:
-                rollouts: Rollouts = self._wrapped(
-                    inputs,
+                rollouts: Rollouts = self.policy(
+                    [item.inputs for item in group],
                     picks,
                     rollouts=self.stage.rollouts,
                     steps=num_frames,
@@ -323,39 +237,24 @@ class Trainer:
                     generator=torch.Generator(device).manual_seed(seed),
                 )
             except FloatingPointError as error:
-                raise self._not_finite(str(error)) from error
+                raise not_finite(self, str(error)) from error
         return rollouts
 
-    def _not_finite(self, what: str) -> TrainingError:
-        return TrainingError(
-            f"step {self.progress.step}: {what}; the last good checkpoint is in {self.checkpoints}. Lower "
-            "optimiser.lr, or train without mixed precision"
-        )
+    def _credits(self, group: Sequence[Item], rollouts: Rollouts, rewards: Sequence[Reward]) -> Credits:
+        """What is learned from: rewards, or credits of single picks."""
 
-    def _credits(self, group: Sequence[Item], rollouts: Rollouts, rewards: Tensor) -> tuple[Tensor, Tensor]:
-        """`prefix_credits` [B, N, K] and `remaining_gains` [B, N, K - 1].
+        def before() -> Tensor:
+            subsets = prefix_subsets(rollouts.picks.cpu(), rollouts.distributions.shape[-1])  # [B, N, K - 1, K]
+            scored = torch.stack([reward.value for reward in self._score(group, subsets.flatten(1, 2))])
+            return scored.unflatten(1, subsets.shape[1:3])
 
-        The picks before a pick are worth what is answered from them and the frames beside them.
-        """
-        picks = rollouts.picks.cpu()
-        number, count = picks.shape[1:]
-        earlier = [
-            beside(picks, torch.full(picks.shape[:2], taken), count, rollouts.distributions.shape[-1])
-            for taken in range(1, count)
-        ]
-        subsets = torch.stack(earlier, 2).flatten(1, 2)  # [B, N * (K - 1), K]
-        before = torch.stack([reward.value for reward in self._score_subsets(group, subsets)])
-        before = before.unflatten(1, (number, count - 1))
-        credits = prefix_credits(rewards, before, self.config.objective.credit_decay)
-        return credits, remaining_gains(rewards, before)
+        objective = self.config.objective
+        kind = objective.credit if rollouts.picks.shape[-1] > 1 else "subset"
+        return CREDITS[kind](torch.stack([reward.value for reward in rewards]), before, objective.credit_decay)
 
-    def _score(self, group: Sequence[Item], rollouts: Rollouts) -> list[Reward]:
-        """Rewards of each question's subsets."""
-        return self._score_subsets(group, rollouts.picks.cpu())
-
-    def _score_subsets(self, group: Sequence[Item], subsets: Tensor) -> list[Reward]:
+    def _score(self, group: Sequence[Item], subsets: Tensor) -> list[Reward]:
         """Score [B, N, K] subsets; a video that cannot be read any more teaches nothing in this step."""
-        ordered = subsets.sort(-1).values
+        ordered = subsets.cpu().sort(-1).values
         requests = [Request(item.question, item.clip, picks) for item, picks in zip(group, ordered, strict=True)]
         scored = []
         for reward in score_readable(self.reward_model, requests):
@@ -371,38 +270,18 @@ class Trainer:
             logger.warning("question %s is left out: %s", identity, reason)
             self.progress.skipped[identity] = reason
 
-    def _turns(self, groups: int) -> Iterator[tuple[int, bool]]:
-        """(number, is it the last) of the backward passes, equally many in all processes."""
-        total = max(self.processes.gather(groups))
-        yield from ((i, i + 1 == total) for i in range(total))
-
-    @contextmanager
-    def _synchronised(self, last: bool) -> Iterator[None]:
-        if last:
-            yield
-        else:
-            with self.processes.no_sync(self._wrapped):
-                yield
-
-    def _apply(self) -> float:
-        """Clip the gradient and take the step."""
-        norm = torch.nn.utils.clip_grad_norm_(
-            (p for p in self.policy.parameters() if p.requires_grad), self.config.optimiser.gradient_norm
-        )
+    def apply(self) -> float:
+        """Sum the gradients of all processes, clip them, and take the step."""
+        self.processes.sum_gradients(self.policy)
+        trained = [p for p in self.policy.parameters() if p.requires_grad]
+        norm = torch.nn.utils.clip_grad_norm_(trained, self.config.optimiser.gradient_norm)
         if not bool(torch.isfinite(norm)):
-            trained = ((name, p.grad) for name, p in self.policy.named_parameters() if p.grad is not None)
-            bad = [name for name, gradient in trained if not gradient.isfinite().all()]
-            raise self._not_finite(f"the gradient is not finite (first in {', '.join(bad[:3])})")
+            raise not_finite(self, "the gradient is not finite", gradient=True)
         self.optimiser.step()
         return float(norm)
 
-    def _matcher(self) -> Any:
-        if not hasattr(self, "_matching"):
-            self._matching = matcher_of(self.policy)
-        return self._matching
-
     @contextmanager
-    def _timed(self, name: str) -> Iterator[None]:
+    def timed(self, name: str) -> Iterator[None]:
         started = time.perf_counter()
         yield
         self.progress.seconds[name] = self.progress.seconds.get(name, 0.0) + time.perf_counter() - started
@@ -410,17 +289,17 @@ class Trainer:
     # -- between steps --------------------------------------------------------------------------------
 
     def evaluate(self, metrics: MetricsLogger | None) -> bool:
-        """Answer held-out questions, and restore the best policy when this one drifts.
+        """Answer held-out questions.
 
         Returns:
             Whether this is the best policy so far, so that it must be saved.
         """
-        now = self.progress
+        now, validation = self.progress, self.config.validation
+        frames = sorted(set(validation.num_frames or (k for stage in self.config.stages for k in stage.num_frames)))
         self.policy.eval()
         rewards = []
-        with self._timed("held_out"):
-            for k in self._validation_frames():
-                outcomes = self.comparison.outcomes(k)
+        with self.timed("held_out"):
+            for k, outcomes in self.comparison.outcomes(frames).items():
                 if not outcomes:
                     raise TrainingError("not one held-out video can be read; check data.validation")
                 numbers: dict[str, Any] = {"num_frames": k, "stage": now.stage}
@@ -430,61 +309,17 @@ class Trainer:
                 rewards.append(numbers["reward"])
                 if metrics:
                     metrics.log("held_out", now.step, numbers)
-            divergence = self._divergence()
         for identity, reason in self.comparison.unreadable.items():
             self._skip(identity, reason)
         reward = float(np.mean(rewards))
-        if metrics and divergence is not None:
-            metrics.log("drift", now.step, {"kl": divergence})
-        validation = self.config.validation
-        if now.best_reward is None or reward > now.best_reward:
-            now.best_reward, now.best_step, now.drifting = reward, now.step, 0
-            return True
-        far = validation.max_kl is not None and divergence is not None and divergence > validation.max_kl
-        low = validation.max_drop is not None and reward < now.best_reward - validation.max_drop
-        now.drifting = now.drifting + 1 if far or low else 0
-        if now.drifting >= validation.patience:
-            self._roll_back(reward)
-        return False
+        better = now.best_reward is None or reward > now.best_reward
+        if better:
+            now.best_reward, now.best_step = reward, now.step
+        for callback in self.callbacks:
+            callback.on_evaluation(self, reward, better, metrics)
+        return better
 
-    def _roll_back(self, reward: float) -> None:
-        now, validation = self.progress, self.config.validation
-        if now.rollbacks >= validation.max_rollbacks:
-            raise TrainingError(
-                f"step {now.step}: drift again after {now.rollbacks} rollbacks (held-out reward {reward:.3f}, best "
-                f"{now.best_reward:.3f} at step {now.best_step}). Lower optimiser.lr or raise entropy_bonus; the best "
-                f"checkpoint is {at_step(self.checkpoints, now.best_step)}"
-            )
-        load_checkpoint(at_step(self.checkpoints, now.best_step), self.policy, self.optimiser)
-        now.rollbacks, now.drifting, now.lr_factor = now.rollbacks + 1, 0, now.lr_factor * validation.lr_factor
-        logger.warning(
-            "step %d: held-out reward %.3f after %.3f at step %d; restored that policy, learning rate times %g",
-            now.step, reward, now.best_reward, now.best_step, now.lr_factor,
-        )  # fmt: skip
-
-    def _divergence(self) -> float | None:
-        """KL of the first pick from the policy at the start of RL, in nats; None before that."""
-        methods = [stage.method for stage in self.config.stages[: self.progress.stage + 1]]
-        if "reinforce" not in methods:
-            return None
-        path = self.folder / ANCHOR
-        current: dict[str, Tensor] = {}
-        for part in self.processes.gather(self.comparison.first_picks()):
-            current.update(part)
-        if self.processes.is_main_process and not path.exists():
-            with replacing(path) as scratch:
-                save_file({name: row.contiguous() for name, row in current.items()}, scratch)
-        self.processes.barrier()
-        anchor = load_file(path)
-        known = [(row, anchor[name]) for name, row in current.items() if name in anchor]
-        return sum(float((row.exp() * (row - old)).nansum()) for row, old in known) / max(1, len(known))
-
-    def _validation_frames(self) -> list[int]:
-        return sorted(set(self.config.validation.num_frames or (k for s in self.config.stages for k in s.num_frames)))
-
-    # -- checkpoints ----------------------------------------------------------------------------------
-
-    def _save(self) -> None:
+    def save(self) -> None:
         skipped: dict[str, str] = {}
         for part in self.processes.gather(self.progress.skipped):
             skipped.update(part)
@@ -500,8 +335,6 @@ class Trainer:
         """Resume from the last checkpoint, if there is one."""
         found = numbered(self.checkpoints)
         if not found:
-            if self.processes.is_main_process:
-                (self.folder / ANCHOR).unlink(missing_ok=True)
             return False
         self.progress = Progress(**load_checkpoint(found[-1], self.policy, self.optimiser))
         logger.info("resuming from step %d", self.progress.step)
@@ -515,17 +348,3 @@ class Trainer:
         """
         load_checkpoint(at_step(self.checkpoints, self.progress.best_step), self.policy, None)
         return self.progress.best_step
-
-    @property
-    def share_of_time(self) -> dict[str, float]:
-        """Seconds spent in the parts of the run."""
-        return dict(Counter(self.progress.seconds))
-
-
-def _inputs(group: Sequence[Item]) -> list[PolicyInputs]:
-    return [item.inputs for item in group]
-
-
-def _nothing(rollouts: Rollouts) -> Tensor | float:
-    """Zero, through what the loss may not use: processes that exchange gradients wait for those of every output."""
-    return 0.0 if rollouts.remaining is None else 0.0 * rollouts.remaining.sum()

@@ -16,7 +16,7 @@ from refocus_select.selectors.dual_encoder import DualEncoderSelector
 from refocus_select.train_selector import Request, TrainConfig, TrainResult, train_selector
 from refocus_select.train_selector.initialise import reinitialise
 from refocus_select.train_selector.metrics import read_log
-from refocus_select.train_selector.policy import VectorPolicy
+from refocus_select.train_selector.vector_policy import VectorPolicy
 
 from .planted import Answerer, Vectors, World
 

@@ -16,16 +16,16 @@ from refocus_select.reference import ReferenceModel, Request
 from refocus_select.train_selector.objective import (
     advantages,
     entropies,
-    pick_advantages,
     prefix_credits,
     remaining_gains,
     surrogate,
 )
-from refocus_select.train_selector.policy import PolicyInputs, VectorInputs, VectorPolicy
+from refocus_select.train_selector.policy import PolicyInputs
 from refocus_select.train_selector.reward import RewardModel, margins, rewards
+from refocus_select.train_selector.vector_policy import VectorInputs, VectorPolicy
 
 from .planted import World
-from .small_run import rows_of, small_config, small_policy, small_run
+from .small_run import Both, rows_of, small_config, small_policy, small_run
 
 
 def inputs(frames: int, seed: int = 0) -> VectorInputs:
@@ -133,7 +133,7 @@ def test_credit_of_what_follows_is_the_gradient_of_the_expected_reward() -> None
         both = torch.tensor([i, j])
         drawn, weight = log_probs[both][None], float(chance[i].detach() * chance[j].detach())
         credits = prefix_credits(reward[both][None], before[both][None, :, None])
-        values = pick_advantages(credits, "none").values
+        values = advantages(credits, "none").values
         total = total + weight * surrogate(drawn, drawn.detach(), values, None).sum()
         near = prefix_credits(reward[both][None], before[both][None, :, None], decay=0.5)
         biased = biased + weight * (near * drawn).sum(-1).mean(1).sum()
@@ -180,7 +180,7 @@ def test_prefix_credits_by_hand() -> None:
     assert torch.allclose(near[0, :, 2], whole[0, :, 2])
     left = remaining_gains(rewards, before)
     assert torch.allclose(left, torch.tensor([[[0.8, 0.6], [-0.3, -0.1], [0, 0]]]))
-    assert torch.allclose(pick_advantages(whole, "batch").values.square().mean(), torch.tensor(1.0))
+    assert torch.allclose(advantages(whole, "batch").values.square().mean(), torch.tensor(1.0))
 
 
 def test_drawn_subsets_have_the_chances_that_are_scored() -> None:
@@ -208,7 +208,7 @@ def test_advantages_by_hand() -> None:
     spread = ((4 * 0.25 + 0 + 3 * 1 + 9) / 12) ** 0.5
     assert torch.allclose(advantages(given, "batch").values[0], torch.tensor([0.5, -0.5, -0.5, 0.5]) / spread)
     assert torch.allclose(advantages(given, "none").values[2], torch.tensor([-1.0, -1.0, -1.0, 3.0]))
-    whole = advantages(given[:1], "batch", everywhere=given)  # one process of two
+    whole = advantages(given[:1], "batch", everywhere=[given])  # one process of two
     assert torch.allclose(whole.values, advantages(given, "batch").values[:1])
 
 
@@ -299,3 +299,54 @@ def test_judge_averages_models_and_refuses_numbers_that_are_none() -> None:
         )
     with pytest.raises(InputError, match="a reference model is needed"):
         RewardModel([], "correct")
+
+
+@pytest.mark.parametrize("kind", ["group", "batch", "none"])
+def test_credits_of_videos_of_different_lengths_share_a_batch(tmp_path: Path, kind: str) -> None:
+    """Videos with fewer candidates than K: every question has its own number of picks."""
+    small_run(
+        tmp_path, "stages=[{num_frames: [4], steps: 6, rollouts: 4, entropy_bonus: 0.01}]", "objective.credit=prefix",
+        f"objective.advantage={kind}", "optimiser.micro_batch=2", lengths=(3, 5, 9),
+    )  # fmt: skip
+    found = rows_of(tmp_path, "train")
+    assert [row["step"] for row in found] == [1, 2, 3, 4, 5, 6]
+    assert all(np.isfinite(row["gradient_norm"]) for row in found)
+    assert max(row["gradient_norm"] for row in found) > 1e-3
+
+
+def test_the_scale_of_a_batch_counts_every_credit_of_every_length() -> None:
+    long, short = torch.tensor([[[3.0, -1.0, 0.5], [1.0, 2.0, -2.0]]]), torch.tensor([[[4.0], [-4.0]]])
+    rms = (sum(float(part.square().sum()) for part in (long, short)) / 8) ** 0.5
+    for part in (long, short):
+        assert torch.allclose(advantages(part, "batch", everywhere=[long, short]).values, part / rms)
+
+
+def test_names_of_the_objective_can_be_added(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from refocus_select.train_selector import objective, reward
+
+    monkeypatch.setitem(objective.ADVANTAGES, "sign", lambda values, size, total: values.sign())
+    monkeypatch.setitem(reward.REWARDS, "surely", lambda logits, answer: (logits.softmax(-1)[:, answer] > 0.9).float())
+    assert advantages(torch.tensor([[2.0, 0.5, 0.5]]), "sign").values.tolist() == [[1.0, -1.0, -1.0]]
+    config = small_config(tmp_path, "objective.advantage=sign", "objective.reward=surely")
+    assert config.objective.advantage == "sign"
+    with pytest.raises(InputError, match=r"objective\.credit must be one of subset, prefix"):
+        small_config(tmp_path, "objective.credit=pick")
+
+
+def test_a_term_is_added_to_the_reward() -> None:
+    """As a price of frames would be: it moves what is learned from, and neither margin nor accuracy."""
+
+    class Price:
+        fingerprint = "price-0.1"
+
+        def __call__(self, request: Request, reward: object) -> Tensor:
+            return torch.full((len(request.subsets),), -0.1 * request.subsets.shape[1])
+
+    world = World(4, 1)
+    question = world[0]
+    request = Request(question, world(question.video), torch.tensor([[0, 4, 8], [1, 2, 3]]))
+    plain, priced = (RewardModel([Both([world])], "probability", terms) for terms in ((), (Price(),)))
+    (one,), (other,) = plain([request]), priced([request])
+    assert torch.allclose(other.value, one.value - 0.3)
+    assert torch.equal(other.margin, one.margin)
+    assert priced.fingerprint == f"{plain.fingerprint}+price-0.1"

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from safetensors.torch import load_file
 from torch import Tensor
 
 from refocus_select.cache import EncodingCache
@@ -16,10 +17,11 @@ from refocus_select.reference.clips import VideoFiles
 from refocus_select.selectors import FrameSelector
 from refocus_select.selectors.policy import PolicySelector
 from refocus_select.train_selector import ReferenceModel, Request, TrainConfig, TrainResult, train_selector
+from refocus_select.train_selector.checkpoints import numbered
 from refocus_select.train_selector.config import DataConfig, PolicyConfig
 from refocus_select.train_selector.initialise import make_policy, parameter_groups, reinitialise
 from refocus_select.train_selector.objective import surrogate
-from refocus_select.train_selector.policy import PicturePolicy
+from refocus_select.train_selector.picture_policy import PicturePolicy
 from refocus_select.video import CandidateRule
 
 from ..models.tiny import selector_folder
@@ -108,9 +110,10 @@ def test_the_tower_learns_only_if_it_shall(start: Path, films: Path, tmp_path: P
     frozen, trained = policy_of(start), policy_of(start, train_vision=True)
     assert {name for name in gradient(trained, batch(trained, films, tmp_path)) if "vision" in name}
     features, pixels = batch(frozen, films, tmp_path)[0].frames, batch(trained, films, tmp_path)[0].frames
-    assert features.dtype == torch.float32
+    assert features.dtype == torch.bfloat16
     assert pixels.dtype == torch.uint8
     with torch.no_grad():  # either way the network reads the same
+        frozen = policy_of(start, feature_dtype="float32")
         one, other = frozen.read(batch(frozen, films, tmp_path)[:1]), trained.read(batch(trained, films, tmp_path)[:1])
     assert torch.allclose(one.keys, other.keys, atol=1e-4)
 
@@ -155,7 +158,7 @@ def test_two_steps(films: Path, start: Path, tmp_path: Path, train_vision: bool,
     read.clear()
 
     # The last checkpoint holds what two steps changed.
-    from refocus_select.train_selector.checkpoints import load_checkpoint, numbered
+    from refocus_select.train_selector.checkpoints import load_checkpoint
 
     policy = policy_of(start, train_vision=train_vision)
     before = {name: tensor.clone() for name, tensor in policy.state_dict().items()}
@@ -179,6 +182,48 @@ def test_two_steps(films: Path, start: Path, tmp_path: Path, train_vision: bool,
     assert not [entry for entry in read if entry.startswith("TowerReader")]  # still from the features on disk
     exported = FrameSelector.from_pretrained(result.folder, device="cpu")
     assert len(exported.select(str(films / "0.mp4"), "What?", num_frames=2).indices) == 2
+
+
+def test_prompts_whose_graph_is_kept_are_read_once(films: Path, start: Path, tmp_path: Path,
+                                                   monkeypatch: pytest.MonkeyPatch) -> None:  # fmt: skip
+    """Read once or twice, the weights come out alike; and the count of readings is what the setting says."""
+    count = [0]
+    original = PicturePolicy.read
+
+    def counted(self: PicturePolicy, batch: Any) -> Any:
+        count[0] += self.training
+        return original(self, batch)
+
+    monkeypatch.setattr(PicturePolicy, "read", counted)
+    found = []
+    for kept, readings in (("null", 6), ("1", 10), ("0", 12)):  # 2 steps of 3 questions
+        count[0] = 0
+        run(tmp_path / kept, films, start, f"policy.readings_kept={kept}")
+        assert count[0] == readings
+        found.append(load_file(numbered(tmp_path / kept / "checkpoints")[-1] / "model.safetensors"))
+    for other in found[1:]:
+        assert all(torch.allclose(tensor, other[name], atol=1e-6) for name, tensor in found[0].items())
+
+
+def test_a_layer_keeps_its_input_and_no_more(start: Path, films: Path, tmp_path: Path) -> None:
+    """Bytes that wait for the backward pass, counted: checkpointing leaves a small part of them."""
+    held = []
+    for checkpointing in (False, True):
+        policy = policy_of(start, gradient_checkpointing=checkpointing, segment_tokens=16)
+        one = batch(policy, films, tmp_path)[2]
+        weights = {p.untyped_storage().data_ptr() for p in policy.parameters()}
+        seen: dict[int, tuple[int, Tensor]] = {}
+
+        def pack(tensor: Tensor, weights: set[int] = weights, seen: dict[int, Any] = seen) -> Tensor:
+            storage = tensor.untyped_storage()
+            if storage.data_ptr() not in weights:
+                seen[storage.data_ptr()] = (storage.nbytes(), tensor)
+            return tensor
+
+        with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
+            policy([one], torch.tensor([[[1, 4, 0], [2, 3, 5]]]))
+        held.append(sum(size for size, _ in seen.values()))
+    assert held[1] < 0.4 * held[0]
 
 
 def test_features_of_another_tower_are_not_taken(start: Path, films: Path, tmp_path: Path) -> None:

@@ -19,13 +19,14 @@ from refocus_select.errors import InputError, TrainingError
 from refocus_select.train_selector import ReferenceModel, Request
 from refocus_select.train_selector.checkpoints import numbered
 from refocus_select.train_selector.config import StageConfig, TrainConfig
-from refocus_select.train_selector.curriculum import advance, check_collapse, entropy_bonus, learning_rate
+from refocus_select.train_selector.curriculum import advance, entropy_bonus, learning_rate
 from refocus_select.train_selector.data import Batches, QuestionSet
-from refocus_select.train_selector.policy import VectorInputs
+from refocus_select.train_selector.drift import check_collapse, divergence
 from refocus_select.train_selector.process_group import ProcessGroup
 from refocus_select.train_selector.reward import RewardModel
 from refocus_select.train_selector.run import prepare_run
 from refocus_select.train_selector.trainer import Trainer
+from refocus_select.train_selector.vector_policy import VectorInputs
 
 from .planted import World
 from .small_run import Both, log, rows_of, small_config, small_policy, small_run, weights
@@ -128,7 +129,7 @@ def gradient(run: Trainer, step: int, monkeypatch: pytest.MonkeyPatch) -> Tensor
     monkeypatch.setattr(run.optimiser, "step", lambda: None)
     monkeypatch.setattr(torch.nn.utils, "clip_grad_norm_", lambda *_: torch.zeros(()))
     run.progress.step = run.progress.stage_step = step
-    run._step()
+    run.step()
     found = [p.grad for p in run.policy.parameters() if p.requires_grad]
     return torch.cat([g.flatten() for g in found if g is not None])
 
@@ -160,18 +161,18 @@ def test_micro_batches_give_the_gradient_of_the_batch(
     whole = trainer(tmp_path, *words, policy=policy)
     parts = trainer(tmp_path, *words, "optimiser.micro_batch=1", policy=policy)
     subsets: list[Tensor] = []
-    original = whole._forward
+    original = whole.forward
 
     def record(inputs: Any, picks: Any, *rest: Any) -> Any:
         rollouts = original(inputs, picks, *rest)
         subsets.extend(rollouts.picks)
         return rollouts
 
-    replay = parts._forward
-    monkeypatch.setattr(whole, "_forward", record)
+    replay = parts.forward
+    monkeypatch.setattr(whole, "forward", record)
     one = gradient(whole, 3, monkeypatch)
     monkeypatch.setattr(
-        parts, "_forward", lambda i, p, k, number=0: replay(i, subsets[number][None] if p is None else p, k)
+        parts, "forward", lambda i, p, k, number=0: replay(i, subsets[number][None] if p is None else p, k)
     )
     several = gradient(parts, 3, monkeypatch)
     assert float(one.abs().max()) > 1e-4
@@ -259,7 +260,7 @@ def test_drift_brings_the_best_policy_back(tmp_path: Path, caplog: pytest.LogCap
     run = trainer(tmp_path, "validation.max_drop=0.02", "validation.patience=2", "validation.max_rollbacks=1")
     with torch.no_grad():
         run.evaluate(None)
-    run._save()
+    run.save()
     best = {name: tensor.clone() for name, tensor in run.policy.state_dict().items()}
     now = run.progress
     assert now.best_reward is not None
@@ -288,17 +289,19 @@ def test_drift_brings_the_best_policy_back(tmp_path: Path, caplog: pytest.LogCap
 def test_divergence_counts_as_drift(tmp_path: Path) -> None:
     """KL of the first pick from the policy at the start of RL, by hand."""
     run = trainer(tmp_path, "validation.max_kl=1e-6", "validation.max_drop=null", "validation.patience=1")
-    assert run._divergence() == pytest.approx(0.0, abs=1e-9)
-    before = run.comparison.first_picks()
+    run.comparison.outcomes([1])
+    assert divergence(run) == pytest.approx(0.0, abs=1e-9)
+    before = run.comparison.first_picks
     with torch.no_grad():
         run.policy.model.similarity_scale.add_(0.5)
-    after = run.comparison.first_picks()
+    run.comparison.outcomes([1])
+    after = run.comparison.first_picks
     by_hand = np.mean([float((a.exp() * (a - before[name])).sum()) for name, a in after.items()])
-    assert run._divergence() == pytest.approx(by_hand, rel=1e-5)
+    assert divergence(run) == pytest.approx(by_hand, rel=1e-5)
     assert by_hand > 1e-4
     run.progress.best_reward = 2.0
     run.progress.best_step = 0
-    run._save()
+    run.save()
     run.evaluate(None)
     assert run.progress.rollbacks == 1
 

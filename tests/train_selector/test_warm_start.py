@@ -22,9 +22,9 @@ from refocus_select.train_selector.imitate import (
     imitation_loss,
     similarity_targets,
 )
-from refocus_select.train_selector.policy import VectorPolicy
 from refocus_select.train_selector.process_group import ProcessGroup
 from refocus_select.train_selector.reward import RewardModel
+from refocus_select.train_selector.vector_policy import VectorPolicy
 
 from .planted import Answerer, World
 from .small_run import Both, rows_of, small_policy, small_run
@@ -106,7 +106,8 @@ def first_picks(policy: VectorPolicy, world: World) -> list[tuple[torch.Tensor, 
     """Log-probabilities of the first pick, and cosines."""
     held_out = QuestionSet(world, world, "held out", listed=False)
     comparison = Comparison(policy, RewardModel([Answerer(world)], "correct"), held_out, ProcessGroup("cpu"))
-    found = comparison.first_picks()
+    comparison.outcomes([1])
+    found = comparison.first_picks
     items = [load_item(policy, held_out, i) for i in range(len(world))]
     return [(found[i.question.id], cosines(policy.reader, i.question, i.clip)) for i in items]  # type: ignore[union-attr]
 
