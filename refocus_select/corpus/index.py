@@ -303,7 +303,7 @@ class Index:
         return same[0]
 
     def _check_selector(self, selector: FrameSelector) -> None:
-        if selector.encoding_fingerprint != self._facts["fingerprint"]:
+        if not selector.reads(self._facts["fingerprint"]):
             raise EncodingError(
                 f"{self.folder} was made by {self._facts['selector']!r} ({self._facts['fingerprint'][:12]}), not by "
                 f"{selector.encoding_name!r} ({selector.encoding_fingerprint[:12]}); open it with that encoder, or "

@@ -8,6 +8,9 @@ frame's vector is their sum:
   Embeddings", 2014);
 - *learned*: a linear map of the image features, trained on pictures with titles (see weights/mini/README.md).
 
+A third part is added: *detected*, the things that a detector finds (NanoDet, COCO's 80 classes; models/nanodet.py),
+each with its sentence vector; above all people, whom ImageNet has no class for.
+
 The sum is scaled so that its dot product with the vectors of many unrelated texts has mean 0 and deviation 1: some
 frames are a little similar to everything, and would otherwise come first for every question.
 """
@@ -32,13 +35,14 @@ from ..parsing import content_phrase
 from ..plain_text import parse_json, shown
 from ..weights import resolve
 from .efficientnet_lite import FEATURES, LITE_VARIANTS, EfficientNetLite
+from .nanodet import CLASSES, NanoDet
 from .onnx_network import OnnxNetwork, onnxruntime_installed, onnxruntime_works
 from .skeleton import unfilled
 from .text_encoder import MAX_TOKENS, WIDTH, TextEncoder, unpack_rows
 from .workers import FEW, workers
 
 FORMAT = "refocus-select/mini"
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
 DIMENSIONS = WIDTH
 _ONNX_BATCH = 4  # frames; as fast as more, which would need more memory
 
@@ -56,6 +60,8 @@ class MiniEncoder(nn.Module):
         runtime: what computes the image network: "onnxruntime" or "torch".
         languages: of the sentence encoder: English.
         max_text_tokens: longer texts are cut.
+        earlier: fingerprints of earlier versions, whose frame vectors lie in the same space: the texts' vectors are the
+            same.
     """
 
     name = "mini"
@@ -64,6 +70,7 @@ class MiniEncoder(nn.Module):
     max_text_tokens = MAX_TOKENS
 
     class_vectors: Tensor  # unit sentence vectors of the class names, [classes, 384]
+    detected_vectors: Tensor  # unit sentence vectors of the detector's classes, [80, 384]
     text_mean: Tensor  # of many texts' sentence vectors, [384]
     text_spread: Tensor  # square root of their covariance, [384, 384]
 
@@ -73,11 +80,15 @@ class MiniEncoder(nn.Module):
         self.frame_size: tuple[int, int] = (config["frame_size"][0], config["frame_size"][1])
         self.fingerprint = ""
         self.runtime = "torch"
+        self.earlier: tuple[str, ...] = tuple(config["earlier"])
         self.image = EfficientNetLite(config["image_variant"], classes=config["classes"])
+        self.detector = NanoDet()
         self.text = TextEncoder(vocabulary)
         self._onnx_image = OnnxNetwork(partial(self.image.to_onnx, self.frame_size))
+        self._onnx_detector = OnnxNetwork(partial(self.detector.to_onnx, self.frame_size))
         self.learned = nn.Linear(FEATURES, WIDTH)
         self.register_buffer("class_vectors", torch.zeros(config["classes"], WIDTH))
+        self.register_buffer("detected_vectors", torch.zeros(CLASSES, WIDTH))
         self.register_buffer("text_mean", torch.zeros(WIDTH))
         self.register_buffer("text_spread", torch.eye(WIDTH))
 
@@ -124,8 +135,9 @@ class MiniEncoder(nn.Module):
         encoder.requires_grad_(False).eval()
         chosen = torch.device(device) if device is not None else _default_device()
         encoder.runtime = _image_runtime(runtime, chosen)
-        if encoder.runtime == "torch":
-            encoder.image.to(dtype=_image_dtype(chosen), memory_format=torch.channels_last)  # type: ignore[call-overload]
+        # The detector is faster in PyTorch where the processor multiplies in bfloat16, and exact enough.
+        for tower in (encoder.detector, *([encoder.image] if encoder.runtime == "torch" else [])):
+            tower.to(dtype=_image_dtype(chosen), memory_format=torch.channels_last)  # type: ignore[call-overload]
         return encoder.to(chosen)
 
     @property
@@ -187,6 +199,7 @@ class MiniEncoder(nn.Module):
         pixels = frames.to(self.device).permute(0, 3, 1, 2).float()
         if tuple(pixels.shape[2:]) != self.frame_size:
             pixels = F.interpolate(pixels, size=self.frame_size, mode="bilinear", antialias=True)
+        found = self._found(pixels)
         features = self._features(pixels.div_(127.5).sub_(1))
         posterior = self.image.classifier(features).float().softmax(dim=-1)  # [N, classes]
         best, which = posterior.topk(self.config["top_classes"], dim=-1)
@@ -195,13 +208,21 @@ class MiniEncoder(nn.Module):
         # The square root tames the few channels that dominate a ReLU feature.
         shape = F.normalize(features.float().clamp_min(0).sqrt(), dim=-1)
         learned = F.normalize(self.learned(shape), dim=-1)
-        vectors = learned + named
+        vectors = learned + named + self.config["detector"]["weight"] * (found @ self.detected_vectors)
         return (vectors / (vectors @ self.text_spread).norm(dim=-1, keepdim=True)).cpu()
 
     def _features(self, pixels: Tensor) -> Tensor:  # -1 to 1, [N, 3, H, W] -> [N, 1280]
         if self._by_onnx:
             return self._onnx_image(pixels)
         return self.image(pixels.to(self.image.stem.weight.dtype, memory_format=torch.channels_last))
+
+    def _found(self, pixels: Tensor) -> Tensor:
+        """How surely the detector sees each of its classes, `[N, 80]`: 0 up to the least score that counts, 1 at 1."""
+        pixels = self.detector.normalised(pixels)
+        in_full = self.detector.stem.weight.dtype == torch.float32
+        scores = self._onnx_detector(pixels) if self._by_onnx and in_full else self.detector(pixels)
+        least = self.config["detector"]["least"]
+        return ((scores - least) / (1 - least)).clamp_min(0)
 
 
 def load_mini(name: str = "mini", *, device: str | torch.device | None = None) -> MiniEncoder:
@@ -236,7 +257,12 @@ def load_text_encoder(folder: str | os.PathLike[str]) -> TextEncoder:
 
 def _unpack(packed: dict[str, Tensor]) -> dict[str, Tensor]:
     """Stored tensors (fp16, int8 with scales) to the state of a `MiniEncoder`."""
-    state = {name: t.float() for name, t in packed.items() if not name.startswith("text.")}
+    seen = {name: t for name, t in packed.items() if not name.startswith("text.")}
+    scales = {name: seen.pop(name) for name in list(seen) if name.endswith("_scale")}
+    state = {name: t.float() for name, t in seen.items()}
+    for name, scale in scales.items():
+        weight = state[name.removesuffix("_scale")]
+        weight.mul_(scale.view(-1, *[1] * (weight.ndim - 1)))
     text = unpack_rows({name.removeprefix("text."): t for name, t in packed.items() if name.startswith("text.")})
     return state | {f"text.{name}": t for name, t in text.items()}
 
@@ -285,11 +311,19 @@ def _is_count(value: Any) -> bool:
     return isinstance(value, int) and not isinstance(value, bool) and 0 < value < 2**16
 
 
+def _is_share(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and 0 <= value <= 1
+
+
 _FIELDS: dict[str, Callable[[Any], bool]] = {
     "frame_size": lambda value: isinstance(value, list) and len(value) == 2 and all(map(_is_count, value)),
     "image_variant": lambda value: isinstance(value, str) and value in LITE_VARIANTS,
     "classes": _is_count,
     "top_classes": _is_count,
+    "detector": lambda value: (
+        isinstance(value, dict) and _is_share(value.get("weight")) and _is_share(value.get("least"))
+    ),
+    "earlier": lambda value: isinstance(value, list) and all(isinstance(text, str) for text in value),
     "sha256": lambda value: (
         isinstance(value, dict)
         and value.keys() >= _HASHED

@@ -145,7 +145,7 @@ class EncodedClip(Clip):
         return frames.data
 
     def encoding(self, reader: FrameSelector) -> VideoEncoding:
-        if reader.encoding_fingerprint != self._encoding.encoder_fingerprint:
+        if not reader.reads(self._encoding.encoder_fingerprint):
             raise EncodingError(
                 f"{self.name} was encoded by {self._encoding.encoder!r} "
                 f"({self._encoding.encoder_fingerprint[:12]}), not by {reader.encoding_name!r} "

@@ -71,7 +71,7 @@ class ReaderReference(ReferenceModel):
         folder = Path(folder)
         config = _read_config(folder)
         encoder = encoder or _embedded_encoder()
-        if config["encoder"] != encoder.fingerprint:
+        if config["encoder"] not in (encoder.fingerprint, *getattr(encoder, "earlier", ())):
             raise SelectorLoadError(
                 f"{folder} was trained with the encoder {config['encoder']}, not {encoder.fingerprint}; "
                 "give that encoder"

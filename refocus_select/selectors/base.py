@@ -121,6 +121,10 @@ class FrameSelector(ABC):
         """
         return self.fingerprint
 
+    def reads(self, fingerprint: str) -> bool:
+        """Whether it can choose from encodings of this identity."""
+        return fingerprint == self.encoding_fingerprint
+
     @property
     def encoding_name(self) -> str:
         """What makes the encodings, for people."""
@@ -373,7 +377,7 @@ class FrameSelector(ABC):
                 fewest = reading.get("min_frames") or handed.sampling.get("min_frames", 1)
                 reading["min_frames"] = max(fewest, least_candidates(size, given))
             encoding = self.encode(handed, **reading)  # type: ignore[arg-type]  # what read_input gave, it takes back
-        if encoding.encoder_fingerprint != self.encoding_fingerprint:
+        if not self.reads(encoding.encoder_fingerprint):
             raise EncodingError(
                 f"this encoding was made by {encoding.encoder!r} ({encoding.encoder_fingerprint[:12]}), but "
                 f"{self.name!r} reads those of {self.encoding_name!r} ({self.encoding_fingerprint[:12]}); encode the "

@@ -42,6 +42,9 @@ class DualEncoderSelector(FrameSelector):
     def encoding_fingerprint(self) -> str:
         return self.encoder.fingerprint
 
+    def reads(self, fingerprint: str) -> bool:
+        return super().reads(fingerprint) or fingerprint in getattr(self.encoder, "earlier", ())
+
     @property
     def encoding_name(self) -> str:
         return name_of(self.encoder)

@@ -54,14 +54,13 @@ def some_frames(count: int, seed: int = 0, size: tuple[int, int] = (225, 225)) -
 @torch.inference_mode()
 def test_image_tower_equals_the_published_network(encoder: MiniEncoder) -> None:
     # The reference is the published checkpoint in its authors' code, 260 pixels: an even size, so "SAME" padding is
-    # one-sided. Ours holds fp16 weights with the normalisation folded in.
+    # one-sided. Ours has the normalisation folded in, and holds large layers as int8, the rest as fp16.
     network = EfficientNetLite("lite2").eval()
     network.load_state_dict({name: t.float() for name, t in encoder.image.state_dict().items()})
     features = network(reference_pictures())
     logits = network.classifier(features)
     cosine = torch.nn.functional.cosine_similarity(features, torch.from_numpy(REFERENCE["features"]))
-    # bf16 machines hold the weights more coarsely than the file does.
-    assert cosine.min() > (0.998 if encoder.image.stem.weight.dtype == torch.bfloat16 else 0.9999)
+    assert cosine.min() > 0.9985
     assert (logits.argmax(-1).numpy() == REFERENCE["logits"].argmax(-1)).all()
 
 

@@ -26,17 +26,21 @@ FILM = ROOT / "examples/film/big_buck_bunny.mp4"
 onnxruntime = pytest.importorskip("onnxruntime")
 
 
-@pytest.fixture(scope="module")
-def by_torch() -> MiniEncoder:
+def in_full_precision(runtime: str) -> MiniEncoder:
     """In float32 on every machine."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(mini, "_image_dtype", lambda device: torch.float32)
-        return MiniEncoder.from_pretrained(FOLDER, device="cpu", runtime="torch")
+        return MiniEncoder.from_pretrained(FOLDER, device="cpu", runtime=runtime)
+
+
+@pytest.fixture(scope="module")
+def by_torch() -> MiniEncoder:
+    return in_full_precision("torch")
 
 
 @pytest.fixture(scope="module")
 def by_onnx() -> MiniEncoder:
-    return MiniEncoder.from_pretrained(FOLDER, device="cpu", runtime="onnxruntime")
+    return in_full_precision("onnxruntime")
 
 
 @torch.inference_mode()

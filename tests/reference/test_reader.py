@@ -53,6 +53,9 @@ def request(boards: Storyboards, index: int, *, subsets: int = 3, num_frames: in
         ("What is the first thing that is shown?", (), "What is the first thing that is shown?"),
         ("What do we see halfway through?", (), "What do we see halfway through?"),
         ("How often is the face with monocle shown?", ("face with monocle",), "How often is the something shown?"),
+        ("Is anybody in the picture?", ("person",), "Is something in the picture?"),
+        ("Who is that?", ("person",), "something is that?"),
+        ("Who has the harp?", ("harp",), "Who has the something?"),
         ("?", (), "?"),
     ],
 )  # fmt: skip
