@@ -21,7 +21,7 @@ from ..weights import DEFAULT_SELECTOR
 from .algorithms.contract import check_num_frames, complete_picks
 from .reading import CandidateReader
 from .registry import load_selector
-from .words import apart_in_time, choices_by_route, with_quotes, with_words
+from .words import choices_by_route, cover_lines, with_quotes, with_words
 
 if TYPE_CHECKING:
     import torch
@@ -29,6 +29,7 @@ if TYPE_CHECKING:
 
     from ..arguments import LoadArguments, SelectArguments, VideoSource
     from ..words.find import WordSource
+    from ..words.match import WordMatch
     from ..words.speech import Recogniser
     from ..words.written import TextReader
 
@@ -437,18 +438,27 @@ class FrameSelector(ABC):
         """Choose at most min(num_frames, F) candidates for each question; too few are refilled by score."""
 
     def choose_by_words(
-        self, encoding: VideoEncoding, questions: list[str], num_frames: int, gains: list[np.ndarray], **kwargs: Any
+        self, encoding: VideoEncoding, questions: list[str], num_frames: int, matches: list[WordMatch], **kwargs: Any
     ) -> list[Choice]:
-        """Choose where the words decide: by default the frames that gain most and lie apart in time.
+        """Choose where the words decide: by default the frames that are likeliest to show what is meant.
 
         Args:
             encoding: of F candidates, with words.
             questions: those that the words answer.
             num_frames: K.
-            gains: for each question what each candidate gains from the lines said or shown there, 0 to 1, [F].
+            matches: how the words answer each question; `gains` says what each candidate gains from the lines said or
+                shown there.
             **kwargs: as for `choose`.
         """
-        return [Choice(apart_in_time(gain, encoding.timestamps, num_frames), gain) for gain in gains]
+        return [Choice(cover_lines(match, num_frames), match.gains.max(axis=0)) for match in matches]
+
+    def seen(self, encoding: VideoEncoding, question: str) -> float:
+        """How far what a question names stands out in the pictures, in deviations over unrelated things.
+
+        It keeps the words from deciding questions that do not ask for words. Selectors that cannot tell leave it at
+        -inf.
+        """
+        return float("-inf")
 
     def question_warnings(self, question: str) -> tuple[str, ...]:
         """What whoever asks this question should know, whatever is chosen."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -11,17 +12,16 @@ from ..encoders import DualEncoder, check_encoder
 from ..encoders.protocol import check_one_space, checked_vectors, name_of, question_warnings
 from ..encoding import VECTORS, VideoEncoding, check_tensors
 from ..errors import EncoderError
+from ..parsing import MAX_ENTITIES, parse_question
 from ..video import CandidateRule, Frames, VideoMetadata
 from ..video.candidates import MIN_CANDIDATES
 from .base import Choice, FrameSelector
-from .words import fused, spread_picks, standardised
+from .words import cover_lines, fused
 
 if TYPE_CHECKING:
     import torch
 
-
-DIVERSITY = 0.3
-"""Weight of an already picked near-copy against one standard deviation of relevance."""
+    from ..words.match import WordMatch
 
 
 class DualEncoderSelector(FrameSelector):
@@ -92,15 +92,29 @@ class DualEncoderSelector(FrameSelector):
         check_tensors(encoding, {VECTORS: (shape, (torch.float32, torch.float16))})
 
     def choose_by_words(
-        self, encoding: VideoEncoding, questions: list[str], num_frames: int, gains: list[np.ndarray], **kwargs: Any
+        self, encoding: VideoEncoding, questions: list[str], num_frames: int, matches: list[WordMatch], **kwargs: Any
     ) -> list[Choice]:
         rows = self.similarity(encoding, questions, cosine=True)
-        alike = cosines(encoding.tensors[VECTORS])
-        choices = []
-        for scores, gain in zip(rows, gains, strict=True):
-            both = fused(scores, gain)
-            choices.append(Choice(spread_picks(standardised(both), alike, num_frames, DIVERSITY), both))
-        return choices
+        return [
+            Choice(cover_lines(match, num_frames, scores), fused(scores, match.gains.max(axis=0)))
+            for scores, match in zip(rows, matches, strict=True)
+        ]
+
+    def seen(self, encoding: VideoEncoding, question: str) -> float:
+        from ..models.recognition import prominence
+
+        names = parse_question(question).entities[:MAX_ENTITIES]
+        if not names:
+            return float("-inf")
+        found = prominence(encoding.tensors[VECTORS].float(), self.encode_text(names, like=encoding), self.unrelated)
+        return float(found.max())
+
+    @cached_property
+    def unrelated(self) -> torch.Tensor:
+        """Vectors of unrelated texts (`models.recognition.UNRELATED`), [T, D]."""
+        from ..models.recognition import UNRELATED
+
+        return self.encode_text(UNRELATED)
 
     def similarity(self, encoding: VideoEncoding, questions: Sequence[str], *, cosine: bool = False) -> np.ndarray:
         """Dot products, or cosines for encoders whose vectors have any length, float64 [questions, F].
@@ -129,12 +143,3 @@ class DualEncoderSelector(FrameSelector):
         if like is not None:
             check_one_space(self.encoder, vectors.shape[1], like.tensors[VECTORS].shape[1])
         return vectors
-
-
-def cosines(vectors: torch.Tensor) -> np.ndarray:
-    """Of all frames' vectors with each other, float64 [F, F]."""
-    from torch.nn.functional import normalize
-
-    unit = normalize(vectors.float(), dim=-1)
-    matrix: np.ndarray = (unit @ unit.T).numpy().astype(np.float64)
-    return matrix

@@ -14,13 +14,15 @@ from ..errors import SelectorLoadError
 from ..weights import resolve
 from .algorithms import uniform
 from .base import Choice
-from .dual_encoder import DIVERSITY, VECTORS, DualEncoderSelector, cosines
-from .words import spread_picks
+from .dual_encoder import VECTORS, DualEncoderSelector
 
 if TYPE_CHECKING:
     import torch
 
     from ..models.mini import MiniEncoder
+
+DIVERSITY = 0.3
+"""Weight of an already picked near-copy against one standard deviation of relevance."""
 
 NEIGHBOUR = 0.25
 """Weight of a neighbouring candidate's similarity against a candidate's own: what is there for one frame only is often
@@ -127,3 +129,34 @@ def smoothed(similarity: np.ndarray, timestamps: np.ndarray) -> np.ndarray:
     parts[:-1] += weight
     parts[1:] += weight
     return total / parts
+
+
+def spread_picks(relevance: np.ndarray, alike: np.ndarray, num_frames: int, diversity: float) -> np.ndarray:
+    """Picks with high scores that differ: maximal marginal relevance (Carbonell & Goldstein, 1998).
+
+    Args:
+        relevance: standardised scores, [F].
+        alike: how much frames show the same, 1 on the diagonal, [F, F].
+        num_frames: K.
+        diversity: weight of likeness against one deviation of relevance.
+
+    Returns:
+        min(K, F) distinct picks; ties go to the earlier candidate.
+    """
+    nearest, free = np.zeros(len(relevance)), np.ones(len(relevance), dtype=bool)
+    picks: list[int] = []
+    for _ in range(min(num_frames, len(relevance))):
+        pick = int(np.where(free, relevance - diversity * nearest, -np.inf).argmax())
+        picks.append(pick)
+        free[pick] = False
+        nearest = np.maximum(nearest, alike[pick])
+    return np.array(picks, dtype=np.int64)
+
+
+def cosines(vectors: torch.Tensor) -> np.ndarray:
+    """Of all frames' vectors with each other, float64 [F, F]."""
+    from torch.nn.functional import normalize
+
+    unit = normalize(vectors.float(), dim=-1)
+    matrix: np.ndarray = (unit @ unit.T).numpy().astype(np.float64)
+    return matrix

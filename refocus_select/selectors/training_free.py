@@ -8,7 +8,7 @@ import json
 import os
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 
@@ -21,6 +21,9 @@ from .algorithms.contract import clean_scores, is_flat
 from .base import Choice
 from .dual_encoder import VECTORS, DualEncoderSelector
 from .words import fused
+
+if TYPE_CHECKING:
+    from ..words.match import WordMatch
 
 _GIVEN = frozenset({"scores", "num_frames", "timestamps", "embeddings"})  # filled in here; the rest are settings
 
@@ -94,12 +97,12 @@ class AlgorithmSelector(DualEncoderSelector):
         return [self._choice(scores, embeddings, encoding, num_frames, settings) for scores in similarity]
 
     def choose_by_words(
-        self, encoding: VideoEncoding, questions: list[str], num_frames: int, gains: list[np.ndarray], **kwargs: Any
+        self, encoding: VideoEncoding, questions: list[str], num_frames: int, matches: list[WordMatch], **kwargs: Any
     ) -> list[Choice]:
         settings = {**self.settings, **self._known(kwargs)}
         embeddings = encoding.tensors[VECTORS].float().numpy()
         similarity = self.similarity(encoding, questions, cosine=self.algorithm in _OF_COSINES)
-        rows = [fused(scores, gain) for scores, gain in zip(similarity, gains, strict=True)]
+        rows = [fused(scores, match.gains.max(axis=0)) for scores, match in zip(similarity, matches, strict=True)]
         return [self._choice(scores, embeddings, encoding, num_frames, settings) for scores in rows]
 
     def _choice(

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
-from functools import cached_property, partial
+from functools import partial
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 import torch
@@ -17,9 +17,9 @@ from ..errors import InputError, SelectorLoadError
 from ..files import write_text
 from ..hub import CheckpointFiles, HubOptions, find_checkpoint
 from ..models.checkpoint import fingerprint, load_model, save_model
-from ..models.cues import VideoCues, relative_texts, similarities, video_cues
+from ..models.cues import VideoCues, relative_texts, similarities, standardised, video_cues
 from ..models.portable import Choices, PortablePolicy
-from ..models.recognition import UNRELATED, seen
+from ..models.recognition import seen
 from ..models.sentences import SentenceEncoder, read_questions, sentences_beside
 from ..models.workers import workers
 from ..video.candidates import policy_rule
@@ -29,7 +29,19 @@ from .card import model_card
 from .dual_encoder import VECTORS, DualEncoderSelector
 from .protocol import marginal_log_probs
 
+if TYPE_CHECKING:
+    from ..words.match import WordMatch
+
 MAX_QUESTIONS = 32  # answered in one batch
+
+TEMPLATES = {
+    "after": "What is shown right after the something?",
+    "before": "What is shown right before the something?",
+    "between": "What appears between the something and the something?",
+    "first": "When does the something appear for the first time?",
+    "last": "When does the something appear for the last time?",
+}
+"""Sentences that ask for each relation, as `ParsedQuestion.template` has them."""
 
 UNRECOGNISED = "nothing in the video looks like what this question names; the frames are spread evenly"
 
@@ -135,11 +147,6 @@ class VectorPolicySelector(DualEncoderSelector):
         if not card.exists():
             write_text(card, model_card(self.model, self.name))
 
-    @cached_property
-    def _unrelated(self) -> torch.Tensor:
-        """Vectors of unrelated texts, [T, h]."""
-        return self.encode_text(UNRELATED)
-
     def choose(
         self,
         encoding: VideoEncoding,
@@ -157,7 +164,7 @@ class VectorPolicySelector(DualEncoderSelector):
         texts, sentences = read_questions(self.encoder, self.sentences, questions, self.model.config.entities)
         frames = encoding.tensors[VECTORS].to(self.model.device).float()
         video = self._video_cues(encoding, frames)
-        unrelated = self._unrelated.to(self.model.device)
+        unrelated = self.unrelated.to(self.model.device)
         size = 1 if sample else MAX_QUESTIONS  # a sample depends on the question and the seed alone
         tasks = [
             partial(self._decide, frames, video, unrelated, *part, sample, temperature, seed)
@@ -196,17 +203,55 @@ class VectorPolicySelector(DualEncoderSelector):
         seed: int | None,
     ) -> tuple[Choices, list[bool]]:
         """What the network decides about questions, on the CPU, and whether what they name is to be seen."""
-        device = self.model.device
-        texts = texts.to(device)
+        texts = texts.to(self.model.device)
         matches = similarities(frames[None], relative_texts(texts, unrelated.mean(0)))
-        chosen = self.model.decode(
+        chosen = self._decode(video, matches, sentences, sample, temperature, seed)
+        return chosen, seen(frames, texts, unrelated, self.model.config.min_peak)
+
+    def _decode(
+        self,
+        video: VideoCues,
+        matches: torch.Tensor,
+        sentences: torch.Tensor,
+        sample: bool = False,
+        temperature: float = 1.0,
+        seed: int | None = None,
+    ) -> Choices:
+        """What the network picks for rows of similarity [B, M, F], whatever they come from, on the CPU."""
+        device = self.model.device
+        return self.model.decode(
             self.model.read(video, matches, sentences.to(device)),
             self.model.config.max_picks,
             sample=sample,
             temperature=temperature,
             generator=None if seed is None else torch.Generator(device).manual_seed(seed),
-        )
-        return chosen.cpu(), seen(frames, texts, unrelated, self.model.config.min_peak)
+        ).cpu()
+
+    @torch.no_grad()
+    def choose_by_words(
+        self, encoding: VideoEncoding, questions: list[str], num_frames: int, matches: list[WordMatch], **kwargs: Any
+    ) -> list[Choice]:
+        """What is said itself is covered; what comes before or after it is left to the network.
+
+        For the network the rows of similarity are those of the words, and the sentence is one of those that it was
+        trained with: it never heard of saying.
+        """
+        choices = super().choose_by_words(encoding, questions, num_frames, matches, **kwargs)
+        related = [row for row, match in enumerate(matches) if match.relation]
+        if not related:
+            return choices
+        entities = self.model.config.entities
+        sentences = self.sentences.encode([TEMPLATES[matches[row].relation] for row in related]).float().cpu()
+        frames = encoding.tensors[VECTORS].to(self.model.device).float()
+        rows = torch.zeros(len(related), entities, len(encoding))
+        for place, row in enumerate(related):
+            gains = torch.from_numpy(matches[row].gains[:entities]).float()
+            rows[place, : len(gains)] = standardised(gains)
+        chosen = self._decode(self._video_cues(encoding, frames), rows.to(frames.device), sentences)
+        decided = self._choices(encoding, chosen, [True] * len(related), num_frames)
+        for row, choice in zip(related, decided, strict=True):
+            choices[row] = choice
+        return choices
 
     def _video_cues(self, encoding: VideoEncoding, frames: torch.Tensor) -> VideoCues:
         """Cues of the video; those of the last one are kept for its next question."""

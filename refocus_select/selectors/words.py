@@ -5,8 +5,9 @@ Nothing of `refocus_select.words` is imported until there are words.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -26,9 +27,18 @@ WORD_ARGUMENTS = ("words", "ocr", "transcribe", "language")
 PICTURE_SHARE = 0.25
 """Weight of the pictures' scores beside the words' where these decide: among frames of one line, the one that fits."""
 
-_APART = 0.5  # weight of nearness in time against one deviation of what words say, where nothing else is known
+SHOWS = 0.8
+"""Chance that a frame from the middle of a line shows what is meant."""
+
+_TIES = 1e-3  # weight of one deviation of the pictures' scores against a chance of 1
+
+SURE = 2.0
+"""Deviations by which a line must stand out to be called an answer; below it there is a note."""
+
+UNSURE = "nothing that is said or written clearly answers this question; the frames lie where it comes nearest"
+
 _MOST_QUOTES = 8
-_QUOTED = 0.35  # share of the best match that a line needs to be quoted, from the usual line (0) to the best (1)
+_QUOTED = 2.0  # deviations by which a line may match worse than the best one and still be quoted
 
 
 def with_words(
@@ -88,34 +98,59 @@ def choices_by_route(
     """
     matches: list[WordMatch | None] = [None] * len(questions)
     if encoding.words is not None and selector.reads_words and not (choice.get("sample") or choice.get("protocol")):
-        matches = word_matches(encoding, questions, getattr(selector, "encoder", None))
-    said = {row: match.frames for row, match in enumerate(matches) if match is not None}
+        matches = [
+            match if decides else None
+            for match, decides in word_matches(encoding, questions, getattr(selector, "encoder", None), selector.seen)
+        ]
+    said = {row: match for row, match in enumerate(matches) if match is not None}
     seen = [row for row in range(len(questions)) if row not in said]
     chosen: dict[int, Choice] = {}
     if seen:
         asked, answers = [questions[row] for row in seen], [options[row] for row in seen]
         chosen.update(zip(seen, selector.choose(encoding, asked, num_frames, answers, **choice), strict=True))
     if said:
-        asked, gains = [questions[row] for row in said], list(said.values())
-        found = selector.choose_by_words(encoding, asked, num_frames, gains, **choice)
+        found = selector.choose_by_words(
+            encoding, [questions[row] for row in said], num_frames, list(said.values()), **choice
+        )
         chosen.update(zip(said, found, strict=True))
     return [chosen[row] for row in range(len(questions))], matches
 
 
-def word_matches(encoding: VideoEncoding, questions: Sequence[str], encoder: Any) -> list[WordMatch | None]:
-    """Each question held against the words of the video, which must be there; None where the pictures decide."""
+def word_matches(
+    encoding: VideoEncoding,
+    questions: Sequence[str],
+    encoder: Any,
+    seen: Callable[[VideoEncoding, str], float] | None = None,
+) -> list[tuple[WordMatch, bool]]:
+    """Each question held against the words of the video, which must be there, and whether the words decide it.
+
+    Args:
+        encoding: with words.
+        questions: as text.
+        encoder: of the selector; it may have a sentence encoder of its own.
+        seen: how far what a question names stands out in the pictures; see `FrameSelector.seen`.
+    """
     assert encoding.words is not None
-    from ..words.match import content_of
+    from ..words.asking import what_is_asked
+    from ..words.match import words_decide
     from ..words.sentences import sentences_for
 
     sentences = sentences_for(encoder)
     index = encoding.words.index(sentences)
-    vectors = sentences.encode([*questions, *map(content_of, questions)]).numpy()
+    asked = [what_is_asked(question) for question in questions]
+    texts = list(dict.fromkeys([*questions, *(content for one in asked for content in one.contents)]))
+    vectors = dict(zip(texts, sentences.encode(texts).numpy(), strict=True))
     matches = []
-    for row, question in enumerate(questions):
-        match = index.match(question, vectors[row], vectors[len(questions) + row], encoding.timestamps)
-        matches.append(match if match.decides else None)
+    for question, one in zip(questions, asked, strict=True):
+        contents = np.stack([vectors[content] for content in one.contents])
+        match = index.match(one, vectors[question], contents, encoding.timestamps)
+        look = partial(seen, encoding, question) if seen is not None else _unseen
+        matches.append((match, words_decide(one, match.prominence, look)))
     return matches
+
+
+def _unseen() -> float:
+    return -np.inf
 
 
 def fused(scores: np.ndarray, gains: np.ndarray) -> np.ndarray:
@@ -138,33 +173,32 @@ def standardised(values: np.ndarray) -> np.ndarray:
     return centred / deviation if deviation > 1e-12 else np.zeros(len(centred))
 
 
-def apart_in_time(gains: np.ndarray, timestamps: np.ndarray, num_frames: int) -> np.ndarray:
-    """Picks with large gains that lie apart, where the pictures cannot be compared: min(K, F) positions."""
-    times = np.asarray(timestamps, np.float64)
-    reach = max(1.0, float(times[-1] - times[0]) / (8.0 * max(num_frames, 1)))
-    near = np.exp(-np.abs(times[:, None] - times[None]) / reach)
-    return spread_picks(standardised(gains), near, num_frames, _APART)
+def cover_lines(match: WordMatch, num_frames: int, pictures: np.ndarray | None = None) -> np.ndarray:
+    """The frames that are likeliest to show what is meant.
 
-
-def spread_picks(relevance: np.ndarray, alike: np.ndarray, num_frames: int, diversity: float) -> np.ndarray:
-    """Picks with high scores that differ: maximal marginal relevance (Carbonell & Goldstein, 1998).
+    A question in other words than the answer has several likely lines. Frames are taken one by one where they add most
+    to the chance that the right line is shown: a frame shows what belongs to its lines with chance `SHOWS`, so a
+    further frame of one line adds less than the one before.
 
     Args:
-        relevance: standardised scores, [F].
-        alike: how much frames show the same, 1 on the diagonal, [F, F].
+        match: of F candidates.
         num_frames: K.
-        diversity: weight of likeness against one deviation of relevance.
+        pictures: the pictures' scores, which break ties among the frames of one line, [F].
 
     Returns:
-        min(K, F) distinct picks; ties go to the earlier candidate.
+        min(K, F) distinct picks, the most important first.
     """
-    nearest, free = np.zeros(len(relevance)), np.ones(len(relevance), dtype=bool)
+    count = match.shown.shape[1]
+    ties = np.zeros(count) if pictures is None else standardised(pictures)
+    left = match.chances.max(axis=0)  # chance that the line is meant, and no frame has shown it yet, [n]
+    free = np.ones(count, dtype=bool)
     picks: list[int] = []
-    for _ in range(min(num_frames, len(relevance))):
-        pick = int(np.where(free, relevance - diversity * nearest, -np.inf).argmax())
+    for _ in range(min(num_frames, count)):
+        adds = SHOWS * (left @ match.shown)
+        pick = int(np.where(free, adds + _TIES * ties, -np.inf).argmax())
         picks.append(pick)
         free[pick] = False
-        nearest = np.maximum(nearest, alike[pick])
+        left = left * (1 - SHOWS * match.shown[:, pick])
     return np.array(picks, dtype=np.int64)
 
 
@@ -177,14 +211,16 @@ def with_quotes(selection: Selection, encoding: VideoEncoding, match: WordMatch 
     lines = tuple(Quote(line.start, line.end, line.text, line.source, None) for line in heard)
     if match is None:
         return replace(selection, lines=lines)
-    usual, best = float(np.median(match.lines)), float(match.lines.max())
-    least = max(usual + _QUOTED * (best - usual), 0.0)
+    least = match.prominence - _QUOTED
     order = np.argsort(-match.lines, kind="stable")[:_MOST_QUOTES]
     passages = encoding.words.passages
     reach = max(3.0, *np.diff(times)) if len(times) > 1 else 3.0  # a short line may lie between two candidates
     chosen = {id(line) for line in encoding.words.heard_at(selection.timestamps, reach, reach)}
+    if match.relation:  # then the frames lie before or after what is said
+        chosen |= {id(passages[int(i)]) for i in match.likely}
     picked = sorted(int(i) for i in order if match.lines[i] >= least and id(passages[int(i)]) in chosen)
     quotes = tuple(
         Quote(p.start, p.end, p.text, p.source, float(match.lines[i])) for i in picked for p in [passages[i]]
     )
-    return replace(selection, lines=lines, quotes=quotes)
+    unsure = (UNSURE,) if match.prominence < SURE else ()
+    return replace(selection, lines=lines, quotes=quotes, warnings=(*selection.warnings, *unsure))

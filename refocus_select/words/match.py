@@ -1,9 +1,12 @@
-"""Which lines of a video answer a question, whether the words or the pictures should decide, and what frames gain.
+"""Which lines of a video answer a question, whether the words or the pictures should decide, and what frames show.
 
 Lines and questions are compared by their sentence vectors, and by the rare words that they share, since sentence
-vectors are weak on names and numbers. Blind mixing of words and pictures hurts (Q-Gate, 2026): a gate decides by what
-the question asks for ("Where does she explain …", "Which title …") and by how far the best line stands out among the
-best lines for unrelated questions.
+vectors are weak on names and numbers. All is measured in deviations over unrelated texts on the same video: how much
+better does a line match than the best line for anything else would? So numbers mean the same for every sentence
+encoder, and beside the pictures, which are measured alike (`models.recognition`).
+
+Blind mixing of words and pictures hurts (Q-Gate, 2026): a gate decides by what the question asks for ("Where does she
+explain …", "Which title …"), by how far the best line stands out, and by how far the pictures do.
 """
 
 from __future__ import annotations
@@ -11,17 +14,22 @@ from __future__ import annotations
 import math
 import re
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 
 import numpy as np
 
-from ..parsing import content_phrase
-from .transcript import WRITTEN, Line
+from .asking import Asked
+from .transcript import SPOKEN, WRITTEN, Line
 
-SHARED_WORDS = 0.5  # what sharing all rare words adds to a cosine
-ASKED, UNASKED = 4.0, 9.0  # deviations by which the best line must stand out if the question asks for words, or not
+SHARED_WORDS = 4.0  # deviations that sharing all rare words adds
+OTHER_SOURCE = 3.0  # deviations that a written line lacks where the question asks for what is said
+WANTED_SOURCE = 1.5  # deviations that a written line gains where the question asks for what is written
+OPEN_CLAUSE, OPEN_ASKED, OPEN_UNASKED = 0.5, 4.0, 7.0
+"""Deviations by which the best line must stand out for the words to decide: where the question tells what is said
+("while she says that …"), where it only has a word that asks for words ("title"), and where it has none."""
+MOST_LINES = 16  # lines that may be what is meant; further ones are less likely by far
 _AFTER = 3.0  # seconds after a spoken line in which frames still belong to it
 _BEFORE = 0.25
 
@@ -46,49 +54,46 @@ UNRELATED = tuple(
 )
 """Texts about many things, to know how well lines match what has nothing to do with them."""
 
-# Questions about words have one of these; "read", "sign" and "name" alone also stand in questions about pictures.
-_ABOUT_WORDS = re.compile(
-    r"\b(say(s|ing)?|said|tell(s|ing)?|told|talk(s|ed|ing)?|speak(s|ing)?|spoke|spoken|mention(s|ed|ing)?|quot(es?|ed)|"
-    r"expla(in|ins|ined|ining|nation)|discuss(es|ed|ion)?|describ(es?|ed)|announc(es?|ed)|defin(es?|ed|ition)|"
-    r"argu(es?|ed)|claim(s|ed)?|answer(s|ed)?|asks?|asked|greet(s|ed)?|whisper(s|ed)?|shout(s|ed)?|sings?|lyrics|"
-    r"words?|sentences?|phrases?|subtitles?|captions?|text|titles?|headlines?|headings?|written|writes?|wrote|"
-    r"reads?|spell(s|ed)?|slides?|credits?|labels?|called|according to|introduc(es?|ed)|recommend(s|ed)?|"
-    r"warn(s|ed)?|promis(es?|ed)|comment(s|ed)?|remark(s|ed)?|lecture(r|s)?|speaker|interview(s|ed|er)?|topic)\b",
-    re.IGNORECASE,
-)
-_WRITTEN_WORDS = re.compile(
-    r"\b(text|titles?|headlines?|headings?|written|writes?|reads?|slides?|credits?|labels?|captions?|screen)\b", re.I
-)
-_ROUTINE = frozenset(
-    """
-    say says said tell tells told talk talks speak speaks spoken mention mentions mentioned explain explains explained
-    discuss discusses discussed describe describes described announce announces word words sentence phrase text title
-    titles headline heading written write reads read slide slides credit credits called speaker lecturer lecture topic
-    according subtitle caption he she they
-    """.split()  # noqa: SIM905
-)
-
 
 @dataclass(frozen=True)
 class WordMatch:
     """A question held against the lines of a video.
 
     Attributes:
-        lines: how well each line matches, float64 [L].
-        prominence: how far the best line stands out among those of unrelated questions, in deviations.
-        decides: whether the words, not the pictures, should decide.
-        frames: what each candidate frame gains from the lines said or shown there, 0 to 1, float64 [F].
+        lines: how well each line matches, in deviations over unrelated texts, float64 [L].
+        prominence: of the best line.
+        relation: of what is asked for to what is named; see `Asked`.
+        likely: the lines that may be meant, int64 [n].
+        chances: of each to be meant, for each thing that the question names; rows sum to 1, float64 [C, n].
+        shown: how far a candidate frame belongs to each of them, 0 to 1, float64 [n, F].
     """
 
     lines: np.ndarray
     prominence: float
-    decides: bool
-    frames: np.ndarray
+    relation: str
+    likely: np.ndarray
+    chances: np.ndarray
+    shown: np.ndarray
+
+    @property
+    def gains(self) -> np.ndarray:
+        """What each candidate frame gains from the lines said or shown there, for each thing, 0 to 1, [C, F]."""
+        relative = self.chances / self.chances.max(axis=1, keepdims=True)
+        gains: np.ndarray = (relative[:, :, None] * self.shown).max(axis=1)
+        return gains
 
 
-def asks_for_words(question: str) -> bool:
-    """Whether a question asks about what is said or written."""
-    return _ABOUT_WORDS.search(question) is not None
+def words_decide(asked: Asked, prominence: float, seen: Callable[[], float]) -> bool:
+    """Whether a question is answered by words rather than by pictures.
+
+    Args:
+        asked: what it asks for.
+        prominence: of the best line, in deviations.
+        seen: how far what it names stands out in the pictures, in deviations; asked only if the words would decide.
+    """
+    if asked.for_words:
+        return prominence >= (OPEN_CLAUSE if asked.clause else OPEN_ASKED)
+    return prominence >= OPEN_UNASKED and prominence >= seen()
 
 
 class LineIndex:
@@ -98,7 +103,7 @@ class LineIndex:
         """Keep what all questions need.
 
         Args:
-            lines: L passages.
+            lines: L passages, at least one.
             vectors: their sentence vectors, unit length, [L, s].
             unrelated: sentence vectors of unrelated texts, [T, s].
         """
@@ -107,28 +112,41 @@ class LineIndex:
         self._terms = [_terms(line.text) for line in lines]
         documents = Counter(term for terms in self._terms for term in terms)
         self._rarity = {term: math.log(1 + len(lines) / count) for term, count in documents.items()}
-        peaks = (unrelated @ vectors.T).max(axis=1) if len(lines) else np.zeros(len(unrelated))
+        self._written = np.array([line.source == WRITTEN for line in lines])
+        self._spoken = any(line.source == SPOKEN for line in lines)
+        peaks = (unrelated @ vectors.T).max(axis=1)
         self._middle = float(np.median(peaks))
         self._spread = float(max(np.median(np.abs(peaks - self._middle)) * 1.4826, 0.02))
 
-    def match(self, question: str, sentence: np.ndarray, content: np.ndarray, timestamps: np.ndarray) -> WordMatch:
+    def match(self, asked: Asked, sentence: np.ndarray, contents: np.ndarray, timestamps: np.ndarray) -> WordMatch:
         """Compare a question with all lines.
 
         Args:
-            question: its text.
+            asked: what it asks for.
             sentence: its sentence vector [s].
-            content: the sentence vector of `content_of(question)` [s].
+            contents: sentence vectors of what it looks for, [C, s].
             timestamps: of the candidate frames, seconds, sorted [F].
         """
-        if not self.lines:
-            return WordMatch(np.zeros(0), 0.0, False, np.zeros(len(timestamps)))
-        cosines = np.maximum(self.vectors @ sentence, self.vectors @ content)
-        matches = cosines + SHARED_WORDS * self._shared(content_of(question))
-        if _WRITTEN_WORDS.search(question):  # a question for a title means the title, not who reads it out
-            matches = matches + 0.1 * np.array([line.source == WRITTEN for line in self.lines])
-        prominence = (float(matches.max()) - self._middle) / self._spread
-        decides = prominence >= (ASKED if asks_for_words(question) else UNASKED)
-        return WordMatch(matches, prominence, decides, frame_gains(self.lines, matches, timestamps))
+        each = np.stack([self._compared(vector, text) for vector, text in zip(contents, asked.contents, strict=True)])
+        if len(each) == 1:  # the whole question may say more than what it looks for
+            each = np.maximum(each, self._compared(sentence, asked.contents[0]))
+        if asked.for_writing:  # a question for a title means the title, not who reads it out
+            each = each + WANTED_SOURCE * self._written
+        elif asked.clause and self._spoken:
+            each = each - OTHER_SOURCE * self._written
+        prominence = float(each.max(axis=1).min())
+        likely = np.argsort(-each.max(axis=0), kind="stable")[:MOST_LINES]
+        chances = np.exp(each[:, likely] - each[:, likely].max(axis=1, keepdims=True))
+        shown = np.stack([frames_of(self.lines[i], timestamps) for i in likely.tolist()])
+        return WordMatch(
+            each.max(axis=0), prominence, asked.relation, likely, chances / chances.sum(axis=1, keepdims=True), shown
+        )
+
+    def _compared(self, vector: np.ndarray, text: str) -> np.ndarray:
+        """How well each line matches a phrase, in deviations, [L]."""
+        cosines = (self.vectors @ vector - self._middle) / self._spread
+        matches: np.ndarray = cosines + SHARED_WORDS * self._shared(text)
+        return matches
 
     def _shared(self, content: str) -> np.ndarray:
         """Which part of the question's rare words each line has, weighted by rarity, [L]."""
@@ -140,45 +158,23 @@ class LineIndex:
         return np.array([sum(self._rarity[term] for term in asked & terms) / total for terms in self._terms])
 
 
-def frame_gains(lines: Sequence[Line], matches: np.ndarray, timestamps: np.ndarray) -> np.ndarray:
-    """What candidate frames gain from the lines said or shown there, 0 to 1, float64 [F].
+def frames_of(line: Line, timestamps: np.ndarray) -> np.ndarray:
+    """How far candidate frames belong to a line, 0 to 1, float64 [F].
 
     A spoken line counts while it is said, and fades in the seconds after it; a written one counts while it is shown,
     and most where it can be read best. A line between two candidates counts for the nearer one.
     """
-    scaled = _scaled(matches)
-    gains = np.zeros(len(timestamps))
-    for line, match in zip(lines, scaled, strict=True):
-        if match <= 0:
-            continue
-        first = int(np.searchsorted(timestamps, line.start - _BEFORE))
-        last = int(np.searchsorted(timestamps, line.end + _AFTER))
-        times = timestamps[first:last]
-        inside = (times <= line.end).astype(np.float64)
-        weight = np.where(times <= line.end, 1.0, 0.7 * np.exp(-(times - line.end) / _AFTER))
-        if line.source == WRITTEN:
-            weight = 0.8 * inside
-        gains[first:last] = np.maximum(gains[first:last], match * weight)
+    shown = np.zeros(len(timestamps))
+    first = int(np.searchsorted(timestamps, line.start - _BEFORE))
+    last = int(np.searchsorted(timestamps, line.end + _AFTER))
+    times = timestamps[first:last]
+    inside = (times <= line.end).astype(np.float64)
+    written = line.source == WRITTEN
+    shown[first:last] = 0.8 * inside if written else np.where(inside, 1.0, 0.7 * np.exp(-(times - line.end) / _AFTER))
+    if line.best is not None or not inside.any():
         moment = line.best if line.best is not None else line.middle
-        if line.best is not None or not inside.any():
-            nearest = int(np.abs(timestamps - moment).argmin())
-            gains[nearest] = max(gains[nearest], match)
-    return gains
-
-
-def content_of(question: str) -> str:
-    """What a question about words wants to hear of: "Where does she explain overfitting?" -> "overfitting"."""
-    phrase = content_phrase(question)
-    kept = [word for word in phrase.split() if word.lower() not in _ROUTINE]
-    return " ".join(kept) or phrase
-
-
-def _scaled(matches: np.ndarray) -> np.ndarray:
-    """0 for the usual line, 1 for the best; steep, so that the second best line gains clearly less."""
-    usual, best = np.median(matches), matches.max()
-    if len(matches) < 3 or best - usual < 1e-6:
-        usual = best - 0.5
-    return np.clip((matches - usual) / (best - usual), 0, 1) ** 3
+        shown[int(np.abs(timestamps - moment).argmin())] = 1.0
+    return shown
 
 
 @lru_cache(maxsize=65536)
