@@ -85,11 +85,15 @@ class SelectArguments(EncodeArguments, ChoiceArguments, total=False):
 
 
 class SamplingArguments(TypedDict, total=False):
-    """Keyword arguments of `Index.build`: which frames of every video are read."""
+    """Keyword arguments of `Index.build`: which frames and words of every video are read."""
 
     fps: float | None
     max_frames: int | None
     exact: bool
+    words: Literal["auto", "off"]
+    ocr: bool
+    transcribe: str | None
+    language: str | None
 
 
 class BatchArguments(SamplingArguments, ChoiceArguments, total=False):

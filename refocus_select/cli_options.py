@@ -34,13 +34,15 @@ def add_encoder(parser: argparse._ActionsContainer) -> None:
     )
 
 
-def add_words(parser: argparse.ArgumentParser, *, default: str) -> None:
-    """Add `--words`, `--ocr`, `--transcribe` and `--language`."""
+def add_words(parser: argparse._ActionsContainer, *, default: str, choices: tuple[str, ...] | None = None) -> None:
+    """Add `--words`, `--ocr`, `--transcribe` and `--language`; a file is taken where there are no `choices`."""
+    auto = "'auto': transcripts beside the videos or in them, if there; 'off' (default: %(default)s)"
     parser.add_argument(
         "--words",
         default=default,
-        metavar="FILE",
-        help="transcript of the video; 'auto': beside it or in it, if there; 'off' (default: %(default)s)",
+        choices=choices,
+        metavar="FILE" if choices is None else "|".join(choices),
+        help=auto if choices else f"transcript of the video; {auto}",
     )
     parser.add_argument("--ocr", action="store_true", help="read the text in the pictures (extra: ocr)")
     parser.add_argument(

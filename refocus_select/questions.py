@@ -1,6 +1,7 @@
 """Questions about videos, as files and tables hold them: for training, evaluation and batches.
 
-One row is one question: `video`, `question`, and as far as known `options`, `answer`, `evidence`, `id`, `category`.
+One row is one question: `video`, `question`, and as far as known `options`, `answer`, `evidence`, `id`, `category`; and
+`words`, what is said in the video, as `FrameSelector.encode` takes it.
 """
 
 from __future__ import annotations
@@ -281,7 +282,7 @@ def _question(row: Mapping[str, Any], base: Path | None, *, default_id: str) -> 
         answer=_answer(row.get("answer"), options),
         evidence=_evidence(row.get("evidence")),
         category="" if category is None else _utf8("category", str(category)),
-        extra={k: v for k, v in row.items() if k not in KNOWN_FIELDS},
+        extra={k: _words(v, base) if k == "words" else v for k, v in row.items() if k not in KNOWN_FIELDS},
     )
 
 
@@ -311,6 +312,15 @@ def _video(video: str, base: Path | None) -> str:
     if base is None or is_address(video) or Path(video).is_absolute():
         return video
     return str(base / video)
+
+
+def _words(value: Any, base: Path | None) -> Any:
+    """Of the words of a video: "auto", "off", lines, or a path, which starts where the video's does."""
+    if not isinstance(value, str) or value.strip() in ("", "auto", "off"):
+        return value
+    if value.lstrip().startswith(("[", "{")):  # a CSV cell
+        return _inside_cell(value)
+    return _video(value.strip(), base)
 
 
 def _inside_cell(value: Any) -> Any:

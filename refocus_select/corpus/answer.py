@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import logging
 import math
 import os
@@ -10,7 +11,7 @@ import re
 import threading
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -18,12 +19,13 @@ import numpy as np
 
 from ..cache import EncodingCache
 from ..encoding import VideoEncoding
-from ..errors import InputError, RefocusError, VideoDecodeError, VideoOpenError
+from ..errors import InputError, RefocusError, TranscriptError, VideoDecodeError, VideoOpenError
 from ..locations import check_offline, local_path, short_name
 from ..selection import Selection
 from ..selectors import FrameSelector
 from ..selectors.algorithms.contract import check_num_frames
 from ..selectors.base import least_candidates
+from ..selectors.words import words_wanted
 from ..video import CandidateRule, Video, open_video
 from .output import OutputError, cannot_write, write_output
 from .table import VideoJob
@@ -32,6 +34,7 @@ logger = logging.getLogger(__name__)
 
 QUESTIONS_AT_ONCE = 64  # fixed: a text's vector depends in its last digits on the texts encoded with it
 SAMPLING = frozenset({"fps", "max_frames", "start", "end", "exact"})
+WORDS = frozenset({"words", "ocr", "transcribe", "language"})
 _choosing = threading.Lock()  # tokenizers are not made for several threads
 
 
@@ -71,6 +74,7 @@ class BatchSettings:
         frames: folder for the chosen frames; None to write none.
         scores: whether results hold the scores of all candidates.
         network: whether videos may be fetched from URLs.
+        words: arguments of `FrameSelector.add_words`; a row's own field `words` counts more than the one here.
     """
 
     num_frames: int = 8
@@ -80,6 +84,7 @@ class BatchSettings:
     frames: str | None = None
     scores: bool = False
     network: bool = True
+    words: Mapping[str, Any] = field(default_factory=dict)
 
     def check(self, selector: FrameSelector | Described) -> None:
         """Find now what would be wrong with every video.
@@ -88,9 +93,13 @@ class BatchSettings:
             InputError: naming the argument.
         """
         check_num_frames(self.num_frames)
+        if self.words.get("words", "auto") not in ("auto", "off", True):
+            raise InputError(
+                "words must be 'auto' or 'off' for a batch; a transcript belongs into the row's field words"
+            )
         unknown = sorted((self.sampling.keys() - SAMPLING) | (self.choice.keys() - selector.choice_arguments))
         if unknown:
-            known = ", ".join(sorted(SAMPLING | selector.choice_arguments))
+            known = ", ".join(sorted(SAMPLING | WORDS | selector.choice_arguments))
             raise InputError(f"{selector.name!r} has no argument {', '.join(unknown)}; it understands {known}")
         selector.rule.limited(**{k: v for k, v in self.sampling.items() if k in ("fps", "max_frames")})
 
@@ -116,6 +125,7 @@ class BatchSettings:
             "backend": self.backend,
             "frames": self.frames,
             "scores": self.scores,
+            **({"words": dict(sorted(self.words.items()))} if self.words else {}),
         }
 
 
@@ -151,7 +161,7 @@ def answer_video(
             video = decoded or opened.enter_context(open_video(job.video, backend=settings.backend))
             # One decoder thread per video: the cores are used by several videos at once.
             encoding = selector.encode(video, cache=cache or False, progress=False, workers=1, **settings.reading())
-            results = _results(selector, job, encoding, settings)
+            results = _results(selector, job, encoding, settings, cache)
             if settings.frames is not None:
                 if decoded is not None:
                     video = opened.enter_context(open_video(job.video, backend=settings.backend))
@@ -184,6 +194,7 @@ def no_result(selector: str, num_frames: int, error: str) -> dict[str, Any]:
         "strategy": None,
         "duration": None,
         "warnings": [],
+        "quotes": [],
         "files": [],
         "error": error,
     }
@@ -206,21 +217,52 @@ def file_state(video: str) -> tuple[int, int] | None:
 
 
 def _results(
-    selector: FrameSelector, job: VideoJob, encoding: VideoEncoding, settings: BatchSettings
+    selector: FrameSelector,
+    job: VideoJob,
+    encoding: VideoEncoding,
+    settings: BatchSettings,
+    cache: EncodingCache | None,
 ) -> list[dict[str, Any]]:
-    results: list[dict[str, Any]] = []
-    for start in range(0, len(job.questions), QUESTIONS_AT_ONCE):
-        part = job.questions[start : start + QUESTIONS_AT_ONCE]
-        with _choosing:
-            selections = selector.select(
-                encoding,
-                [question.question for question in part],
-                num_frames=settings.num_frames,
-                options=[list(question.options) or None for question in part],
-                **settings.choice,
-            )
-        results += [_result(selection, settings) for selection in selections]
-    return results
+    """A result for each question; rows with words of their own are answered apart."""
+    rows: dict[str, list[int]] = {}
+    sources = [question.extra.get("words") or settings.words.get("words", "off") for question in job.questions]
+    for row, source in enumerate(sources):
+        rows.setdefault(json.dumps(source, sort_keys=True, default=str), []).append(row)
+    found: dict[int, dict[str, Any]] = {}
+    for places in rows.values():
+        try:
+            heard = _with_words(selector, job, encoding, sources[places[0]], settings, cache)
+        except (TranscriptError, InputError) as error:  # of these rows alone
+            found |= {place: no_result(selector.name, settings.num_frames, str(error)) for place in places}
+            continue
+        for start in range(0, len(places), QUESTIONS_AT_ONCE):
+            part = places[start : start + QUESTIONS_AT_ONCE]
+            with _choosing:
+                selections = selector.select(
+                    heard,
+                    [job.questions[place].question for place in part],
+                    num_frames=settings.num_frames,
+                    options=[list(job.questions[place].options) or None for place in part],
+                    **settings.choice,
+                )
+            found |= {place: _result(s, settings) for place, s in zip(part, selections, strict=True)}
+    return [found[place] for place in range(len(job.questions))]
+
+
+def _with_words(
+    selector: FrameSelector,
+    job: VideoJob,
+    encoding: VideoEncoding,
+    source: Any,
+    settings: BatchSettings,
+    cache: EncodingCache | None,
+) -> VideoEncoding:
+    if not words_wanted(source, settings.words.get("ocr")):
+        return encoding
+    if isinstance(source, str) and source not in ("auto", "off") and not settings.network:
+        check_offline(source)
+    wanted = {**settings.words, "words": source}
+    return selector.add_words(encoding, video=job.video, cache=cache or False, **wanted)
 
 
 def _result(selection: Selection, settings: BatchSettings) -> dict[str, Any]:
@@ -235,6 +277,7 @@ def _result(selection: Selection, settings: BatchSettings) -> dict[str, Any]:
         "strategy": selection.strategy,
         "duration": round(selection.duration, 6),
         "warnings": list(selection.warnings),
+        "quotes": [asdict(quote) for quote in selection.quotes],
         "files": [],
         "error": None,
     }

@@ -14,7 +14,7 @@ from ..cache import EncodingCache, find_cache
 from ..errors import InputError
 from ..plain_text import parse_json
 from ..weights import DEFAULT_SELECTOR
-from .answer import RESULT_FIELDS, SAMPLING, BatchSettings, no_result
+from .answer import RESULT_FIELDS, SAMPLING, WORDS, BatchSettings, no_result
 from .parts import PartWriter, Progress, Workspace
 from .results import check_target
 from .table import QuestionTable, Source, VideoJob
@@ -104,8 +104,9 @@ def select_batch(
         selector_arguments: for `FrameSelector.from_pretrained`, e.g. {"device": "cuda"}.
         progress: show rate and remaining time (default: only on a terminal).
         network: False refuses URLs (their rows get an error), and uses only what is in the local cache of the Hub.
-        **kwargs: `fps`, `max_frames`, `start`, `end`, `exact` (see `FrameSelector.encode`), and choice arguments of the
-            selector.
+        **kwargs: `fps`, `max_frames`, `start`, `end`, `exact`, `words` (here "auto" or "off", the default), `ocr`,
+            `transcribe`, `language` (see `FrameSelector.encode`), and choice arguments of the selector. A row's own
+            field `words` ("auto", "off", a file, or a list of lines) counts more.
 
     Returns:
         What was done.
@@ -130,7 +131,8 @@ def select_batch(
     settings = BatchSettings(
         num_frames=num_frames,
         sampling={k: v for k, v in kwargs.items() if k in SAMPLING and v is not None},
-        choice={k: v for k, v in kwargs.items() if k not in SAMPLING},
+        choice={k: v for k, v in kwargs.items() if k not in SAMPLING | WORDS},
+        words={k: v for k, v in kwargs.items() if k in WORDS and v not in (None, False, "off")},
         backend=backend,
         frames=None if frames is None else str(Path(frames).absolute()),
         scores=scores,

@@ -9,9 +9,9 @@ from pathlib import Path
 from typing import Any
 
 from ..arguments import LoadArguments
-from ..cli_options import add_encoder, add_exact, add_no_network
+from ..cli_options import add_encoder, add_exact, add_no_network, add_words
 from ..errors import InputError
-from ..plain_text import json_text
+from ..plain_text import json_text, printable
 from ..weights import DEFAULT_SELECTOR
 
 _BATCH = """\
@@ -22,8 +22,9 @@ examples:
   accelerate launch -m refocus_select batch questions.jsonl --out frames.jsonl     (one process per GPU)
   refocus-select batch questions.parquet --out frames.parquet --engine ray         (a Ray cluster)
 
-A table has the columns video and question, and as far as known id and options; others are kept. Rows that are no
-questions, and videos that cannot be read, become rows with an error."""
+A table has the columns video and question, and as far as known id, options and words (what is said: a transcript file,
+a list of lines, "auto" or "off", instead of --words); others are kept. Rows that are no questions, and videos that
+cannot be read, become rows with an error."""
 
 _INDEX = """\
 examples:
@@ -41,6 +42,7 @@ def add_batch(commands: Any) -> None:
     common.add_argument("--max-frames", type=int, metavar="F", help="maximum number of candidate frames")
     add_exact(common)
     add_no_network(common)
+    add_words(common, default="off", choices=("auto", "off"))
     common.add_argument("--backend", choices=("pyav", "torchcodec", "decord"), help="decoder")
     common.add_argument("--workers", type=int, metavar="W", help="videos at a time (default: one per core and one)")
     common.add_argument("--quiet", action="store_true", help="no progress")
@@ -221,7 +223,8 @@ def _search(arguments: argparse.Namespace) -> int:
         if arguments.json:
             print(json_text(row))
         else:
-            print(f"{row['score']:8.3f}  {clock(row['timestamp']):>10}  frame {row['index']:<8}  {row['video']}")
+            said = f"  “{printable(row['quote']['text'])}”" if row.get("quote") else ""
+            print(f"{row['score']:8.3f}  {clock(row['timestamp']):>10}  frame {row['index']:<8}  {row['video']}{said}")
     return 0
 
 
@@ -240,7 +243,10 @@ def _selector_arguments(arguments: argparse.Namespace) -> LoadArguments:
 
 def _sampling(arguments: argparse.Namespace) -> dict[str, Any]:
     given = {"fps": arguments.fps, "max_frames": arguments.max_frames, "exact": arguments.exact}
-    return {name: value for name, value in given.items() if value is not None}
+    heard = {name: getattr(arguments, name) for name in ("words", "ocr", "transcribe", "language")}
+    return {name: value for name, value in given.items() if value is not None} | {
+        name: value for name, value in heard.items() if value not in (None, False, "off")
+    }
 
 
 def _progress(arguments: argparse.Namespace) -> bool | None:

@@ -18,6 +18,7 @@ from collections import OrderedDict
 from collections.abc import Iterable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -26,7 +27,7 @@ from ..errors import EncodingError, InputError, RefocusError, VideoDecodeError
 from ..locations import check_offline, local_path
 from ..questions import Problem
 from ..video.sources import fingerprint_of
-from .answer import SAMPLING, BatchSettings
+from .answer import SAMPLING, WORDS, BatchSettings
 from .batch import with_encoder
 from .index_files import Entry, check_facts, held, need_pyarrow, read_facts, read_table, sha256_of, write_table
 from .local import in_parallel
@@ -39,6 +40,7 @@ if TYPE_CHECKING:
     from ..encoders import DualEncoder
     from ..selection import Selection
     from ..selectors import FrameSelector
+    from .word_search import WordSearch
 
 logger = logging.getLogger(__name__)
 
@@ -143,7 +145,8 @@ class Index:
             selector_arguments: for `FrameSelector.from_pretrained`.
             progress: show rate and remaining time (default: only on a terminal).
             network: False uses only what is in the local cache of the Hub.
-            **sampling: `fps`, `max_frames`, `exact`: see `FrameSelector.encode`.
+            **sampling: `fps`, `max_frames`, `exact`; `words` (here "auto" or "off", the default), `ocr`, `transcribe`,
+                `language`: see `FrameSelector.encode`.
 
         Raises:
             InputError: if a path is not there, the index has another selector or sampling, or cannot be written.
@@ -153,8 +156,9 @@ class Index:
         from ..selectors.registry import offline_arguments
 
         need_pyarrow()
-        if sampling.keys() - (SAMPLING - {"start", "end"}):
-            raise InputError(f"an index has no argument {', '.join(sorted(sampling.keys() - SAMPLING))}")
+        known = SAMPLING - {"start", "end"} | WORDS
+        if sampling.keys() - known:
+            raise InputError(f"an index has no argument {', '.join(sorted(sampling.keys() - known))}")
         paths = [videos] if isinstance(videos, str | os.PathLike) else list(videos)
         for path in () if network else paths:
             check_offline(path)
@@ -166,8 +170,12 @@ class Index:
             if isinstance(selector, FrameSelector)
             else FrameSelector.from_pretrained(selector, **arguments, **offline)
         )
-        reading: dict[str, Any] = dict(sampling)
-        BatchSettings(sampling=reading).check(loaded)
+        reading: dict[str, Any] = {
+            name: value for name, value in sampling.items() if name not in WORDS or value not in (None, False, "off")
+        }
+        heard = {name: value for name, value in reading.items() if name in WORDS}
+        seen = {name: value for name, value in reading.items() if name not in WORDS}
+        BatchSettings(sampling=seen, words=heard).check(loaded)
         folder = Path(out)
         facts = {
             "selector": loaded.name if isinstance(selector, FrameSelector) else os.fspath(selector),
@@ -238,6 +246,8 @@ class Index:
     def search(self, question: str, k: int = 10, *, min_gap: float = 0.0, engine: str = "auto") -> list[Hit]:
         """The frames of all videos that match a question best.
 
+        Where videos were indexed with their words and the question asks for these, the lines that match best are found.
+
         Args:
             question: what is looked for.
             k: how many moments.
@@ -262,12 +272,24 @@ class Index:
         if reader is None or not self.entries:
             why = "is empty" if reader is not None else f"was made with {self.selector.name!r}, which compares nothing"
             raise InputError(f"{self.folder} {why}; build it with 'mini', or an algorithm with an encoder")
+        said = self._said.best(question.strip(), k, min_gap)
+        if said is not None:
+            return said
         name = choose_engine(engine, sum(entry.candidates for entry in self.entries.values()))
         with self._lock:
             if name not in self._search:
                 self._search[name] = open_search(name, list(self.entries.values()), self._load, self.folder)
         vector = reader.encode_text([question.strip()]).numpy()[0]
         return self._search[name].best(vector, k, min_gap)
+
+    @cached_property
+    def _said(self) -> WordSearch | _NothingSaid:
+        """The words of all videos; nothing is loaded if the index was built without."""
+        if not self._facts["sampling"].keys() & WORDS:
+            return _NothingSaid()
+        from .word_search import WordSearch
+
+        return WordSearch(self.entries.values(), self._load, getattr(self.selector, "encoder", None))
 
     def check(self) -> list[Problem]:
         """Read everything: damaged encodings, and videos that are gone or have changed since."""
@@ -309,6 +331,14 @@ class Index:
                 f"{selector.encoding_name!r} ({selector.encoding_fingerprint[:12]}); open it with that encoder, or "
                 "build another index"
             )
+
+
+class _NothingSaid:
+    """The words of an index that holds none."""
+
+    def best(self, question: str, k: int, min_gap: float) -> list[Hit] | None:
+        """None: the pictures decide."""
+        return None
 
 
 # -- building -------------------------------------------------------------------------------------

@@ -73,7 +73,7 @@ def read_results(path: str | os.PathLike[str]) -> Iterator[dict[str, Any]]:
 
     try:
         with parquet.ParquetFile(source) as file:
-            if not file.schema_arrow.equals(schema()):
+            if not any(file.schema_arrow.equals(known) for known in (schema(), _without_quotes())):
                 raise InputError(f"{source} is not a result of `refocus-select batch`")
             for batch in file.iter_batches(batch_size=_ROWS_AT_ONCE):
                 for row in batch.to_pylist():
@@ -195,6 +195,8 @@ def schema() -> pyarrow.Schema:
             ("strategy", text),
             ("duration", number),
             ("warnings", pa.list_(text)),
+            ("quotes", pa.list_(pa.struct([("start", number), ("end", number), ("text", text), ("source", text),
+                                           ("match", number)]))),
             ("files", pa.list_(text)),
             ("error", text),
             ("scores", pa.list_(number)),
@@ -202,7 +204,13 @@ def schema() -> pyarrow.Schema:
             ("candidate_timestamps", pa.list_(number)),
             ("extra", text),
         ]
-    )
+    )  # fmt: skip
+
+
+def _without_quotes() -> pyarrow.Schema:
+    """The columns of results that were written before words were read."""
+    columns = schema()
+    return columns.remove(columns.get_field_index("quotes"))
 
 
 _SINGLE = {"id": str | None, "video": str | None, "question": str | None, "error": str | None, "selector": str,

@@ -16,6 +16,7 @@ import numpy as np
 
 from ..encoding import VideoEncoding
 from ..errors import InputError, MissingDependencyError
+from ..selection import Quote
 from .index_files import Entry
 from .output import write_output
 
@@ -34,13 +35,16 @@ class Hit:
         video: path.
         timestamp: seconds from the first frame.
         index: frame number.
-        score: similarity to the question; larger is better, comparable within one index.
+        score: similarity to the question; larger is better, comparable within one index. Of a line that is said or
+            written: by how many deviations it matches better than lines match unrelated texts.
+        quote: the line, where words decided.
     """
 
     video: str
     timestamp: float
     index: int
     score: float
+    quote: Quote | None = None
 
     def to_dict(self) -> dict[str, Any]:
         """As plain values."""
@@ -82,18 +86,8 @@ class Search(ABC):
 
     def _apart(self, frames: np.ndarray, min_gap: float, k: int) -> list[int]:
         """Places in `frames` that are kept: none too near to a better one."""
-        kept: list[int] = []
-        taken: dict[int, list[float]] = {}
-        for place, frame in enumerate(frames.tolist()):
-            video = int(np.searchsorted(self._starts, frame, side="right")) - 1
-            moments = taken.setdefault(video, [])
-            if min_gap and any(abs(self._times[frame] - moment) < min_gap for moment in moments):
-                continue
-            moments.append(float(self._times[frame]))
-            kept.append(place)
-            if len(kept) == k:
-                break
-        return kept
+        videos = np.searchsorted(self._starts, frames, side="right") - 1
+        return apart(videos.tolist(), self._times[frames].tolist(), min_gap, k)
 
     def _encodings(self) -> Iterator[VideoEncoding]:
         return map(self._load, self._entries)
@@ -111,6 +105,21 @@ class Search(ABC):
     @abstractmethod
     def _nearest(self, vector: np.ndarray, count: int) -> tuple[np.ndarray, np.ndarray]:
         """Frame numbers and scores of the best, best first."""
+
+
+def apart(videos: Sequence[int], times: Sequence[float], min_gap: float, k: int) -> list[int]:
+    """Places of at most k moments, the best of which come first, none within `min_gap` seconds of a better one."""
+    kept: list[int] = []
+    taken: dict[int, list[float]] = {}
+    for place, (video, time) in enumerate(zip(videos, times, strict=True)):
+        moments = taken.setdefault(video, [])
+        if min_gap and any(abs(time - moment) < min_gap for moment in moments):
+            continue
+        moments.append(time)
+        kept.append(place)
+        if len(kept) == k:
+            break
+    return kept
 
 
 class ExactSearch(Search):

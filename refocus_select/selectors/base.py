@@ -21,7 +21,7 @@ from ..weights import DEFAULT_SELECTOR
 from .algorithms.contract import check_num_frames, complete_picks
 from .reading import CandidateReader
 from .registry import load_selector
-from .words import choices_by_route, cover_lines, with_quotes, with_words
+from .words import choices_by_route, cover_lines, with_quotes, with_words, words_wanted
 
 if TYPE_CHECKING:
     import torch
@@ -203,6 +203,36 @@ class FrameSelector(ABC):
                 encoding = with_words(source, encoding, wording, encoder=encoder, path=handed.path, store=store)
             origin = source if handed.path is None else handed.path
             return replace(encoding, video=source.metadata, origin=origin)
+
+    def add_words(
+        self,
+        encoding: VideoEncoding,
+        words: WordSource = "auto",
+        *,
+        video: VideoSource | None = None,
+        ocr: bool | TextReader = False,
+        transcribe: str | Recogniser | None = None,
+        language: str | None = None,
+        cache: EncodingCache | str | os.PathLike[str] | bool | None = None,
+    ) -> VideoEncoding:
+        """The same encoding with the words of its video, in place of those that it has; frames are not encoded again.
+
+        Args:
+            encoding: of a video.
+            words, ocr, transcribe, language, cache: see `encode`.
+            video: the video itself (default: where the encoding says that it comes from).
+
+        Raises:
+            VideoError, TranscriptError, MissingDependencyError: see `encode`.
+        """
+        plain = replace(encoding, words=None)
+        if not self.reads_words or not words_wanted(words, ocr, transcribe):
+            return plain
+        handed = read_input(video if video is not None else encoding.origin or encoding.video.source)
+        asked = {"words": words, "ocr": ocr, "transcribe": transcribe, "language": language}
+        with opened(handed) as source:
+            encoder, store = getattr(self, "encoder", None), find_cache(cache)
+            return with_words(source, plain, asked, encoder=encoder, path=handed.path, store=store)
 
     def _stored(self, store: EncodingCache, key: str) -> VideoEncoding | None:
         """What the cache has, if this selector can use it."""
@@ -452,7 +482,7 @@ class FrameSelector(ABC):
         """
         return [Choice(cover_lines(match, num_frames), match.gains.max(axis=0)) for match in matches]
 
-    def seen(self, encoding: VideoEncoding, question: str) -> float:
+    def picture_prominence(self, encoding: VideoEncoding, question: str) -> float:
         """How far what a question names stands out in the pictures, in deviations over unrelated things.
 
         It keeps the words from deciding questions that do not ask for words. Selectors that cannot tell leave it at

@@ -100,7 +100,7 @@ class DualEncoderSelector(FrameSelector):
             for scores, match in zip(rows, matches, strict=True)
         ]
 
-    def seen(self, encoding: VideoEncoding, question: str) -> float:
+    def picture_prominence(self, encoding: VideoEncoding, question: str) -> float:
         from ..models.recognition import prominence
 
         names = parse_question(question).entities[:MAX_ENTITIES]

@@ -61,7 +61,7 @@ def with_words(
         store: where words are kept.
     """
     words, silent = asked["words"], asked["transcribe"] is None and not asked["ocr"]
-    if silent and (words is None or words is False or (isinstance(words, str) and words == "off")):
+    if not words_wanted(words, asked["ocr"], asked["transcribe"]):
         return encoding
     if silent and (words is True or (isinstance(words, str) and words == "auto")):
         near = path or video.path
@@ -73,6 +73,12 @@ def with_words(
     request = WordRequest(**asked)
     found, notes = gather_words(video, encoding, request, sentences_for(encoder), path=path, store=store)
     return replace(encoding, words=found, warnings=(*encoding.warnings, *notes))
+
+
+def words_wanted(words: Any, ocr: Any = False, transcribe: Any = None) -> bool:
+    """Whether any words are asked for."""
+    off = words is None or words is False or (isinstance(words, str) and words == "off")
+    return not off or bool(ocr) or transcribe is not None
 
 
 def choices_by_route(
@@ -100,7 +106,9 @@ def choices_by_route(
     if encoding.words is not None and selector.reads_words and not (choice.get("sample") or choice.get("protocol")):
         matches = [
             match if decides else None
-            for match, decides in word_matches(encoding, questions, getattr(selector, "encoder", None), selector.seen)
+            for match, decides in word_matches(
+                encoding, questions, getattr(selector, "encoder", None), selector.picture_prominence
+            )
         ]
     said = {row: match for row, match in enumerate(matches) if match is not None}
     seen = [row for row in range(len(questions)) if row not in said]
@@ -128,7 +136,7 @@ def word_matches(
         encoding: with words.
         questions: as text.
         encoder: of the selector; it may have a sentence encoder of its own.
-        seen: how far what a question names stands out in the pictures; see `FrameSelector.seen`.
+        seen: how far what a question names stands out in the pictures; see `FrameSelector.picture_prominence`.
     """
     assert encoding.words is not None
     from ..words.asking import what_is_asked

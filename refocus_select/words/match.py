@@ -127,13 +127,7 @@ class LineIndex:
             contents: sentence vectors of what it looks for, [C, s].
             timestamps: of the candidate frames, seconds, sorted [F].
         """
-        each = np.stack([self._compared(vector, text) for vector, text in zip(contents, asked.contents, strict=True)])
-        if len(each) == 1:  # the whole question may say more than what it looks for
-            each = np.maximum(each, self._compared(sentence, asked.contents[0]))
-        if asked.for_writing:  # a question for a title means the title, not who reads it out
-            each = each + WANTED_SOURCE * self._written
-        elif asked.clause and self._spoken:
-            each = each - OTHER_SOURCE * self._written
+        each = self.compare(asked, sentence, contents)
         prominence = float(each.max(axis=1).min())
         likely = np.argsort(-each.max(axis=0), kind="stable")[:MOST_LINES]
         chances = np.exp(each[:, likely] - each[:, likely].max(axis=1, keepdims=True))
@@ -141,6 +135,20 @@ class LineIndex:
         return WordMatch(
             each.max(axis=0), prominence, asked.relation, likely, chances / chances.sum(axis=1, keepdims=True), shown
         )
+
+    def compare(self, asked: Asked, sentence: np.ndarray, contents: np.ndarray) -> np.ndarray:
+        """How well each line matches what is asked for, in deviations over unrelated texts, float64 [C, L].
+
+        Arguments as for `match`.
+        """
+        each = np.stack([self._compared(vector, text) for vector, text in zip(contents, asked.contents, strict=True)])
+        if len(each) == 1:  # the whole question may say more than what it looks for
+            each = np.maximum(each, self._compared(sentence, asked.contents[0]))
+        if asked.for_writing:  # a question for a title means the title, not who reads it out
+            each = each + WANTED_SOURCE * self._written
+        elif asked.clause and self._spoken:
+            each = each - OTHER_SOURCE * self._written
+        return each
 
     def _compared(self, vector: np.ndarray, text: str) -> np.ndarray:
         """How well each line matches a phrase, in deviations, [L]."""
