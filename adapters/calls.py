@@ -22,6 +22,7 @@ from .messages import given_metadata, is_batch
 from .prompts import write_times
 from .questions import Query, conversation_of_prompt, questions_of
 from .state import CHAT, PINNED, Chat, Notes, State, state_of
+from .words import asking_for_words
 
 logger = logging.getLogger(__name__)
 
@@ -281,7 +282,8 @@ def _select(state: State, videos: list[_Video], notes: list[Notes], num_frames: 
         if not note.questions:
             raise InputError(f"prompt {video.prompt + 1} has a video, but no message of its chat names one")
         question = note.questions[min(video.place, len(note.questions) - 1)]
-        arguments = {**state.select_kwargs, **given.sampling}
+        asked = {**state.select_kwargs, **given.sampling}
+        arguments = asking_for_words(asked, video.source, state.input_format.words)
         count = state.input_format.frames_to_choose(num_frames if given.num_frames is None else given.num_frames)
         asking.append((video, Request(video.source, question, count, where, arguments)))
     for (video, _), selection in zip(asking, choose(state.selector, [r for _, r in asking]), strict=True):
@@ -322,8 +324,9 @@ def _frames(video: _Video) -> list[Any]:
 
 
 def _write(processor: Any, prompt: str, videos: list[_Video], input_format: InputFormat) -> str:
-    times = [[c.timestamps[0] for c in v.clips] if input_format.timestamps == "interleave" else None for v in videos]
-    texts = [input_format.time_text(v.selection) if v.selection is not None else "" for v in videos]
+    apart = input_format.timestamps == "interleave"
+    times = [input_format.texts_in_front(v.selection, v.clips) if apart else None for v in videos]
+    texts = [input_format.text_beside(v.selection) if v.selection is not None else "" for v in videos]
     return write_times(prompt, str(getattr(processor, "video_token", None) or ""), texts, times)
 
 

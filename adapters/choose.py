@@ -75,12 +75,18 @@ def choose(selector: Any, requests: Sequence[Request]) -> list[Selection]:
     """
     groups: dict[Hashable, list[int]] = {}
     for position, request in enumerate(requests):
-        key = (video_key(request.video), request.num_frames, tuple(sorted(request.arguments.items())))
+        settings = tuple(sorted((name, _comparable(value)) for name, value in request.arguments.items()))
+        key = (video_key(request.video), request.num_frames, settings)
         groups.setdefault(key, []).append(position)
     chosen: dict[int, Selection] = {}
     for positions in groups.values():
         chosen.update(zip(positions, _ask(selector, [requests[p] for p in positions]), strict=True))
     return [chosen[p] for p in range(len(requests))]
+
+
+def _comparable(value: Any) -> Hashable:
+    """The value, or what tells it from others: a list of lines has no hash."""
+    return value if isinstance(value, Hashable) else f"{type(value).__name__} {id(value)}"
 
 
 def _ask(selector: Any, requests: list[Request]) -> list[Selection]:

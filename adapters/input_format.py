@@ -11,6 +11,7 @@ import numpy as np
 from refocus_select.errors import InputError
 
 from .families import Family, family_of, merge_size
+from .words import between_frames, check_words, prompt_lines, words_text
 
 if TYPE_CHECKING:
     from refocus_select.selection import Selection
@@ -81,21 +82,26 @@ class InputFormat:
         temporal_merge: "near" (chosen frames within a second of each other share a group, all others are given `merge`
             times), "duplicate" (each frame `merge` times, as models treat still pictures), "pairs" (each chosen frame
             with the frames that follow it), or "ignore" (distant frames are merged).
+        words: which lines stand in the prompt: "chosen", "all" or False; see `words.prompt_lines`.
     """
 
     family: Family
     merge: int
     timestamps: str
     temporal_merge: str
+    words: str | bool = False
 
     @classmethod
-    def of(cls, model: Any, timestamps: str = "auto", temporal_merge: str = "auto") -> InputFormat:
+    def of(
+        cls, model: Any, timestamps: str = "auto", temporal_merge: str = "auto", words_in_prompt: str | bool = False
+    ) -> InputFormat:
         """Decide.
 
         Args:
             model: a processor, a model type such as "qwen2_5_vl", or None for frames and metadata as they are.
             timestamps: one of `TIMESTAMPS`.
             temporal_merge: one of `TEMPORAL_MERGE`.
+            words_in_prompt: one of `words.WORDS_IN_PROMPT`.
 
         Raises:
             InputError: if a value is unknown or the model cannot take it.
@@ -112,7 +118,7 @@ class InputFormat:
             timestamps = "text" if family.text else "metadata"
         if temporal_merge == "auto":  # a short video per frame is asked for to have every time exact
             temporal_merge = "duplicate" if timestamps == "interleave" else "near"
-        return cls(family, merge, timestamps, temporal_merge)
+        return cls(family, merge, timestamps, temporal_merge, check_words(words_in_prompt))
 
     def frames_to_choose(self, num_frames: int) -> int:
         """How many frames the selector is asked for.
@@ -192,6 +198,20 @@ class InputFormat:
             if self.timestamps == "text"
             else ""
         )
+
+    def text_beside(self, selection: Selection) -> str:
+        """What stands behind the frames: their times and the words of these moments; "" for neither."""
+        if self.timestamps == "interleave":
+            return between_frames(selection.shown_timestamps.tolist(), prompt_lines(selection, self.words))[1].strip()
+        texts = (self.time_text(selection), words_text(prompt_lines(selection, self.words)))
+        return "\n".join(text for text in texts if text)
+
+    def texts_in_front(self, selection: Selection | None, clips: Sequence[Clip]) -> list[str]:
+        """What stands in front of each clip where times are interleaved: the words until then, and its time."""
+        seconds = [clip.timestamps[0] for clip in clips]
+        lines = () if selection is None else prompt_lines(selection, self.words)
+        words, _ = between_frames(seconds, lines)
+        return [f"{said}{stamp(shown)}" for said, shown in zip(words, seconds, strict=True)]
 
 
 def sentence(timestamps: Sequence[float] | np.ndarray, duration: float, *, numbered: bool = False) -> str:

@@ -14,9 +14,10 @@ from refocus_select.video.inputs import VideoInput, is_pictures, read_input
 from refocus_select.weights import DEFAULT_SELECTOR
 
 from .choose import Request, choose, load, located
-from .input_format import Clip, InputFormat, equal_length, processor_kwargs, stamp
+from .input_format import Clip, InputFormat, equal_length, processor_kwargs
 from .media import REPLACED_KEYS, is_frames, is_source, is_video_block, name_of, prepared, to_images
 from .questions import Query, Question, check_query, questions_of
+from .words import asking_for_words
 
 
 class SelectedMessages(tuple[Any, dict[str, Any]]):
@@ -81,6 +82,7 @@ def select_messages(
     temporal_merge: str = "auto",
     frames: str = "select",
     audio: bool = False,
+    words_in_prompt: str | bool = False,
     encoder: Any = None,
     **select_kwargs: Any,
 ) -> SelectedMessages:
@@ -105,6 +107,9 @@ def select_messages(
         temporal_merge: for models that merge neighbouring frames: see `with_frame_selection`.
         frames: "select" chooses from frames that the chat holds too; "keep" leaves them as they are.
         audio: put an audio block with the whole sound track behind each video that is a path or URL.
+        words_in_prompt: "chosen" writes the lines that decided the choice into the chat, "all" all lines that are said
+            or written at the chosen moments, too: between the frames if times are interleaved, else behind them.
+            `words` is then "auto" by default.
         encoder: whose vectors the selector compares, for those that read vectors: see `refocus_select.encoders`.
         **select_kwargs: more arguments of `FrameSelector.select`: `start`, `end`, `fps`, `max_frames`, `exact`, ….
 
@@ -127,6 +132,7 @@ def select_messages(
         temporal_merge=temporal_merge,
         frames=frames,
         audio=audio,
+        words_in_prompt=words_in_prompt,
         encoder=encoder,
         **select_kwargs,
     )
@@ -143,15 +149,21 @@ def selected_messages(
     temporal_merge: str = "auto",
     frames: str = "select",
     audio: bool = False,
+    words_in_prompt: str | bool = False,
+    place_words: bool = True,
     keep_kind: bool = True,
     encoder: Any = None,
     **select_kwargs: Any,
 ) -> SelectedMessages:
-    """`select_messages`; without `keep_kind` all chosen frames are uint8 arrays, whatever the caller's were."""
+    """`select_messages`, for other request builders.
+
+    Without `keep_kind` all chosen frames are uint8 arrays, whatever the caller's were; without `place_words` the lines
+    are left to the caller.
+    """
     check_query(query)
     if frames not in ("select", "keep"):
         raise InputError(f"frames must be 'select' or 'keep', not {frames!r}")
-    input_format = InputFormat.of(model, timestamps, temporal_merge)
+    input_format = InputFormat.of(model, timestamps, temporal_merge, words_in_prompt)
     batched = is_batch(messages)
     conversations = list(messages) if batched else [messages]
     slots = [s for c, chat in enumerate(conversations) for s in _slots(chat, c, batched, frames)]
@@ -172,8 +184,9 @@ def selected_messages(
     metadata = [m for slot in slots for m in slot.metadata()]
     clips = [c for slot in slots for c in slot.clips or []]
     kwargs = processor_kwargs(metadata, clips, input_format) if wanted else {}
+    written = input_format if place_words else replace(input_format, words=False)
     rewritten = [
-        _rewritten(chat, [s for s in slots if s.conversation == c], input_format, audio)
+        _rewritten(chat, [s for s in slots if s.conversation == c], written, audio)
         for c, chat in enumerate(conversations)
     ]
     return SelectedMessages(rewritten if batched else rewritten[0], kwargs, [s.selection for s in slots], metadata)
@@ -218,7 +231,7 @@ def _request(
     with located(slot.where, slot.given):
         video = prepared(slot.given)
     count = num_frames if slot.given.num_frames is None else slot.given.num_frames
-    arguments = {**select_kwargs, **slot.given.sampling}
+    arguments = asking_for_words({**select_kwargs, **slot.given.sampling}, video, input_format.words)
     return Request(video, question, input_format.frames_to_choose(count), slot.where, arguments)
 
 
@@ -269,12 +282,10 @@ def _blocks(block: Any, slot: _VideoSlot | None, input_format: InputFormat, audi
     sound = [{"type": "audio", "audio": local_path(slot.value) or slot.value}] if audio and _has_sound(slot) else []
     videos = [{**kept, "type": "video", "video": clip.frames} for clip in slot.clips]
     if input_format.timestamps == "interleave":
-        pairs = zip(slot.clips, videos, strict=True)
-        return [
-            x for clip, video in pairs for x in ({"type": "text", "text": stamp(clip.timestamps[0])}, video)
-        ] + sound
-    time_text = input_format.time_text(slot.selection)
-    return [*videos, *sound, *([{"type": "text", "text": f"{time_text}\n"}] if time_text else [])]
+        pairs = zip(input_format.texts_in_front(slot.selection, slot.clips), videos, strict=True)
+        videos = [x for text, video in pairs for x in ({"type": "text", "text": text}, video)]
+    text = input_format.text_beside(slot.selection)
+    return [*videos, *sound, *([{"type": "text", "text": f"{text}\n"}] if text else [])]
 
 
 def _has_sound(slot: _VideoSlot) -> bool:

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from refocus_select.errors import InputError
+from refocus_select.selection import Selection
 from refocus_select.weights import DEFAULT_SELECTOR
 
 from .engines import vllm_timestamps
@@ -17,6 +18,7 @@ from .input_format import stamp
 from .media import image_of, is_image_block, is_video_block, to_image, to_pictures
 from .messages import selected_messages
 from .questions import Query
+from .words import between_frames, prompt_lines
 
 
 def image_messages(
@@ -28,6 +30,7 @@ def image_messages(
     max_side: int | None = 768,
     quality: int = 90,
     detail: str | None = None,
+    words_in_prompt: str | bool = False,
     **select_kwargs: Any,
 ) -> list[dict[str, Any]]:
     """Replace every video by pictures, each with its time in front: understood by every OpenAI-compatible server.
@@ -45,6 +48,8 @@ def image_messages(
         max_side: pictures are scaled down to this many pixels on the longer side; None keeps their size.
         quality: of the JPEG files, 1 to 95.
         detail: "low", "high" or "auto", for servers that know `detail`.
+        words_in_prompt: "chosen" or "all" puts what is said or written between the pictures, in the order of time: see
+            `select_messages`.
         **select_kwargs: `encoder` (see `select_messages`), and more arguments of `FrameSelector.select`.
 
     Returns:
@@ -54,20 +59,21 @@ def image_messages(
         InputError: if the chat has no question.
         VideoError: if a video cannot be read.
     """
-    chosen = selected_messages(messages, selector, num_frames=num_frames, query=query, keep_kind=False, **select_kwargs)
-    metadata = iter(chosen.metadata)
+    chosen = selected_messages(
+        messages, selector, num_frames=num_frames, query=query, keep_kind=False, words_in_prompt=words_in_prompt,
+        place_words=False, **select_kwargs,
+    )  # fmt: skip
+    videos = iter(zip(chosen.metadata, chosen.selections, strict=True))
     extra = {} if detail is None else {"detail": detail}
 
     def blocks(block: Any) -> list[Any]:
         if not is_video_block(block):
             return [_openai_block(block)]
         return [
-            part
-            for words, frame in stamped(block["video"], next(metadata))
-            for part in (
-                *([{"type": "text", "text": words}] if words else []),
-                {"type": "image_url", "image_url": {"url": jpeg_url(frame, max_side, quality), **extra}},
-            )
+            {"type": "text", "text": part}
+            if isinstance(part, str)
+            else {"type": "image_url", "image_url": {"url": jpeg_url(part, max_side, quality), **extra}}
+            for part in stamped(block["video"], *next(videos), words_in_prompt)
         ]
 
     return [_mapped(m, blocks) for m in chosen[0]]
@@ -158,11 +164,21 @@ def video_request(
     return [_mapped(m, blocks) for m in chosen[0]], {"media_io_kwargs": {"video": video_kwargs}}
 
 
-def stamped(frames: Any, metadata: Mapping[str, Any]) -> list[tuple[str, np.ndarray]]:
-    """Pictures, each with its time in words; without words where the caller's frames have no times."""
+def stamped(
+    frames: Any, metadata: Mapping[str, Any], selection: Selection | None, words_in_prompt: str | bool
+) -> list[str | np.ndarray]:
+    """Pictures, each with its time in words in front, and what is said and written between them.
+
+    Without times where the caller's frames have none.
+    """
     fps, pictures = metadata.get("fps"), to_pictures(frames)
-    words = [stamp(index / fps) if fps else "" for index in metadata.get("frames_indices") or range(len(pictures))]
-    return list(zip(words, pictures, strict=True))
+    numbers = metadata.get("frames_indices") or range(len(pictures))
+    seconds = [index / fps for index in numbers] if fps else []
+    lines = () if selection is None else prompt_lines(selection, words_in_prompt)
+    words, rest = between_frames(seconds, lines)
+    texts = [f"{said}{stamp(shown)}" for said, shown in zip(words, seconds, strict=True)] or [""] * len(pictures)
+    parts = [part for pair in zip(texts, pictures, strict=True) for part in pair]
+    return [part for part in (*parts, rest) if not isinstance(part, str) or part]
 
 
 def _mapped(message: Mapping[str, Any], blocks: Any) -> dict[str, Any]:

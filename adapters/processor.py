@@ -33,6 +33,7 @@ def with_frame_selection(
     timestamps: str = "auto",
     temporal_merge: str = "auto",
     query: Query = "last_user",
+    words_in_prompt: str | bool = False,
     encoder: Any = None,
     **select_kwargs: Any,
 ) -> P:
@@ -56,6 +57,8 @@ def with_frame_selection(
             four times), "pairs" (K frames as pairs of neighbours), "ignore" (distant frames are merged).
         query: what counts as the question: "last_user", "first_user", "all", or a function of the conversation (see
             `questions.questions_of`).
+        words_in_prompt: "chosen" writes the lines that decided the choice into the prompt, "all" all lines that are
+            said or written at the chosen moments, too: see `select_messages`.
         encoder: whose vectors the selector compares, for those that read vectors: see `refocus_select.encoders`.
         **select_kwargs: more arguments of `FrameSelector.select`: `start`, `end`, `fps`, `max_frames`, `exact`, ….
 
@@ -70,7 +73,7 @@ def with_frame_selection(
         raise InputError(f"num_frames must be a whole number of at least 1, not {num_frames!r}")
     base = _base_of(processor)
     _check_processor(processor, base)
-    input_format = InputFormat.of(processor, timestamps, temporal_merge)
+    input_format = InputFormat.of(processor, timestamps, temporal_merge, words_in_prompt)
     input_format.frames_to_choose(num_frames)
     state = State(load(selector, encoder), int(num_frames), input_format, query, dict(select_kwargs))
     processor.__class__ = _selecting_class(base)

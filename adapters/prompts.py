@@ -5,11 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from .families import WRAPPERS
-from .input_format import stamp
 
 
 def write_times(
-    prompt: str, video_token: str, time_texts: Sequence[str], timestamps: Sequence[Sequence[float] | None]
+    prompt: str, video_token: str, time_texts: Sequence[str], in_front: Sequence[Sequence[str] | None]
 ) -> str:
     """Add the times of the videos of one prompt.
 
@@ -17,7 +16,7 @@ def write_times(
         prompt: text with one `video_token` per video.
         video_token: the placeholder; where a prompt has none (InstructBLIP-Video), times are put in front of the text.
         time_texts: per video, a sentence to add behind its placeholder; "" for none.
-        timestamps: per video, seconds if its placeholder is to be repeated once per frame time, which is put in front.
+        in_front: per video, texts if its placeholder is to be repeated once for each of them, which is put in front.
 
     Returns:
         The prompt; unchanged if it has another number of placeholders than there are videos, which the processor
@@ -29,13 +28,13 @@ def write_times(
     if len(pieces) - 1 != len(time_texts):
         return prompt
     written = pieces[0]
-    for sentence, times, rest in zip(time_texts, timestamps, pieces[1:], strict=True):
+    for sentence, times, rest in zip(time_texts, in_front, pieces[1:], strict=True):
         before, after = _wrapper(written, rest)
         written = written[: len(written) - len(before)]
         placeholder, rest = f"{before}{video_token}{after}", rest[len(after) :]
         if times is not None and rest.startswith("\n"):  # templates of LLaVA and InternVL end a video with a line
             placeholder, rest = f"{placeholder}\n", rest[1:]
-        written += placeholder if times is None else "".join(f"{stamp(t)}{placeholder}" for t in times)
+        written += placeholder if times is None else "".join(f"{text}{placeholder}" for text in times)
         if sentence and rest.startswith("\n"):
             written += f"\n{sentence}"
         elif sentence:

@@ -36,6 +36,7 @@ def engine_inputs(
     query: Query = "last_user",
     max_side: int | None = 768,
     quality: int = 90,
+    words_in_prompt: str | bool = False,
     **select_kwargs: Any,
 ) -> dict[str, Any]:
     """What `sglang.Engine.generate` takes for a chat with videos: a prompt with times, and pictures as `data:` URLs.
@@ -48,6 +49,7 @@ def engine_inputs(
         query: what counts as the question, see `select_messages`.
         max_side: pictures are scaled down to this many pixels on the longer side; None keeps their size.
         quality: of the JPEG files, 1 to 95.
+        words_in_prompt: see `refocus_select.adapters.openai.image_messages`.
         **select_kwargs: `encoder` (see `select_messages`), and more arguments of `FrameSelector.select`.
 
     Returns:
@@ -57,8 +59,11 @@ def engine_inputs(
         InputError: if the chat has no question, or a picture cannot be read.
         VideoError: if a video cannot be read.
     """
-    chosen = selected_messages(messages, selector, num_frames=num_frames, query=query, keep_kind=False, **select_kwargs)
-    metadata = iter(chosen.metadata)
+    chosen = selected_messages(
+        messages, selector, num_frames=num_frames, query=query, keep_kind=False, words_in_prompt=words_in_prompt,
+        place_words=False, **select_kwargs,
+    )  # fmt: skip
+    videos = iter(zip(chosen.metadata, chosen.selections, strict=True))
     pictures: list[Any] = []
 
     def blocks(block: Any) -> list[Any]:
@@ -67,10 +72,9 @@ def engine_inputs(
             return [{"type": "image"}]
         if not is_video_block(block):
             return [block]
-        frames = stamped(block["video"], next(metadata))
-        pictures.extend(jpeg_url(frame, max_side, quality) for _, frame in frames)
-        times = [[{"type": "text", "text": words}] if words else [] for words, _ in frames]
-        return [part for time in times for part in (*time, {"type": "image"})]
+        parts = stamped(block["video"], *next(videos), words_in_prompt)
+        pictures.extend(jpeg_url(part, max_side, quality) for part in parts if not isinstance(part, str))
+        return [{"type": "text", "text": part} if isinstance(part, str) else {"type": "image"} for part in parts]
 
     chat = [
         {**m, "content": [p for b in m["content"] for p in blocks(b)]} if isinstance(m.get("content"), list) else m
