@@ -44,6 +44,7 @@ class VideoModel:
         num_frames: how many frames K per video.
         timestamps: see `with_frame_selection`.
         temporal_merge: see `with_frame_selection`.
+        words_in_prompt: see `with_frame_selection`.
         options: True if options and instructions of a multiple-choice prompt are kept from the selector's question (the
             options are handed over separately, to policies that were trained to see them).
         device: where the model runs; "auto" spreads it over the GPUs, "cuda" is the GPU of this process (`LOCAL_RANK`).
@@ -63,6 +64,7 @@ class VideoModel:
         num_frames: int | str = 32,
         timestamps: str = "auto",
         temporal_merge: str = "auto",
+        words_in_prompt: str | bool = False,
         options: bool | str = True,
         device: str | None = None,
         dtype: str = "bfloat16",
@@ -99,6 +101,7 @@ class VideoModel:
             timestamps=timestamps,
             temporal_merge=temporal_merge,
             query=multiple_choice if _is_true(options) else "last_user",
+            words_in_prompt=words_in_prompt,
         )
         self.processor.tokenizer.padding_side = "left"
         self.record = _of_this_process(Path(record)) if record else None

@@ -34,13 +34,20 @@ def add_encoder(parser: argparse._ActionsContainer) -> None:
     )
 
 
-def add_words(parser: argparse._ActionsContainer, *, default: str, choices: tuple[str, ...] | None = None) -> None:
+def add_words(
+    parser: argparse._ActionsContainer,
+    *,
+    default: str | list[str],
+    choices: tuple[str, ...] | None = None,
+    nargs: str | None = None,
+) -> None:
     """Add `--words`, `--ocr`, `--transcribe` and `--language`; a file is taken where there are no `choices`."""
     auto = "'auto': transcripts beside the videos or in them, if there; 'off' (default: %(default)s)"
     parser.add_argument(
         "--words",
         default=default,
         choices=choices,
+        nargs=nargs,
         metavar="FILE" if choices is None else "|".join(choices),
         help=auto if choices else f"transcript of the video; {auto}",
     )

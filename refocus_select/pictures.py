@@ -103,7 +103,7 @@ def plot_choice(
         axis.set_position((place.x0, place.y0 + below, place.width, place.height - below))
         for number, quote in enumerate(said):
             top = place.y0 + below - (0.36 + 0.2 * number) / height
-            figure.text(place.x0, top, drawable(_quoted(quote)), fontsize=9, color=_SAID, va="top")
+            figure.text(place.x0, top, drawable(quoted(quote)), fontsize=9, color=_SAID, va="top")
             axis.axvspan(quote.start, max(quote.end, quote.start), color=_SAID, alpha=0.18, linewidth=0)
     _draw_scores(axis, candidate_timestamps, scores, timestamps, candidate_timestamps[spread], duration)
 
@@ -127,7 +127,8 @@ def plot_choice(
     figure.savefig(path, format=path.suffix[1:])
 
 
-def _quoted(quote: Quote) -> str:
+def quoted(quote: Quote) -> str:
+    """A line with its time, for people; long ones are shortened."""
     text = textwrap.shorten(printable(quote.text), 140, placeholder=" …")
     return f"{clock(quote.start)}  “{text}”" + (" (written)" if quote.source == "written" else "")
 

@@ -1,12 +1,14 @@
 """Questions about videos, as files and tables hold them: for training, evaluation and batches.
 
 One row is one question: `video`, `question`, and as far as known `options`, `answer`, `evidence`, `id`, `category`; and
-`words`, what is said in the video, as `FrameSelector.encode` takes it.
+`words`, what is said in the video, as `FrameSelector.encode` takes it, with `words_start`, the second of the transcript
+at which the video begins.
 """
 
 from __future__ import annotations
 
 import csv
+import json
 import math
 import os
 from collections import Counter
@@ -121,6 +123,29 @@ def iter_questions(
             yield Problem(where, str(error))
         except Exception as error:  # of a mapping or a value of somebody else: one row must not end the run
             yield Problem(where, f"the row cannot be used ({type(error).__name__}: {shown(str(error))})")
+
+
+def words_of(question: Question, otherwise: Any = "off") -> Any:
+    """What a row says of the words of its video, for `FrameSelector.add_words`.
+
+    Args:
+        question: with `words` and `words_start` among its further fields, if the row has them.
+        otherwise: for rows that say nothing.
+
+    Raises:
+        TranscriptError: if a transcript with another beginning cannot be read.
+        InputError: if `words_start` is no number.
+    """
+    words, start = question.extra.get("words") or otherwise, question.extra.get("words_start") or 0
+    if isinstance(start, bool) or not isinstance(start, int | float) or not math.isfinite(start):
+        raise InputError(f"words_start must be a number of seconds, not {shown(start)}")
+    if not start or (isinstance(words, str) and words in ("auto", "off")):
+        return words
+    from .words.formats import parse_transcript, read_transcript
+
+    named = isinstance(words, str | os.PathLike)
+    found = read_transcript(words) if named else parse_transcript(json.dumps(words), name="words")
+    return found.shifted(-float(start))
 
 
 def check_choices(question: Question) -> list[Problem]:

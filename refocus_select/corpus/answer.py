@@ -21,6 +21,7 @@ from ..cache import EncodingCache
 from ..encoding import VideoEncoding
 from ..errors import InputError, RefocusError, TranscriptError, VideoDecodeError, VideoOpenError
 from ..locations import check_offline, local_path, short_name
+from ..questions import words_of
 from ..selection import Selection
 from ..selectors import FrameSelector
 from ..selectors.algorithms.contract import check_num_frames
@@ -225,13 +226,14 @@ def _results(
 ) -> list[dict[str, Any]]:
     """A result for each question; rows with words of their own are answered apart."""
     rows: dict[str, list[int]] = {}
-    sources = [question.extra.get("words") or settings.words.get("words", "off") for question in job.questions]
-    for row, source in enumerate(sources):
-        rows.setdefault(json.dumps(source, sort_keys=True, default=str), []).append(row)
+    for row, question in enumerate(job.questions):
+        own = [question.extra.get(name) for name in ("words", "words_start")]
+        rows.setdefault(json.dumps(own, sort_keys=True, default=str), []).append(row)
     found: dict[int, dict[str, Any]] = {}
     for places in rows.values():
         try:
-            heard = _with_words(selector, job, encoding, sources[places[0]], settings, cache)
+            source = words_of(job.questions[places[0]], settings.words.get("words", "off"))
+            heard = _with_words(selector, job, encoding, source, settings, cache)
         except (TranscriptError, InputError) as error:  # of these rows alone
             found |= {place: no_result(selector.name, settings.num_frames, str(error)) for place in places}
             continue

@@ -78,6 +78,7 @@ class VideoModelAnswerer:
         instruction: str | None = None,
         timestamps: str = "auto",
         temporal_merge: str = "auto",
+        words_in_prompt: str | None = None,
         system_prompt: str | None = None,
         device: str | None = None,
         dtype: str | None = None,
@@ -94,6 +95,7 @@ class VideoModelAnswerer:
             instruction: text after the options (default: the request for a letter).
             timestamps: see `refocus_select.adapters.with_frame_selection`.
             temporal_merge: see there.
+            words_in_prompt: see there.
             system_prompt: if the model is to have one.
             device: "cuda", "cpu", or "auto" to spread the model over GPUs.
             dtype: of the weights (default: bfloat16 on a GPU, float32 elsewhere).
@@ -116,6 +118,7 @@ class VideoModelAnswerer:
             options=False,
             timestamps=timestamps,
             temporal_merge=temporal_merge,
+            words_in_prompt=words_in_prompt or False,
             device=device,
             dtype=dtype,
             attn_implementation=attn_implementation,
@@ -133,6 +136,7 @@ class VideoModelAnswerer:
             "temporal_merge": temporal_merge,
             "system_prompt": system_prompt,
             "dtype": dtype,
+            **({"words_in_prompt": words_in_prompt} if words_in_prompt else {}),
         }
         self.fingerprint = _digest(self.settings)
         self._letters = _letter_tokens(self.processor.tokenizer) if scoring == "logits" else []

@@ -15,7 +15,8 @@ from pathlib import Path
 from ..errors import InputError
 from ..questions import Problem, Question, read_questions
 from .formats import BAD_ROW, BENCHMARKS, Benchmark
-from .videos import VideoFolder
+from .rows import Row
+from .videos import SubtitleFolder, VideoFolder
 
 
 @dataclass(frozen=True)
@@ -71,6 +72,7 @@ def read_benchmark(
     benchmark = BENCHMARKS[name]
     files = _annotation_files(benchmark, Path(folder), annotations, split)
     found = VideoFolder(videos if videos is not None else folder)
+    subtitles = SubtitleFolder(folder) if benchmark.subtitles and Path(folder).is_dir() else None
     questions: list[Question] = []
     problems: list[Problem] = []
     missing: Counter[str] = Counter()
@@ -87,6 +89,7 @@ def read_benchmark(
             order.append(question.id)
             where = question.id
             path = found.find(question.video, near=converted.near)
+            said = _words(converted, subtitles)
         except BAD_ROW as error:
             known = isinstance(error, InputError)
             told = str(error) if known else f"not a row of {benchmark.title}: {type(error).__name__} {error}"
@@ -96,11 +99,19 @@ def read_benchmark(
         if path is None:
             missing[question.video] += 1
         else:
-            questions.append(replace(question, video=str(path)))
+            questions.append(replace(question, video=str(path), extra={**question.extra, **said}))
     _check_ids(questions, benchmark.title)
     return QuestionSet(
         name, questions, problems, dict(missing), dict(left_out), benchmark.tolerance, _digest(files), tuple(order)
     )
+
+
+def _words(row: Row, subtitles: SubtitleFolder | None) -> dict[str, object]:
+    """The subtitles of a question's video, as its further fields (see `refocus_select.questions.words_of`)."""
+    path = subtitles.find(row.subtitles, near="subtitle") if subtitles is not None and row.subtitles else None
+    if path is None:
+        return {}
+    return {"words": str(path)} | ({"words_start": row.subtitles_start} if row.subtitles_start else {})
 
 
 def _own_questions(source: str | os.PathLike[str], videos: str | os.PathLike[str] | None) -> QuestionSet:

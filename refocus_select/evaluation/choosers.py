@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING, Any, Protocol
@@ -12,7 +13,7 @@ import numpy as np
 from ..cache import EncodingCache
 from ..encoding import VideoEncoding
 from ..errors import InputError
-from ..questions import Question
+from ..questions import Question, words_of
 from ..selection import Selection
 from ..selectors import FrameSelector
 from ..selectors.algorithms import SCORED
@@ -67,6 +68,24 @@ class Encodings:
         encoding = self._encoded(video, selector, 1)
         return encoding if len(encoding) >= num_frames else self._encoded(video, selector, num_frames)
 
+    def with_words(
+        self, encoding: VideoEncoding, selector: FrameSelector, question: Question, words: Mapping[str, Any]
+    ) -> VideoEncoding:
+        """The encoding with the words of a question's video; read once for all questions that name the same.
+
+        Raises:
+            TranscriptError: if they cannot be used.
+        """
+        sentences = getattr(getattr(selector, "encoder", None), "encode_sentences", None)
+        key = (id(encoding), _words_key(question), sentences and selector.encoding_fingerprint)
+        if key not in self._held:
+            cache = self.cache if self.cache is not None else False
+            source = words_of(question, words.get("words", "auto"))
+            self._held[key] = selector.add_words(
+                encoding, **{**words, "words": source}, video=question.video, cache=cache
+            )
+        return self._held[key]
+
     def _encoded(self, video: str, selector: FrameSelector, least: int) -> VideoEncoding:
         key = (selector.encoding_fingerprint, selector.rule, type(selector).needs_frames, least)
         if key not in self._held:
@@ -77,27 +96,65 @@ class Encodings:
         return self._held[key]
 
 
+def _words_key(question: Question) -> str:
+    return json.dumps([question.extra.get(name) for name in ("words", "words_start")], default=str)
+
+
 class SelectorChooser:
     """A selector. The question goes to it without its options, unless asked otherwise."""
 
-    def __init__(self, selector: FrameSelector, encodings: Encodings, *, options_to_selector: bool = False) -> None:
+    def __init__(
+        self,
+        selector: FrameSelector,
+        encodings: Encodings,
+        *,
+        options_to_selector: bool = False,
+        words: Mapping[str, Any] | None = None,
+    ) -> None:
+        """Wrap a selector.
+
+        Args:
+            selector: who chooses.
+            encodings: of the videos.
+            options_to_selector: whether it sees the answer options.
+            words: arguments of `FrameSelector.add_words`, to choose by words as well; a question's own words (subtitles
+                of the benchmark) count more. None for pictures alone.
+        """
         self.selector = selector
-        self.name = selector.name
+        self.name = selector.name if words is None else f"{selector.name} + words"
         self.fingerprint = selector.fingerprint
         self._encodings = encodings
         self._with_options = options_to_selector
+        self._words = words
 
     @property
     def settings(self) -> dict[str, Any]:
         """What decides its choices beside the weights."""
-        return settings_of(self.selector)
+        return settings_of(self.selector) | ({} if self._words is None else {"words": dict(self._words)})
 
     def choose(self, video: str, questions: Sequence[Question], num_frames: int) -> list[Selection | None]:
         """See `Chooser`."""
         encoding = self._encodings.of(video, self.selector, num_frames)
-        options = [list(question.options) for question in questions] if self._with_options else None
-        texts = [question.question for question in questions]
-        return list(self.selector.select(encoding, texts, num_frames=num_frames, options=options))
+        found: dict[int, Selection] = {}
+        for places in self._alike(questions):
+            part = [questions[place] for place in places]
+            heard = encoding
+            if self._words is not None:
+                heard = self._encodings.with_words(encoding, self.selector, part[0], self._words)
+            options = [list(question.options) for question in part] if self._with_options else None
+            texts = [question.question for question in part]
+            selections = self.selector.select(heard, texts, num_frames=num_frames, options=options)
+            found |= zip(places, selections, strict=True)
+        return [found[place] for place in range(len(questions))]
+
+    def _alike(self, questions: Sequence[Question]) -> list[list[int]]:
+        """Places of questions with the same words: those of a video, mostly all."""
+        if self._words is None:
+            return [list(range(len(questions)))]
+        groups: dict[str, list[int]] = {}
+        for place, question in enumerate(questions):
+            groups.setdefault(_words_key(question), []).append(place)
+        return list(groups.values())
 
 
 def load_selector(name: str, *, encoder: str | None = None, device: str | None = None) -> FrameSelector:

@@ -6,7 +6,7 @@ import argparse
 from pathlib import Path
 from typing import Any
 
-from ..cli_options import add_encoder
+from ..cli_options import add_encoder, add_words
 from ..weights import DEFAULT_SELECTOR
 from . import commands as run
 
@@ -23,6 +23,8 @@ examples:
       --selectors uniform aks mini --encoder google/siglip2-base-patch16-224 --frames 8 16 32
   torchrun --nproc-per-node 8 -m refocus_select evaluate qa …            the same, a part of the videos on each GPU
   refocus-select evaluate qa questions mine.jsonl --model my_model:answerer --selectors uniform mini --out results/mine
+  refocus-select evaluate qa videomme data/Video-MME --model Qwen/Qwen2.5-VL-7B-Instruct --out results/subtitles \\
+      --words off auto --words-in-prompt chosen          with the benchmark's subtitles and without, in one report
 
 Every prediction is kept in the folder: an interrupted run resumes from there, and more selectors or numbers of
 frames may join later. Writes report.md, report.html and summary.json, and prints the table."""
@@ -104,6 +106,10 @@ def _add_qa(kinds: Any) -> None:
     model.add_argument("--system-prompt", metavar="TEXT", help="the model's system prompt")
     model.add_argument("--timestamps", default="auto", help="how the model learns the times of frames (default: auto)")
     model.add_argument("--temporal-merge", default="auto", help="for models that merge frames (default: auto)")
+    model.add_argument(
+        "--words-in-prompt", choices=("chosen", "all"),
+        help="with --words auto: the model reads the lines that decided, or all lines of the chosen moments",
+    )  # fmt: skip
     model.add_argument("--dtype", help="data type of the model's weights (default: bfloat16 on a GPU, else float32)")
     model.add_argument("--attn-implementation", metavar="NAME", help="e.g. flash_attention_2")
     qa.set_defaults(run=run.qa)
@@ -180,6 +186,7 @@ def _add_questions(parser: argparse.ArgumentParser) -> None:
         "--fps", type=float, help="maximum number of candidates per second (default: each selector's own)"
     )
     selectors.add_argument("--max-frames", type=int, metavar="F", help="maximum number of candidates")
+    add_words(selectors, default=["off"], choices=("off", "auto"), nargs="+")
     selectors.add_argument("--options-to-selector", action="store_true", help="give selectors the options too")
     selectors.add_argument(
         "--cache", metavar="DIR", help="folder to keep encodings in (default: REFOCUS_CACHE_DIR if set)"

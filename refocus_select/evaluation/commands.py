@@ -86,7 +86,7 @@ def qa(arguments: argparse.Namespace) -> int:
     settings: dict[str, Any] = {"device": device, "dtype": arguments.dtype} | {
         name: getattr(arguments, name)
         for name in ("scoring", "max_new_tokens", "preamble", "instruction", "system_prompt", "timestamps",
-                     "temporal_merge", "attn_implementation")
+                     "temporal_merge", "attn_implementation", "words_in_prompt")
     }  # fmt: skip
     answerer = load_answerer(arguments.model, **({} if own else settings))
     facts = {"answerer": {"name": answerer.name, "fingerprint": answerer.fingerprint}}
@@ -261,7 +261,10 @@ def _choosers(arguments: argparse.Namespace, asked: QuestionSet, device: str | N
     choosers: list[Chooser] = []
     for name in dict.fromkeys(arguments.selectors):
         selector = load_selector(name, encoder=arguments.encoder, device=device)
-        choosers.append(SelectorChooser(selector, encodings, options_to_selector=arguments.options_to_selector))
+        for words in _words(arguments, selector.reads_words):
+            choosers.append(
+                SelectorChooser(selector, encodings, options_to_selector=arguments.options_to_selector, words=words)
+            )
     for spec in arguments.selections:
         path, _, label = spec.partition("=")
         stored = read_selections(path, asked.questions, order=asked.order, benchmark=asked.name)
@@ -298,6 +301,20 @@ def _device(arguments: argparse.Namespace) -> str | None:
 def _sampling(arguments: argparse.Namespace) -> dict[str, Any]:
     asked = {"fps": arguments.fps, "max_frames": arguments.max_frames}
     return {name: value for name, value in asked.items() if value is not None}
+
+
+def _words(arguments: argparse.Namespace, read: bool) -> list[dict[str, Any] | None]:
+    """How often a selector takes part: without words, with them, or both.
+
+    One that takes no account of words takes part with them only if the model is to read them.
+    """
+    given: dict[str, Any] = {"words": "auto", "ocr": arguments.ocr, "transcribe": arguments.transcribe}
+    given |= {"language": arguments.language}
+    said = {name: value for name, value in given.items() if value}
+    useful = read or bool(getattr(arguments, "words_in_prompt", None))
+    kinds = {"off": None, "auto": said}
+    asked = [kinds[kind] for kind in dict.fromkeys(arguments.words) if kind == "off" or useful]
+    return asked or [None]
 
 
 def _record_run(path: Path) -> None:

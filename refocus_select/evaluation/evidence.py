@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from ..errors import InputError
+from ..pictures import quoted
 from ..questions import Problem, Question
 from .choosers import Chooser
 from .records import from_row
@@ -39,6 +40,7 @@ class EvidenceScore:
         length: group of the video's length.
         question: what was asked.
         duration: of the video in seconds.
+        quotes: lines that decided, with their times.
     """
 
     id: str
@@ -56,6 +58,7 @@ class EvidenceScore:
     length: str = ""
     question: str = ""
     duration: float = 0.0
+    quotes: tuple[str, ...] = ()
 
     @property
     def key(self) -> Key:
@@ -167,4 +170,5 @@ def score_evidence(
                 length=str(question.extra.get("length") or length_group(selection.duration)),
                 question=question.question,
                 duration=round(selection.duration, 3),
+                quotes=tuple(quoted(quote) for quote in selection.quotes),
             )

@@ -42,6 +42,7 @@ class Benchmark:
         convert: from one row of a table to a question; selections of the authors' release carry such rows.
         split: default of `split`.
         tolerance: see `QuestionSet`.
+        subtitles: whether subtitles are published beside it.
     """
 
     name: str
@@ -51,6 +52,7 @@ class Benchmark:
     convert: Callable[[Mapping[str, Any]], Row | str]
     split: str = ""
     tolerance: float = 0.0
+    subtitles: bool = False
 
 
 # -- question answering ---------------------------------------------------------------------------
@@ -60,7 +62,8 @@ def _videomme(row: Mapping[str, Any]) -> Row:
     """Video-MME (Fu et al., 2024).
 
     `videomme/test-*.parquet` with video_id, duration (short, medium, long), domain, sub_category, videoID,
-    question_id, task_type, question, options ["A. …"], answer "A"; videos in `data/<videoID>.mp4`.
+    question_id, task_type, question, options ["A. …"], answer "A"; videos in `data/<videoID>.mp4`, subtitles of those
+    that have any in `subtitle/<videoID>.srt`.
     """
     options = unlettered(row["options"])
     return Row(
@@ -72,7 +75,8 @@ def _videomme(row: Mapping[str, Any]) -> Row:
             answer=by_letter(row["answer"], options),
             category=str(row["task_type"]),
             extra={"length": str(row["duration"]), **kept(row, "domain", "sub_category")},
-        )
+        ),
+        subtitles=f"{row['videoID']}.srt",
     )
 
 
@@ -81,7 +85,9 @@ def _longvideobench(row: Mapping[str, Any]) -> Row:
 
     `lvb_val.json` with candidates, or `validation-*.parquet` with option0 … option4 ("N/A" where there is none),
     and id, video_path, question, correct_choice, question_category, duration_group (15, 60, 600, 3600), level,
-    topic_category; videos in `videos/`.
+    topic_category; videos in `videos/`. Subtitles in `subtitles/<subtitle_path>`, a list of {"start": "00:00:01.000",
+    "end", "line"} or {"timestamp": [1.0, 2.5], "text"}, belong to the film that the video was cut from, where it begins
+    at starting_timestamp_for_subtitles.
     """
     raw = row.get("candidates") or [row[f"option{n}"] for n in range(5) if row.get(f"option{n}") not in (None, "N/A")]
     options = tuple(str(option) for option in raw)
@@ -96,6 +102,8 @@ def _longvideobench(row: Mapping[str, Any]) -> Row:
             extra={"length": f"{row['duration_group']} s", **kept(row, "level", "topic_category", "position")},
         ),
         near="videos",
+        subtitles=str(row.get("subtitle_path") or ""),
+        subtitles_start=float(row.get("starting_timestamp_for_subtitles") or 0.0),
     )
 
 
@@ -339,7 +347,12 @@ def _nextgqa(row: Mapping[str, Any]) -> Row | str:
 
 _ALL = (
     Benchmark(
-        "videomme", "Video-MME", ("videomme/test-*.parquet", "test-*.parquet", "videomme.json"), table, _videomme
+        "videomme",
+        "Video-MME",
+        ("videomme/test-*.parquet", "test-*.parquet", "videomme.json"),
+        table,
+        _videomme,
+        subtitles=True,
     ),
     Benchmark(
         "longvideobench",
@@ -348,6 +361,7 @@ _ALL = (
         table,
         _longvideobench,
         split="val",
+        subtitles=True,
     ),
     Benchmark(
         "mlvu",

@@ -8,6 +8,7 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from ..errors import RefocusError
+from ..pictures import quoted
 from ..questions import Problem, Question
 from .answerers import Answer, Answerer
 from .choosers import Chooser
@@ -38,6 +39,7 @@ class Prediction:
         length: group of the video's length.
         question: what was asked.
         duration: of the video in seconds.
+        quotes: lines that decided, with their times.
     """
 
     id: str
@@ -57,6 +59,7 @@ class Prediction:
     length: str = ""
     question: str = ""
     duration: float = 0.0
+    quotes: tuple[str, ...] = ()
 
     @property
     def correct(self) -> bool:
@@ -146,4 +149,5 @@ def _prediction(item: Chosen, answer: Answer, seconds: float) -> Prediction:
         length=str(question.extra.get("length") or length_group(selection.duration)),
         question=question.question,
         duration=round(selection.duration, 3),
+        quotes=tuple(quoted(quote) for quote in selection.quotes),
     )

@@ -416,6 +416,8 @@ def _examples(
         picture = figures.frame_strips(own[0].video, strips[:_STRIPS], title=title)
         if picture is not None:
             parts.append(Figure(f"example-{number}-frames", picture, f"Frames chosen for {name}"))
+        said = [f"{r.selector}: {quote}" for r in own for quote in getattr(r, "quotes", ())]
+        parts += [Text("Lines that decided:"), Code("\n".join(said))] if said else []
     return parts
 
 

@@ -21,10 +21,14 @@ class Row:
     Attributes:
         question: what the row says.
         near: a folder name that decides between videos of the same name.
+        subtitles: name of the file with what is said; "" if the benchmark has none.
+        subtitles_start: second of these at which the video begins.
     """
 
     question: Question
     near: str = ""
+    subtitles: str = ""
+    subtitles_start: float = 0.0
 
 
 # -- tables ---------------------------------------------------------------------------------------

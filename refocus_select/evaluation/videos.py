@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections import defaultdict
+from collections.abc import Set
 from pathlib import Path, PurePosixPath
 
 from ..errors import InputError
@@ -16,6 +17,8 @@ class VideoFolder:
 
     Published lists name their videos in all three ways, and archives unpack into folders of various names.
     """
+
+    suffixes: Set[str] = _SUFFIXES
 
     def __init__(self, root: str | os.PathLike[str]) -> None:
         """Look through a folder and all below it.
@@ -30,7 +33,7 @@ class VideoFolder:
         for folder, _, names in sorted(os.walk(self.root)):
             for name in sorted(names):
                 path = Path(folder) / name
-                if path.suffix.lower() in _SUFFIXES:
+                if path.suffix.lower() in self.suffixes:
                     self._found[path.name.lower()].append(path)
                     self._found[path.stem.lower()].append(path)
 
@@ -48,7 +51,7 @@ class VideoFolder:
         exact = self.root / str(wanted)
         if exact.is_file():
             return exact
-        known = wanted.suffix.lower() in _SUFFIXES
+        known = wanted.suffix.lower() in self.suffixes
         found = self._found.get(wanted.name.lower(), [])
         if not found and known:  # the list says .mp4, the archive has .mkv
             found = self._found.get(wanted.stem.lower(), [])
@@ -58,5 +61,11 @@ class VideoFolder:
             found = [path for path, score in zip(found, scores, strict=True) if score == max(scores)]
         if len(found) > 1:
             shown = ", ".join(str(path.relative_to(self.root)) for path in found[:3])
-            raise InputError(f"several videos are called {name}: {shown}; give a narrower folder with --videos")
+            raise InputError(f"several files are called {name}: {shown}; give a narrower folder with --videos")
         return found[0] if found else None
+
+
+class SubtitleFolder(VideoFolder):
+    """The subtitle files below a folder, found in the same way."""
+
+    suffixes = frozenset({".srt", ".vtt", ".json"})

@@ -217,6 +217,8 @@ class FrameSelector(ABC):
     ) -> VideoEncoding:
         """The same encoding with the words of its video, in place of those that it has; frames are not encoded again.
 
+        Selections by selectors that take no account of words have `lines` then, but no `quotes`.
+
         Args:
             encoding: of a video.
             words, ocr, transcribe, language, cache: see `encode`.
@@ -226,7 +228,7 @@ class FrameSelector(ABC):
             VideoError, TranscriptError, MissingDependencyError: see `encode`.
         """
         plain = replace(encoding, words=None)
-        if not self.reads_words or not words_wanted(words, ocr, transcribe):
+        if not words_wanted(words, ocr, transcribe):
             return plain
         handed = read_input(video if video is not None else encoding.origin or encoding.video.source)
         asked = {"words": words, "ocr": ocr, "transcribe": transcribe, "language": language}

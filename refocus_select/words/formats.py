@@ -15,6 +15,7 @@ from .transcript import Line, Transcript
 
 MAX_BYTES = 64 * 2**20
 _JSON_START = re.compile(r"\s*(\{\s*[\"}]|\[\s*[\[{\"\]])")  # not [Script Info] of ASS, {1}{25} of MicroDVD
+_CLOCK = re.compile(r"\d+:\d{1,2}:\d{1,2}(?:[.,]\d+)?")
 _BITMAP_SUFFIXES = {".sup", ".idx"}
 _BOMS = ((codecs.BOM_UTF8, "utf-8-sig"), (codecs.BOM_UTF16_LE, "utf-16"), (codecs.BOM_UTF16_BE, "utf-16"))
 
@@ -22,8 +23,8 @@ _BOMS = ((codecs.BOM_UTF8, "utf-8-sig"), (codecs.BOM_UTF16_LE, "utf-16"), (codec
 def read_transcript(path: str | os.PathLike[str]) -> Transcript:
     """Read a subtitle file (SubRip, WebVTT, ASS/SSA, TTML, SAMI, MicroDVD) or a JSON transcript.
 
-    JSON may be that of whisper, faster-whisper, whisperX or whisper.cpp, a list of `{"start", "end", "text"}`, or
-    YouTube's json3. The language is taken from the file (JSON) or from its name (`film.en.srt`).
+    JSON may be that of whisper, faster-whisper, whisperX or whisper.cpp, a list of `{"start", "end", "text"}`, that of
+    LongVideoBench, or YouTube's json3. The language is taken from the file (JSON) or from its name (`film.en.srt`).
 
     Raises:
         TranscriptError: if the file is missing, empty, holds pictures instead of text, or no line in a known format.
@@ -114,10 +115,18 @@ def _segment(row: Any) -> tuple[Any, Any, Any]:
         )
     if isinstance(row.get("timestamp"), list | tuple) and len(row["timestamp"]) == 2:
         return *row["timestamp"], row.get("text")
-    start, end = row.get("start"), row.get("end")
+    start, end = _seconds(row.get("start")), _seconds(row.get("end"))
     if end is None and isinstance(row.get("duration"), int | float) and isinstance(start, int | float):
         end = start + row["duration"]
-    return start, end, row.get("text")
+    return start, end, row.get("text", row.get("line"))
+
+
+def _seconds(value: Any) -> Any:
+    """Seconds of "00:01:30.500", as LongVideoBench writes times; anything else as it is."""
+    if not isinstance(value, str) or not _CLOCK.fullmatch(value):
+        return value
+    hours, minutes, seconds = value.replace(",", ".").split(":")
+    return 3600 * int(hours) + 60 * int(minutes) + float(seconds)
 
 
 def _youtube(events: list[Any], name: str) -> list[Line]:

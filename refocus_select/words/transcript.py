@@ -94,6 +94,19 @@ class Transcript(Sequence[Line]):
         kept.sort(key=lambda line: (line.start, line.end))
         return cls(tuple(_unrolled(kept)), language, origin, tuple(notes))
 
+    def shifted(self, seconds: float) -> Transcript:
+        """The lines so many seconds later (earlier if negative), without those that end before 0."""
+        moved = (
+            replace(
+                line,
+                start=max(0.0, line.start + seconds),
+                end=line.end + seconds,
+                best=None if line.best is None else max(0.0, line.best + seconds),
+            )
+            for line in self.lines
+        )
+        return replace(self, lines=tuple(line for line in moved if line.end >= 0))
+
     def within(self, duration: float) -> Transcript:
         """The lines that begin before `duration` (seconds), with a warning that counts the others."""
         inside = tuple(replace(line, end=min(line.end, duration)) for line in self.lines if line.start < duration)
