@@ -482,7 +482,9 @@ class FrameSelector(ABC):
                 shown there.
             **kwargs: as for `choose`.
         """
-        return [Choice(cover_lines(match, num_frames), match.gains.max(axis=0)) for match in matches]
+        return [
+            Choice(cover_lines(match, encoding.timestamps, num_frames), match.gains.max(axis=0)) for match in matches
+        ]
 
     def picture_prominence(self, encoding: VideoEncoding, question: str) -> float:
         """How far what a question names stands out in the pictures, in deviations over unrelated things.

@@ -96,7 +96,7 @@ class DualEncoderSelector(FrameSelector):
     ) -> list[Choice]:
         rows = self.similarity(encoding, questions, cosine=True)
         return [
-            Choice(cover_lines(match, num_frames, scores), fused(scores, match.gains.max(axis=0)))
+            Choice(cover_lines(match, encoding.timestamps, num_frames, scores), fused(scores, match.gains.max(axis=0)))
             for scores, match in zip(rows, matches, strict=True)
         ]
 

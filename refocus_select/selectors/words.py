@@ -31,6 +31,7 @@ SHOWS = 0.8
 """Chance that a frame from the middle of a line shows what is meant."""
 
 _TIES = 1e-3  # weight of one deviation of the pictures' scores against a chance of 1
+_APART, _NEAR = 0.02, 2.0  # weight of nearness in time to a frame that is taken, and seconds in which it fades
 
 SURE = 2.0
 """Deviations by which a line must stand out to be called an answer; below it there is a note."""
@@ -181,7 +182,9 @@ def standardised(values: np.ndarray) -> np.ndarray:
     return centred / deviation if deviation > 1e-12 else np.zeros(len(centred))
 
 
-def cover_lines(match: WordMatch, num_frames: int, pictures: np.ndarray | None = None) -> np.ndarray:
+def cover_lines(
+    match: WordMatch, timestamps: np.ndarray, num_frames: int, pictures: np.ndarray | None = None
+) -> np.ndarray:
     """The frames that are likeliest to show what is meant.
 
     A question in other words than the answer has several likely lines. Frames are taken one by one where they add most
@@ -190,6 +193,7 @@ def cover_lines(match: WordMatch, num_frames: int, pictures: np.ndarray | None =
 
     Args:
         match: of F candidates.
+        timestamps: of these, in seconds, [F].
         num_frames: K.
         pictures: the pictures' scores, which break ties among the frames of one line, [F].
 
@@ -199,13 +203,14 @@ def cover_lines(match: WordMatch, num_frames: int, pictures: np.ndarray | None =
     count = match.shown.shape[1]
     ties = np.zeros(count) if pictures is None else standardised(pictures)
     left = match.chances.max(axis=0)  # chance that the line is meant, and no frame has shown it yet, [n]
-    free = np.ones(count, dtype=bool)
+    free, near = np.ones(count, dtype=bool), np.zeros(count)
     picks: list[int] = []
     for _ in range(min(num_frames, count)):
         adds = SHOWS * (left @ match.shown)
-        pick = int(np.where(free, adds + _TIES * ties, -np.inf).argmax())
+        pick = int(np.where(free, adds + _TIES * ties - _APART * near, -np.inf).argmax())
         picks.append(pick)
         free[pick] = False
+        near = np.maximum(near, np.exp(-np.abs(timestamps - timestamps[pick]) / _NEAR))
         left = left * (1 - SHOWS * match.shown[:, pick])
     return np.array(picks, dtype=np.int64)
 

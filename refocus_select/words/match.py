@@ -169,7 +169,7 @@ class LineIndex:
 def frames_of(line: Line, timestamps: np.ndarray) -> np.ndarray:
     """How far candidate frames belong to a line, 0 to 1, float64 [F].
 
-    A spoken line counts while it is said, and fades in the seconds after it; a written one counts while it is shown,
+    A spoken line counts while it is said, in its middle most, and fades in the seconds after it; a written one counts while it is shown,
     and most where it can be read best. A line between two candidates counts for the nearer one.
     """
     shown = np.zeros(len(timestamps))
@@ -178,7 +178,9 @@ def frames_of(line: Line, timestamps: np.ndarray) -> np.ndarray:
     times = timestamps[first:last]
     inside = (times <= line.end).astype(np.float64)
     written = line.source == WRITTEN
-    shown[first:last] = 0.8 * inside if written else np.where(inside, 1.0, 0.7 * np.exp(-(times - line.end) / _AFTER))
+    aside = np.abs(times - line.middle) / max(line.end - line.middle, 1e-6)
+    said = np.where(inside, 1.0 - 0.1 * aside, 0.7 * np.exp(-(times - line.end) / _AFTER))
+    shown[first:last] = 0.8 * inside if written else said
     if line.best is not None or not inside.any():
         moment = line.best if line.best is not None else line.middle
         shown[int(np.abs(timestamps - moment).argmin())] = 1.0

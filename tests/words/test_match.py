@@ -154,17 +154,18 @@ def test_frames_go_to_several_lines_unless_one_is_sure(policy, encoding):
     )
 
     def spread(match):
-        return len({int(encoding.timestamps[pick] // SECONDS) for pick in cover_lines(match, 3)})
+        return len({int(encoding.timestamps[pick] // SECONDS) for pick in cover_lines(match, encoding.timestamps, 3)})
 
     assert spread(sure) == 1
     assert spread(unsure) > 1
-    assert len(set(cover_lines(sure, 1000).tolist())) == len(encoding)
+    assert len(set(cover_lines(sure, encoding.timestamps, 1000).tolist())) == len(encoding)
 
 
 def test_a_line_lends_weight_while_it_is_said_and_after_it():
     times = np.arange(0.0, 20.0)
     spoken = frames_of(Line(5.0, 8.0, "x"), times)
-    assert (spoken[5:9] == 1).all()
+    assert (spoken[5:9] >= 0.9).all()
+    assert spoken.argmax() in (6, 7)
     assert 0 < spoken[10] < spoken[9] < 1
     assert spoken[:5].max() == spoken[12:].max() == 0
     written = frames_of(Line(5.0, 8.0, "x", "written", 6.9), times)
