@@ -43,15 +43,21 @@ def page(results: dict[str, Any]) -> str:
     parts += ["## Test split, other numbers of frames", _table(header, rows)]
     parts += [
         "## What does not come up",
-        f"Of {absent['questions']} questions of the test split about what nobody says or shows, {absent['claimed']:.2f}\n"
-        f"get quotes without a note, {absent['decided by words']:.2f} quotes at all; of the questions about what is said\n"
-        f"{test['all spoken']['claimed']:.2f} and {test['all spoken']['decided by words']:.2f}.",
+        _claims(absent, test["all spoken"]),
         "## Questions about pictures",
         _control(results["film"]),
         "## The gate",
         _GATE,
     ]
     return "\n\n".join(parts) + "\n"
+
+
+def _claims(absent: dict[str, Any], said: dict[str, Any]) -> str:
+    return (
+        f"Of {absent['questions']} questions of the test split about what nobody says or shows,\n"
+        f"{absent['claimed']:.2f} get quotes without a note, {absent['decided by words']:.2f} quotes at all; of the\n"
+        f"questions about what is said {said['claimed']:.2f} and {said['decided by words']:.2f}."
+    )
 
 
 def _kinds(found: dict[str, Any]) -> str:

@@ -16,6 +16,7 @@ from .transcript import Line, Transcript
 MAX_BYTES = 64 * 2**20
 _JSON_START = re.compile(r"\s*(\{\s*[\"}]|\[\s*[\[{\"\]])")  # not [Script Info] of ASS, {1}{25} of MicroDVD
 _CLOCK = re.compile(r"\d+:\d{1,2}:\d{1,2}(?:[.,]\d+)?")
+_CUT_OFF = re.compile(r"\n\s*\d*\s*\n\d{1,2}:\d{2}[\d:.,\s>-]*\Z")  # times at the end of a file, without a text
 _BITMAP_SUFFIXES = {".sup", ".idx"}
 _BOMS = ((codecs.BOM_UTF8, "utf-8-sig"), (codecs.BOM_UTF16_LE, "utf-16"), (codecs.BOM_UTF16_BE, "utf-16"))
 
@@ -152,7 +153,7 @@ def _subtitles(text: str, name: str) -> list[Line]:
     import pysubs2
 
     try:
-        parsed = pysubs2.SSAFile.from_string(text, fps=None)
+        parsed = pysubs2.SSAFile.from_string(_CUT_OFF.sub("\n", text), fps=None)
     except (pysubs2.exceptions.Pysubs2Error, ValueError, KeyError, IndexError, RecursionError) as error:
         raise TranscriptError(
             f"{name}: not a subtitle format that is known here ({type(error).__name__}: {error}); "

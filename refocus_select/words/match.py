@@ -169,8 +169,8 @@ class LineIndex:
 def frames_of(line: Line, timestamps: np.ndarray) -> np.ndarray:
     """How far candidate frames belong to a line, 0 to 1, float64 [F].
 
-    A spoken line counts while it is said, in its middle most, and fades in the seconds after it; a written one counts while it is shown,
-    and most where it can be read best. A line between two candidates counts for the nearer one.
+    A spoken line counts while it is said, in its middle most, and fades in the seconds after it; a written one counts
+    while it is shown, and most where it can be read best. A line between two candidates counts for the nearer one.
     """
     shown = np.zeros(len(timestamps))
     first = int(np.searchsorted(timestamps, line.start - _BEFORE))
