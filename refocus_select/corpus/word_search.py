@@ -47,7 +47,7 @@ class WordSearch:
     def best(self, question: str, k: int, min_gap: float) -> list[Hit] | None:
         """The moments at which what is asked for is said or written, best first; None if the pictures should decide."""
         asked = what_is_asked(question)
-        if self._index is None or not (asked.for_words or asked.contents[0]):
+        if self._index is None:
             return None
         vectors = self._sentences.encode([question, *asked.contents]).numpy()
         each = self._index.compare(asked, vectors[0], vectors[1:])

@@ -35,11 +35,9 @@ if TYPE_CHECKING:
 MAX_QUESTIONS = 32  # answered in one batch
 
 TEMPLATES = {
-    "after": "What is shown right after the something?",
-    "before": "What is shown right before the something?",
+    "after": "What comes next after the something?",
+    "before": "What comes just before the something?",
     "between": "What appears between the something and the something?",
-    "first": "When does the something appear for the first time?",
-    "last": "When does the something appear for the last time?",
 }
 """Sentences that ask for each relation, as `ParsedQuestion.template` has them."""
 
@@ -231,13 +229,13 @@ class VectorPolicySelector(DualEncoderSelector):
     def choose_by_words(
         self, encoding: VideoEncoding, questions: list[str], num_frames: int, matches: list[WordMatch], **kwargs: Any
     ) -> list[Choice]:
-        """What is said itself is covered; what comes before or after it is left to the network.
+        """What is said itself is covered; what comes before, after or between is left to the network.
 
         For the network the rows of similarity are those of the words, and the sentence is one of those that it was
         trained with: it never heard of saying.
         """
         choices = super().choose_by_words(encoding, questions, num_frames, matches, **kwargs)
-        related = [row for row, match in enumerate(matches) if match.relation]
+        related = [row for row, match in enumerate(matches) if match.relation in TEMPLATES]
         if not related:
             return choices
         entities = self.model.config.entities

@@ -104,7 +104,8 @@ def choices_by_route(
         A choice for each question, and the match of the words where they decided.
     """
     matches: list[WordMatch | None] = [None] * len(questions)
-    if encoding.words is not None and selector.reads_words and not (choice.get("sample") or choice.get("protocol")):
+    heard = encoding.words is not None and len(encoding.words.passages) > 0
+    if heard and selector.reads_words and not (choice.get("sample") or choice.get("protocol")):
         matches = [
             match if decides else None
             for match, decides in word_matches(

@@ -117,14 +117,15 @@ def what_is_asked(question: str) -> Asked:
     relation = next((name for name, pattern in _RELATIONS if pattern.search(around)), "")
     said = content and not quoted  # then what is written counts only if it is the subject: "the slide that mentions …"
     content = _TIMES.sub("", content).strip(" ,")
-    contents: tuple[str, ...] = (content,) if content else (content_of(question),)
+    named = content or content_of(question)
+    contents: tuple[str, ...] = (named or question,)
     if relation == "between":
         halves = tuple(quoted[:2]) if len(quoted) > 1 else tuple(re.split(r"\s+and\s+", contents[0], maxsplit=1))
         contents = tuple(_without_clause(half) for half in halves)
         relation = relation if len(contents) == 2 else ""
     return Asked(
         bool(said),
-        bool(contents[0]) and (bool(said) or _ABOUT_WORDS.search(question) is not None),
+        bool(named) and (bool(said) or _ABOUT_WORDS.search(question) is not None),
         _ABOUT_WRITING.search(subject if said else around) is not None,
         relation,
         contents,

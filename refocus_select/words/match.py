@@ -29,6 +29,9 @@ WANTED_SOURCE = 1.5  # deviations that a written line gains where the question a
 OPEN_CLAUSE, OPEN_ASKED, OPEN_UNASKED = 0.5, 4.0, 7.0
 """Deviations by which the best line must stand out for the words to decide: where the question tells what is said
 ("while she says that …"), where it only has a word that asks for words ("title"), and where it has none."""
+AS_GOOD, OTHER_TIME = 2.0, 0.1
+"""Deviations within which lines say the same, and what the chances of the others are multiplied by where the first or
+the last time is asked for."""
 MOST_LINES = 16  # lines that may be what is meant; further ones are less likely by far
 _AFTER = 3.0  # seconds after a spoken line in which frames still belong to it
 _BEFORE = 0.25
@@ -131,10 +134,19 @@ class LineIndex:
         prominence = float(each.max(axis=1).min())
         likely = np.argsort(-each.max(axis=0), kind="stable")[:MOST_LINES]
         chances = np.exp(each[:, likely] - each[:, likely].max(axis=1, keepdims=True))
+        if asked.relation in ("first", "last"):
+            chances = chances * self._in_order(likely, each[:, likely].max(axis=0), asked.relation)
         shown = np.stack([frames_of(self.lines[i], timestamps) for i in likely.tolist()])
         return WordMatch(
             each.max(axis=0), prominence, asked.relation, likely, chances / chances.sum(axis=1, keepdims=True), shown
         )
+
+    def _in_order(self, likely: np.ndarray, matches: np.ndarray, relation: str) -> np.ndarray:
+        """Weights of the likely lines where the first or the last time is asked for: of those alike, one counts."""
+        starts = np.array([self.lines[i].start for i in likely.tolist()])
+        alike = matches >= matches.max() - AS_GOOD
+        wanted = starts[alike].min() if relation == "first" else starts[alike].max()
+        return np.where(alike & (starts != wanted), OTHER_TIME, 1.0)
 
     def compare(self, asked: Asked, sentence: np.ndarray, contents: np.ndarray) -> np.ndarray:
         """How well each line matches what is asked for, in deviations over unrelated texts, float64 [C, L].

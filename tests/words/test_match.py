@@ -93,6 +93,38 @@ def test_the_policy_reads_lines_as_it_reads_pictures(policy, encoding, question,
     assert chosen.quotes[0].text == LECTURE[2]
 
 
+TAXES = (
+    "We begin with the history of the town.",
+    "Taxes on land were raised twice in that decade.",
+    "The harbour was built by monks.",
+    "A fire destroyed the northern quarter.",
+    "Later the taxes on land were abolished.",
+    "Today tourists come for the fish market.",
+)
+
+
+@pytest.mark.parametrize(
+    ("question", "scene", "name"),
+    [
+        ("When does she mention taxes on land for the first time?", 1, "mini"),
+        ("When are taxes on land mentioned for the last time?", 4, "mini"),
+        ("When does she mention taxes on land for the first time?", 1, "mini-policy"),
+        ("What comes right after she says that the harbour was built by monks?", 3, "mini-policy"),
+        (
+            "What comes between the remark that the harbour was built by monks and the remark that the taxes on land "
+            "were abolished?",
+            3,
+            "mini-policy",
+        ),
+    ],
+)
+def test_when_relative_to_what_is_said(policy, encoding, question, scene, name):
+    chooser = policy if name == "mini-policy" else FrameSelector.from_pretrained(name)
+    chosen = chooser.select(replace(encoding, words=words_of(policy, TAXES)), question, num_frames=3)
+    shown = (chosen.timestamps // SECONDS).astype(int)
+    assert np.bincount(shown).argmax() == scene, shown
+
+
 def test_questions_about_pictures_are_answered_to_the_bit_as_without_words(policy, encoding):
     questions = ["Which animal runs over the meadow?", "What comes after the red car?", "Who wins?"]
     with_words = policy.select(encoding, questions, num_frames=8)
