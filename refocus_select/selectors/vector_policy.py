@@ -36,7 +36,7 @@ MAX_QUESTIONS = 32  # answered in one batch
 
 TEMPLATES = {
     "after": "What comes next after the something?",
-    "before": "What comes just before the something?",
+    "before": "What is shown right before the something?",
     "between": "What appears between the something and the something?",
 }
 """Sentences that ask for each relation, as `ParsedQuestion.template` has them."""

@@ -204,6 +204,6 @@ def test_the_command_line(tmp_path, capsys):
     assert "2 videos (2 new" in run("index", tmp_path / "videos", "--out", tmp_path / "index", "--quiet")
     rows = [json.loads(line) for line in run("search", tmp_path / "index", "a bird", "-k", 2, "--json").splitlines()]
     assert len(rows) == 2
-    assert {"video", "timestamp", "index", "score"} == rows[0].keys()
+    assert {"video", "timestamp", "index", "score", "quote"} == rows[0].keys()
     assert rows[0]["score"] >= rows[1]["score"]
     assert "0 problems" in run("index", "--out", tmp_path / "index", "--check")
