@@ -8,7 +8,7 @@ from typing import Any
 from refocus_select.words.match import OPEN_ASKED, OPEN_CLAUSE, OPEN_UNASKED
 
 TOLERANCE = 0.5  # seconds by which a frame may miss a span
-SIZES = (4, 8, 16)
+SIZES = (4, 8)
 METHODS = ("uniform", "pictures", "BM25", "nearest lines", "rank fusion", "words")
 
 _HEAD = f"""\

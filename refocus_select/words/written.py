@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from difflib import SequenceMatcher
 from functools import cache
@@ -24,6 +24,7 @@ _BLOCK = 10
 _CHANGED = 4.0  # grey levels by which some block of the thumbnail must differ; compression moves it by 1 to 2
 _SURE = 0.6  # recognition scores below this are mostly texture
 _ALIKE = 0.8
+_REACH = 3  # changes before and after a picture with text that are read besides
 
 
 @dataclass(frozen=True)
@@ -50,14 +51,15 @@ def written_lines(
     """Read the text in the given frames.
 
     Small grey thumbnails tell in which frames something changed; only those are decoded at reading size and read. If
-    they are more than `max_pictures`, as many spread evenly over them are read, and a warning says so: the limit is a
-    number and not a time, so that the result is the same on every machine.
+    they are more than `max_pictures`, as many spread evenly over them are read, then up to half as many beside those
+    that had text, and a warning says so: the limit is a number and not a time, so that the result is the same on every
+    machine.
 
     Args:
         video: an open video.
         indices: frame numbers to look at, sorted, int64 [F].
         reader: what reads a picture (default: RapidOCR, from the extra `ocr`).
-        max_pictures: how many pictures are read at most.
+        max_pictures: how many pictures are read at most in the first pass.
         progress: is told (pictures read, pictures to read).
 
     Returns:
@@ -68,28 +70,58 @@ def written_lines(
         MissingDependencyError: if no reader is given and RapidOCR is not installed.
     """
     reader = reader or rapid_ocr()
-    positions, times = _changes(video.iter_frames(indices, size=_THUMBNAIL, ordered=True))
+    changed, times = _changes(video.iter_frames(indices, size=_THUMBNAIL, ordered=True))
+    total, most = len(changed), max_pictures
+    first = changed
+    if total > most:
+        first = changed[np.linspace(0, total - 1, most).round().astype(np.int64)]
+    expected = min(total, most + most // 2)
+    read = _read(video, indices, first, reader, lambda count: progress and progress(count, expected))
+    more = _beside_text(changed, read, most // 2)
+    read |= _read(video, indices, more, reader, lambda count: progress and progress(len(first) + count, expected))
     warnings = []
-    if len(positions) > max_pictures:
+    if len(read) < total:
         warnings.append(
-            f"{video.metadata.source}: {len(positions)} candidate frames differ from the one before; the text of "
-            f"{max_pictures} of them was read (raise max_pictures to read more)"
+            f"{video.metadata.source}: {total} candidate frames differ from the one before; the text of {len(read)} of "
+            "them was read (raise max_pictures to read more)"
         )
-        positions = positions[np.linspace(0, len(positions) - 1, max_pictures).round().astype(np.int64)]
     tracks: list[_Track] = []
-    done = 0
+    positions = sorted(read)
+    for position, following in zip(positions, [*positions[1:], len(times) - 1], strict=True):
+        start = float(times[position])
+        _follow(tracks, read[position], start, max(start, float(times[following])))
+    return Transcript.of(
+        _paragraphs(tracks), origin=f"{video.metadata.source}, text in the pictures", warnings=warnings
+    )
+
+
+def _read(
+    video: Video, indices: np.ndarray, positions: np.ndarray, reader: TextReader, told: Callable[[int], Any]
+) -> dict[int, list[TextBox]]:
+    """The text of some candidates, by position."""
+    found: dict[int, list[TextBox]] = {}
+    if not len(positions):
+        return found
     for piece in video.iter_frames(indices[positions], size=_reading_size(video), ordered=True, chunk=1):
         for row in range(len(piece)):
-            number = int(piece.positions[row])
-            start = float(times[positions[number]])
-            following = positions[number + 1] if number + 1 < len(positions) else len(times) - 1
-            boxes = [box for box in reader(piece.data[row]) if box.score >= _SURE and _letters(box.text)]
-            _follow(tracks, boxes, start, max(start, float(times[following])))
-            done += 1
-            if progress is not None:
-                progress(done, len(positions))
-    lines = _paragraphs(tracks)
-    return Transcript.of(lines, origin=f"{video.metadata.source}, text in the pictures", warnings=warnings)
+            boxes = reader(piece.data[row])
+            position = int(positions[int(piece.positions[row])])
+            found[position] = [box for box in boxes if box.score >= _SURE and _letters(box.text)]
+            told(len(found))
+    return found
+
+
+def _beside_text(changed: np.ndarray, read: Mapping[int, Sequence[TextBox]], most: int) -> np.ndarray:
+    """Which pictures to read besides: those next to pictures with text, the nearest first, int64 sorted."""
+    place = {int(position): k for k, position in enumerate(changed)}
+    texts = [place[p] for p, boxes in read.items() if any(len(_letters(box.text)) > 2 for box in boxes)]
+    left = [k for k, position in enumerate(changed) if int(position) not in read]
+    if not texts or not left or not most:
+        return np.zeros(0, np.int64)
+    away = np.abs(np.array(left)[:, None] - np.array(texts)).min(axis=1)
+    nearest = np.argsort(away, kind="stable")[:most]
+    kept = np.array(left)[nearest[away[nearest] <= _REACH]]
+    return np.sort(changed[kept]).astype(np.int64)
 
 
 @cache

@@ -57,6 +57,20 @@ def test_a_limit_of_pictures_is_said(talk):
     assert "5 candidate frames" in found.warnings[0]
 
 
+def test_pictures_beside_text_are_read_besides(talk):
+    """Five pictures change; two are read at first, and one of the others, beside the one with text."""
+    read = []
+
+    def reader(picture):
+        read.append(float(picture.mean()))
+        return [TextBox("a title", 0.9, (0, 0, 100, 30))] if len(read) == 2 else []
+
+    with open_video(talk) as video:
+        found = written_lines(video, np.arange(0, 100, 5), reader=reader, max_pictures=2)
+    assert len(read) == 3
+    assert "the text of 3 of them" in found.warnings[0]
+
+
 def test_text_is_best_where_it_is_largest(talk):
     sizes = iter([10, 30, 20, 5, 8])
 
