@@ -19,6 +19,7 @@ class VideoFolder:
     """
 
     suffixes: Set[str] = _SUFFIXES
+    kind = "videos"
 
     def __init__(self, root: str | os.PathLike[str]) -> None:
         """Look through a folder and all below it.
@@ -61,7 +62,7 @@ class VideoFolder:
             found = [path for path, score in zip(found, scores, strict=True) if score == max(scores)]
         if len(found) > 1:
             shown = ", ".join(str(path.relative_to(self.root)) for path in found[:3])
-            raise InputError(f"several files are called {name}: {shown}; give a narrower folder with --videos")
+            raise InputError(f"several {self.kind} are called {name}: {shown}; give a narrower folder with --videos")
         return found[0] if found else None
 
 
@@ -69,3 +70,4 @@ class SubtitleFolder(VideoFolder):
     """The subtitle files below a folder, found in the same way."""
 
     suffixes = frozenset({".srt", ".vtt", ".json"})
+    kind = "subtitles"

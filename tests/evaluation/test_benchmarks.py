@@ -66,7 +66,8 @@ def test_videomme(tmp_path):
     assert question.options == ("Apples.", "Two.", "Berries.", "Four.")
     assert question.answer == 2
     assert question.category == "Counting Problem"
-    assert question.extra == {"length": "short", "domain": "Knowledge", "sub_category": "Humanity & History"}
+    said = {"words": str(tmp_path / "subtitle" / "fFjv93ACGo8.srt")}
+    assert question.extra == {"length": "short", "domain": "Knowledge", "sub_category": "Humanity & History"} | said
     assert found.missing == {"gone": 1}
     assert found.order == ("001-1", "002-1")
     assert not found.problems
