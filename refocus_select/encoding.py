@@ -225,7 +225,7 @@ def check_tensors(
         expected: by name the shape, with 0 for a side of any length above 0, and the types.
 
     Raises:
-        EncodingError: for a tensor that is missing, of another shape or type, or holds what is no finite number.
+        EncodingError: for a tensor that is missing, of another shape or type, or holds what is not a finite number.
     """
     for name, (shape, kinds) in expected.items():
         tensor = encoding.tensors.get(name)
@@ -385,7 +385,7 @@ def _facts(header: Mapping[str, str]) -> dict[str, Any]:
         if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
             raise ValueError(f"{name} of the video is {shown(value)}")
     if not isinstance(warnings, list) or not all(isinstance(warning, str) for warning in warnings):
-        raise ValueError("its warnings are no texts")
+        raise ValueError("its warnings are not texts")
     return {
         "video": VideoMetadata.from_dict(video),
         "video_fingerprint": header["video_fingerprint"],

@@ -98,7 +98,7 @@ def find_checkpoint(name_or_path: str | os.PathLike[str], options: HubOptions | 
 
 
 def is_hub_id(name: str) -> bool:
-    """Whether a name that is no folder can be a Hub id."""
+    """Whether a name that is not a folder can be a Hub id."""
     return name.count("/") == 1 and not name.startswith((".", "/", "~"))
 
 

@@ -7,7 +7,7 @@ import re
 import reprlib
 from typing import Any
 
-MAX_DEPTH = 100  # lists and objects inside each other; what nests deeper is no data of ours
+MAX_DEPTH = 100  # lists and objects inside each other; what nests deeper is not data of ours
 
 
 def parse_json(text: str | bytes) -> Any:
@@ -53,7 +53,7 @@ def check_depth(content: Any) -> None:
 
 
 def json_text(content: Any, *, indent: int | None = None, sort_keys: bool = False) -> str:
-    """Content as JSON that can be written as UTF-8, file names that are no UTF-8 included: these are escaped.
+    """Content as JSON that can be written as UTF-8, file names that are not UTF-8 included: these are escaped.
 
     Raises:
         ValueError: for numbers that are not finite.

@@ -74,7 +74,7 @@ def read_questions(
         source: a file (.jsonl, .json, .csv, .parquet), a folder that `datasets.Dataset.save_to_disk` wrote, or any
             iterable of rows (a `datasets.Dataset` is one).
         root: folder that relative video paths start from (default: the folder of the file); "" leaves the names of
-            videos as they are, for sources that are no files.
+            videos as they are, for sources that are not files.
 
     Returns:
         The questions in order, and what is wrong with the other rows.
@@ -333,7 +333,7 @@ def _path_of(value: Any) -> Any:
 
 
 def _video(video: str, base: Path | None) -> str:
-    """The name may be no UTF-8 (a file on Linux): whether it can be opened is seen when it is."""
+    """The name may not be UTF-8 (a file on Linux): whether it can be opened is seen when it is."""
     if base is None or is_address(video) or Path(video).is_absolute():
         return video
     return str(base / video)

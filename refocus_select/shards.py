@@ -42,7 +42,7 @@ class Shard:
         """RANK of WORLD_SIZE, as `accelerate launch` and `torchrun` set them; all if they are not set.
 
         Raises:
-            InputError: if they are no numbers.
+            InputError: if they are not numbers.
         """
         rank, world = os.environ.get("RANK", "0"), os.environ.get("WORLD_SIZE", "1")
         if not rank.isdigit() or not world.isdigit():

@@ -73,7 +73,7 @@ def bootstrap_interval(
 ) -> Interval:
     """The mean of values with a percentile bootstrap interval.
 
-    Whole groups are drawn with replacement, since questions about one video are no independent evidence (the cluster
+    Whole groups are drawn with replacement, since questions about one video are not independent evidence (the cluster
     bootstrap; Davison and Hinkley, *Bootstrap Methods and their Application*, 1997, section 3.8). The mean of a draw
     weighs every value alike, whatever the size of its group.
 

@@ -33,7 +33,7 @@ def main() -> None:
     output: Path = arguments.output
     trained = FrameSelector.from_pretrained(str(arguments.selector))
     if not isinstance(trained, VectorPolicySelector):
-        raise SystemExit(f"{arguments.selector} is no policy over vectors")
+        raise SystemExit(f"{arguments.selector} is not a policy over vectors")
     rule = SimilaritySelector.rule
     config = dataclasses.replace(
         trained.model.config,

@@ -79,7 +79,7 @@ def select_batch(
 
         select_batch("questions.jsonl", "frames.jsonl", num_frames=32)
 
-    All questions about a video share one encoding, wherever they stand. A row that is no question, and a video that
+    All questions about a video share one encoding, wherever they stand. A row that is not a question, and a video that
     cannot be read, become rows with an `error`. The order of the rows is kept. What is done is on the disk at once: a
     run that was killed continues with `resume=True`, and its result is that of an uninterrupted run.
 

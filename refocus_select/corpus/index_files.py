@@ -137,7 +137,7 @@ def _entry(row: Mapping[str, Any]) -> Entry:
     Raises:
         ValueError: naming the field that is none of ours.
     """
-    if isinstance(row["video"], bytes):  # names that are no UTF-8
+    if isinstance(row["video"], bytes):  # names that are not UTF-8
         row = {**row, "video": os.fsdecode(row["video"])}
     for item in fields(Entry):
         if not isinstance(row[item.name], _KINDS[str(item.type)]):

@@ -230,7 +230,7 @@ def _tables(rows: Iterable[Mapping[str, Any]]) -> Iterator[pyarrow.Table]:
             shaped.append({**row, "extra": json_text(others) if others else None})
         try:
             yield pa.Table.from_pylist(shaped, columns)
-        except UnicodeEncodeError:  # names of files that are no UTF-8
+        except UnicodeEncodeError:  # names of files that are not UTF-8
             yield pa.Table.from_pylist([_printable(row) for row in shaped], columns)
 
 
@@ -244,7 +244,7 @@ def _printable(value: Any) -> Any:
 
 
 def _check(row: Any) -> None:
-    """Refuse what is no result of ours.
+    """Refuse what is not a result of ours.
 
     Raises:
         ValueError: naming the field.

@@ -91,7 +91,7 @@ class QuestionTable:
         return row
 
     def broken(self) -> np.ndarray:
-        """Positions of the rows that are no questions, int64."""
+        """Positions of the rows that are not questions, int64."""
         return np.flatnonzero(self._owners < 0)
 
     def jobs(self, done: np.ndarray, *, part: tuple[int, int] = (0, 1)) -> Iterator[VideoJob]:

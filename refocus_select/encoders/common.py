@@ -39,7 +39,7 @@ def choose_dtype(dtype: str | torch.dtype | None, device: torch.device) -> torch
     """The type that is asked for; by default float16 on a GPU and float32 elsewhere.
 
     Raises:
-        InputError: if it is no type of real numbers.
+        InputError: if it is not a type of real numbers.
     """
     if dtype is None:
         return torch.float16 if device.type == "cuda" else torch.float32

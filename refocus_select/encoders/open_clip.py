@@ -181,7 +181,7 @@ def _weights(name: str, tag: str, facts: Mapping[str, Any], options: HubOptions)
     if os.path.isfile(tag) and tag.endswith(".safetensors"):
         return Path(tag)
     if os.path.isfile(tag):
-        raise SelectorLoadError(f"{tag} is no safetensors file; pickles can run code when loaded: convert it first")
+        raise SelectorLoadError(f"{tag} is not a safetensors file; pickles can run code when loaded: convert it first")
     if not facts:
         raise SelectorLoadError(
             f"OpenCLIP has no weights {name!r} and there is no such file; open_clip.list_pretrained() lists them"

@@ -84,7 +84,7 @@ def checked_vectors(encoder: DualEncoder, vectors: Any, count: int, what: str) -
         what: "frames" or "text".
 
     Raises:
-        EncoderError: if they are no vectors, too few or many, or not finite.
+        EncoderError: if they are not vectors, too few or many, or not finite.
     """
     import torch
 

@@ -222,10 +222,10 @@ def _folder(name: str, options: HubOptions) -> Path:
 
 
 def _check_modules(name: str, folder: Path) -> None:
-    """Refuse what is no model of the library, what runs code of its own, and pickled weights."""
+    """Refuse what is not a model of the library, what runs code of its own, and pickled weights."""
     modules = _read(name, folder / MODULES_FILE)
     if not isinstance(modules, list) or not all(isinstance(module, dict) for module in modules):
-        raise SelectorLoadError(f"{name}: {MODULES_FILE} is no list of modules; download the model again")
+        raise SelectorLoadError(f"{name}: {MODULES_FILE} is not a list of modules; download the model again")
     kinds = [str(module.get("type")) for module in modules]
     for router in sorted(folder.rglob("router_config.json")):
         types = _read(name, router).get("types", {})
@@ -252,7 +252,8 @@ def _read(name: str, path: Path) -> Any:
         return parse_json(path.read_bytes())
     except FileNotFoundError as error:
         raise SelectorLoadError(
-            f"{name} has no {path.name}, so it is no model of sentence-transformers; check the name, or leave 'st:' out"
+            f"{name} has no {path.name}, so it is not a model of sentence-transformers; check the name, or "
+            "leave 'st:' out"
         ) from error
     except (OSError, ValueError) as error:
         raise SelectorLoadError(f"{path} is unreadable or damaged ({error}); download it again") from error

@@ -28,7 +28,7 @@ def parse_choice(text: str, options: Sequence[str]) -> int | None:
 
     Args:
         text: what the model generated.
-        options: the options of the question; letters beyond them are no answer.
+        options: the options of the question; letters beyond them are not answers.
     """
     answer = _THOUGHT.sub("", text).strip()
     letters = ascii_uppercase[: len(options)]

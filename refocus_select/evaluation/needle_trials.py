@@ -76,7 +76,7 @@ class NeedleScore:
 def summarise(trials: Sequence[Trial]) -> list[NeedleScore]:
     """One line per selector, in the order of first appearance.
 
-    The interval resamples needles, not trials: depths of the same needle are no independent evidence.
+    The interval resamples needles, not trials: depths of the same needle are not independent evidence.
     """
     scores = []
     for selector in dict.fromkeys(trial.selector for trial in trials):

@@ -187,7 +187,7 @@ def _evidence(folder: Path, setup: Mapping[str, Any], baseline: str, seed: int) 
 
 @dataclass(frozen=True)
 class _Found:
-    """A trial as a result: needles take the place of videos, since their depths are no independent evidence."""
+    """A trial as a result: needles take the place of videos, since their depths are not independent evidence."""
 
     id: str
     video: str

@@ -368,7 +368,7 @@ def _refuse_unsupported(raw: Mapping[str, Any]) -> None:
     if raw.get("mm_patch_merge_type", "flat") != "flat":
         raise SelectorLoadError(f"mm_patch_merge_type {raw['mm_patch_merge_type']!r} is not supported; only 'flat' is")
     if "siglip" not in str(raw["mm_vision_tower"]):
-        raise SelectorLoadError(f"mm_vision_tower {raw['mm_vision_tower']!r} is no SigLIP tower")
+        raise SelectorLoadError(f"mm_vision_tower {raw['mm_vision_tower']!r} is not a SigLIP tower")
     _one_of("mm_spatial_pool_mode", raw["mm_spatial_pool_mode"], ("bilinear", "average", "max"))
 
 

@@ -296,7 +296,7 @@ def _read_config(folder: Path) -> dict[str, Any]:
     except OSError as error:
         raise SelectorLoadError(f"cannot read {path} ({error.strerror}); reinstall refocus-select") from error
     except ValueError as error:
-        raise SelectorLoadError(f"{path} is no JSON ({error}); reinstall refocus-select") from error
+        raise SelectorLoadError(f"{path} is not JSON ({error}); reinstall refocus-select") from error
     if not isinstance(config, dict) or config.get("format") != FORMAT or config.get("version") != FORMAT_VERSION:
         raise SelectorLoadError(
             f"{path} does not describe '{FORMAT}' version {FORMAT_VERSION}; reinstall refocus-select"

@@ -405,7 +405,7 @@ def _evenly_spaced(encoding: VideoEncoding, num_frames: int) -> Choice:
 
 
 def _frame_times(encoding: VideoEncoding, frames: np.ndarray) -> np.ndarray:
-    """Times of frames in seconds; those that are no candidates are looked up in the video."""
+    """Times of frames in seconds; those that are not candidates are looked up in the video."""
     place = np.searchsorted(encoding.indices, frames).clip(max=len(encoding) - 1)
     if np.array_equal(encoding.indices[place], frames):
         return encoding.timestamps[place]
@@ -421,8 +421,8 @@ def _video_of(encoding: VideoEncoding) -> Iterator[Video]:
     source = encoding.origin or encoding.video.source
     if not is_here(source):
         raise EncodingError(
-            f"protocol 'paper' takes frames of a short video that are no candidates, and their times must be read from "
-            f"the video {source!r}, which is not here; give the video instead of its encoding"
+            f"protocol 'paper' takes frames of a short video that are not candidates, and their times must be read "
+            f"from the video {source!r}, which is not here; give the video instead of its encoding"
         )
     video = open_video(source)
     try:

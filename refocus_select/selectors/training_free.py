@@ -74,7 +74,7 @@ class AlgorithmSelector(DualEncoderSelector):
 
         Raises:
             SelectorLoadError: if the encoder cannot be loaded.
-            EncoderError: if it is no dual encoder.
+            EncoderError: if it is not a dual encoder.
             InputError: for a setting that the algorithm does not have.
         """
         name = os.fspath(name_or_path)

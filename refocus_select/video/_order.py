@@ -45,7 +45,7 @@ def slots(order: NDArray[np.int64], shown: NDArray[np.int64]) -> NDArray[np.int6
         shown: `[N]`, packets of the pictures in order of presentation.
 
     Returns:
-        int64 `[N]`, 0, 1, 2, ... with jumps where pictures are missing; None if the numbers are no regular sequence.
+        int64 `[N]`, 0, 1, 2, ... with jumps where pictures are missing; None if the numbers are not a regular sequence.
     """
     numbers = order[shown]
     if len(numbers) < 3 or (numbers < 0).any():

@@ -373,7 +373,7 @@ def _content(response: Any, url: str) -> Iterator[bytes]:
 def fingerprint_of(path: str) -> str:
     """A cheap identity of a file's content: size, time of change, and a hash of its head and tail.
 
-    The path is no part of it, so that what was computed for a file still holds after the file has moved.
+    The path is not part of it, so that what was computed for a file still holds after the file has moved.
     """
     status = os.stat(path)
     digest = hashlib.sha256(f"{status.st_size}\0{status.st_mtime_ns}\0".encode())

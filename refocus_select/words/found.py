@@ -107,7 +107,7 @@ class VideoWords:
             shape = None if vectors is None else list(vectors.shape)
             raise ValueError(f"{len(passages)} passages of words and vectors {shape}")
         if not vectors.is_floating_point() or not vectors.isfinite().all():
-            raise ValueError("the vectors of its words are no finite numbers")
+            raise ValueError("the vectors of its words are not finite numbers")
         return cls(passages, vectors, encoder)
 
 

@@ -73,7 +73,7 @@ class Transcript(Sequence[Line]):
         """Order and clean lines: no empty text, no times below 0, ends not before starts, no repeated lines.
 
         Raises:
-            TranscriptError: for times that are no numbers, or more lines than any video has.
+            TranscriptError: for times that are not numbers, or more lines than any video has.
         """
         notes = list(warnings)
         kept: list[Line] = []
@@ -160,7 +160,7 @@ class Transcript(Sequence[Line]):
             language, origin = raw["language"], str(raw["origin"])
             warnings = tuple(str(warning) for warning in raw["warnings"])
         except (KeyError, TypeError, ValueError) as error:
-            raise TranscriptError(f"this is no saved transcript ({error}); make it again") from None
+            raise TranscriptError(f"this is not a saved transcript ({error}); make it again") from None
         for line in lines:
             times = [line.start, line.end] + ([] if line.best is None else [line.best])
             if not all(map(math.isfinite, times)) or not 0 <= line.start <= line.end:

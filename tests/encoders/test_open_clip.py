@@ -96,7 +96,7 @@ def test_what_cannot_be_loaded_is_named(tmp_path, weights, monkeypatch):
         with pytest.raises(SelectorLoadError, match=message):
             load_encoder(name)
     torch.save(open_clip.create_model("tiny-clip").state_dict(), tmp_path / "weights.pt")
-    with pytest.raises(SelectorLoadError, match="no safetensors file"):
+    with pytest.raises(SelectorLoadError, match="not a safetensors file"):
         load_encoder(f"open_clip:tiny-clip/{tmp_path / 'weights.pt'}")
     (tmp_path / "broken.safetensors").write_bytes(weights.read_bytes()[:1000])
     with pytest.raises(SelectorLoadError, match="cannot load the encoder"):
