@@ -82,7 +82,8 @@ def render_chat(processor: Any, base: Any, conversation: Any, args: tuple[Any, .
     inner = dict(kwargs.get("processor_kwargs") or {})
     num_frames = _take_sampling(kwargs, state, inner)
     if "processor_kwargs" in kwargs:
-        kwargs["processor_kwargs"] = inner
+        del kwargs["processor_kwargs"]
+        kwargs |= {"processor_kwargs": inner} if _nests_kwargs(base) else inner
     token = CHAT.set(Chat(state.key, notes, num_frames))
     try:
         result = base.apply_chat_template(processor, conversation, *args, **kwargs)
@@ -93,6 +94,12 @@ def render_chat(processor: Any, base: Any, conversation: Any, args: tuple[Any, .
         for prompt, note in zip(prompts, notes, strict=True):
             state.remember(prompt, note)
     return result
+
+
+@functools.cache
+def _nests_kwargs(base: type) -> bool:
+    """Whether chat templates take `processor_kwargs`, as in transformers 5; before, all stood side by side."""
+    return "processor_kwargs" in inspect.signature(base.apply_chat_template).parameters  # type: ignore[attr-defined]
 
 
 def _take_sampling(kwargs: dict[str, Any], state: State, *nested: dict[str, Any]) -> int | None:

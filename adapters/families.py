@@ -40,7 +40,7 @@ class Family:
         one_video: at most one video per call or prompt.
         metadata_object: metadata is handed over as one object instead of a list.
         return_metadata: metadata is asked back, since some processors write times (or work at all) only then.
-        spacing_from_fps: the spacing is computed from the `fps` argument (the Omni models).
+        spacing_from_fps: the spacing is computed from the `fps` argument (Omni; Qwen2.5-VL in transformers 4).
         takes_metadata: False for processors that take neither `video_metadata` nor `do_sample_frames`.
         note: what a user should know.
     """
@@ -262,6 +262,7 @@ FAMILIES: tuple[Family, ...] = (
         "second_per_grid_ts, the mean",
         text=True,
         merge=2,
+        spacing_from_fps=True,
         note="positions know only the mean spacing; exact positions: qwen2_5_vl_position_ids; one mini-video per "
         'frame: timestamps="interleave"',
     ),
@@ -360,7 +361,7 @@ FAMILIES: tuple[Family, ...] = (
     ),
 )
 
-# Model types that transformers maps to a video processor, but that are no video chat models.
+# Model types that transformers maps to a video processor, but that are not video chat models.
 NOT_CHAT: dict[str, str] = {
     "instructblip": "reads images (InstructBlipProcessor)",
     "pe_audio_video": "embeds sound and video",

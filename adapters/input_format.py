@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import functools
+import inspect
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
@@ -304,11 +306,19 @@ def processor_kwargs(
     kwargs: dict[str, Any] = {"do_sample_frames": False, "video_metadata": list(metadata)}
     if family.metadata_object:
         kwargs["video_metadata"] = _metadata_object(metadata, family)
-    if family.return_metadata:
+    if family.return_metadata and _returns_metadata():
         kwargs["return_metadata"] = True
     if family.spacing_from_fps and clips:
         kwargs["fps"] = input_format.merge / float(np.mean([seconds_per_grid(c, input_format.merge) for c in clips]))
     return kwargs
+
+
+@functools.cache
+def _returns_metadata() -> bool:
+    """Whether metadata can be asked back; transformers 4 fails to make a tensor of it."""
+    from transformers import BatchFeature
+
+    return "skip_tensor_conversion" in inspect.signature(BatchFeature.__init__).parameters
 
 
 def _metadata_object(metadata: Sequence[dict[str, Any]], family: Family) -> Any:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -29,11 +30,12 @@ def qwen2_5_vl_position_ids(
 
     The model computes temporal positions as `grid number * tokens_per_second * second_per_grid` (Qwen2.5-VL, section
     2.1.3, "absolute time"). Here `grid number * second_per_grid` is replaced by the time of the grid since the first
-    one; everything else, the positions of text among it, is as the model computes it.
+    one; everything else, the positions of text among it, is as the model computes it. `generate` takes them from
+    transformers 5 on; in 4.57 only the model's `forward` does.
 
     Args:
         model: a `Qwen2_5_VLForConditionalGeneration`.
-        inputs: what the processor gave, with `input_ids`, `mm_token_type_ids`, `video_grid_thw`, `second_per_grid_ts`.
+        inputs: what the processor gave, with `input_ids`, `video_grid_thw`, `second_per_grid_ts`.
         selections: what was chosen for each video, in order.
         temporal_merge: as the processor was given it.
 
@@ -51,16 +53,15 @@ def qwen2_5_vl_position_ids(
     if len(grids) != len(chosen):
         raise InputError(f"the inputs hold {len(grids)} videos, but there are {len(chosen)} selections")
     ids, mask = inputs["input_ids"], inputs.get("attention_mask")
+    known = inspect.signature(model.model.get_rope_index).parameters  # transformers 4 has no mm_token_type_ids
     names = ("mm_token_type_ids", "image_grid_thw", "video_grid_thw", "second_per_grid_ts")
-    vision, deltas = model.model.get_rope_index(ids, attention_mask=mask, **{n: inputs.get(n) for n in names})
+    given = {name: inputs.get(name) for name in names if name in known}
+    vision, deltas = model.model.get_rope_index(ids, attention_mask=mask, **given)
     config = model.config.vision_config
     rate, merge = config.tokens_per_second, config.spatial_merge_size
     videos = iter(zip(grids.tolist(), chosen, strict=True))
     for row in range(len(ids)):
-        kinds = inputs["mm_token_type_ids"][row].clone()
-        if mask is not None:
-            kinds[mask[row] == 0] = 0
-        for start, end in _runs(kinds.tolist(), 2):
+        for start, end in _runs((ids[row] == model.config.video_token_id).tolist()):
             (grid_t, grid_h, grid_w), selection = next(videos)
             tokens = grid_h * grid_w // merge**2
             seconds = _grid_seconds(selection, grid_t, input_format)
@@ -75,13 +76,13 @@ def qwen2_5_vl_position_ids(
     return torch.cat([text[None].to(vision.dtype), vision], dim=0)
 
 
-def _runs(kinds: list[int], wanted: int) -> list[tuple[int, int]]:
-    """Where a kind of token begins and ends."""
+def _runs(marked: list[bool]) -> list[tuple[int, int]]:
+    """Where each run of marked tokens begins and ends."""
     runs, start = [], None
-    for k, kind in enumerate([*kinds, None]):
-        if kind == wanted and start is None:
+    for k, mark in enumerate([*marked, False]):
+        if mark and start is None:
             start = k
-        elif kind != wanted and start is not None:
+        elif not mark and start is not None:
             runs.append((start, k))
             start = None
     return runs

@@ -23,7 +23,7 @@ def main() -> None:
 
     processor = AutoProcessor.from_pretrained(args.model)
     processor = with_frame_selection(processor, args.selector, num_frames=args.num_frames)
-    pipe = pipeline("any-to-any", model=args.model, processor=processor, dtype="auto")
+    pipe = pipeline("image-text-to-text", model=args.model, processor=processor, dtype="auto")
 
     content = [{"type": "video", "video": args.video}, {"type": "text", "text": args.question}]
     messages = [{"role": "user", "content": content}]

@@ -173,7 +173,7 @@ class Prompter:
         prompts = [write_times(chat, token, [view.words], [None]) if view.words else chat for view in views]
         clips = [view.clip for view in views]
         kwargs |= processor_kwargs([dict(clip.metadata) for clip in clips], clips, self.input_format)
-        found = dict(used(text=prompts, videos=[view.frames for view in views], **kwargs))
+        found = dict(used(text=prompts, videos=[[view.frames] for view in views], **kwargs))
         found.pop("video_metadata", None)
         return found
 

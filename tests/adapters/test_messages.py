@@ -19,6 +19,7 @@ from refocus_select.adapters.input_format import InputFormat, near
 from refocus_select.adapters.questions import Question, questions_of, split_multiple_choice
 from refocus_select.errors import InputError, VideoOpenError
 from refocus_select.video import open_video
+from tests.installed import nested
 
 from . import tiny
 from .conftest import chat_about
@@ -257,10 +258,10 @@ def test_rewritten_messages_and_the_wrapper_give_the_same_tensors(model_type: st
     from refocus_select.adapters import with_frame_selection
 
     ask = {"tokenize": True, "return_dict": True, "return_tensors": "pt"}
-    stock = tiny.BUILDERS[model_type]()
+    stock = tiny.build(model_type)
     messages, kwargs = select_messages(chat, NamedFrames(), num_frames=6, model=stock, timestamps=timestamps)
-    by_hand = stock.apply_chat_template(messages, processor_kwargs=kwargs, **ask)
-    wrapped = with_frame_selection(tiny.BUILDERS[model_type](), NamedFrames(), num_frames=6, timestamps=timestamps)
+    by_hand = stock.apply_chat_template(messages, **nested(**kwargs), **ask)
+    wrapped = with_frame_selection(tiny.build(model_type), NamedFrames(), num_frames=6, timestamps=timestamps)
     by_itself = wrapped.apply_chat_template(chat, **ask)
     assert set(by_hand) == set(by_itself)
     for key in by_hand:

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from importlib.util import find_spec
 from typing import Any
 
 import transformers
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 from transformers import PreTrainedTokenizerFast
+
+from tests.installed import VERSION_5, has_type, needs
 
 SIDE = 56  # pixels, the side of test pictures
 
@@ -28,11 +29,12 @@ def template(video: str, image: str = "<image>") -> str:
     return CHATML.replace("VIDEO", video).replace("IMAGE", image)
 
 
-def tokenizer(*special: str, **named: str) -> PreTrainedTokenizerFast:
+def tokenizer(*special: str, like: str = "Qwen2", **named: str) -> PreTrainedTokenizerFast:
     """A byte-level tokenizer without merges: every byte is a token, every special word is one.
 
     Args:
         *special: special words.
+        like: whose class it is of before transformers 5, where processors took those of their own models only.
         **named: special words that become attributes, e.g. `image_token="<image>"` gives `.image_token_id` too.
     """
     alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
@@ -41,7 +43,8 @@ def tokenizer(*special: str, **named: str) -> PreTrainedTokenizerFast:
     core.decoder = decoders.ByteLevel()
     words = ["<|im_start|>", "<|im_end|>", "<|endoftext|>", *special, *named.values()]
     core.add_special_tokens(list(dict.fromkeys(words)))
-    return PreTrainedTokenizerFast(
+    cls = PreTrainedTokenizerFast if VERSION_5 else getattr(transformers, f"{like}TokenizerFast")
+    return cls(
         tokenizer_object=core,
         eos_token="<|im_end|>",
         pad_token="<|endoftext|>",
@@ -178,7 +181,7 @@ def smolvlm() -> Any:
             fps=1,
             video_sampling={"fps": 1, "max_frames": 64, "video_size": {"longest_edge": 64}},
         ),
-        image_seq_len=4,
+        image_seq_len=16,
         chat_template=template("<video>"),
     )
 
@@ -220,7 +223,7 @@ def llava_next_video() -> Any:
     return t.LlavaNextVideoProcessor(
         image_processor=t.LlavaNextImageProcessor(size=side, crop_size=crop, image_grid_pinpoints=[[28, 28], [56, 56]]),
         video_processor=t.LlavaNextVideoVideoProcessor(size=side, crop_size=crop),
-        tokenizer=tokenizer("<image>", "<video>"),
+        tokenizer=tokenizer("<image>", "<video>", like="Llama"),
         patch_size=7,
         vision_feature_select_strategy="default",
         chat_template=template("<video>\n", "<image>\n"),
@@ -264,7 +267,9 @@ def gemma4() -> Any:
 def perception_lm() -> Any:
     t = transformers
     return t.PerceptionLMProcessor(
-        image_processor=t.PerceptionLMImageProcessor(tile_size=28, max_num_tiles=1),
+        image_processor=getattr(t, f"PerceptionLMImageProcessor{'' if VERSION_5 else 'Fast'}")(
+            tile_size=28, max_num_tiles=1
+        ),
         video_processor=t.PerceptionLMVideoProcessor(size={"height": 28, "width": 28}),
         tokenizer=tokenizer(image_token="<|image|>", video_token="<|video|>"),
         patch_size=7,
@@ -593,5 +598,12 @@ BUILDERS: dict[str, Callable[[], Any]] = {
         qwen3_omni_moe,
         instructblipvideo,
     )
-    if find_spec(f"transformers.models.{f.__name__}")
+    if has_type(f.__name__)
 }
+
+
+def build(model_type: str) -> Any:
+    """The processor of a model type."""
+    needs(has_type(model_type), f"has no {model_type}")
+    needs(VERSION_5 or model_type != "video_llava", "takes no chats for Video-LLaVA")
+    return BUILDERS[model_type]()

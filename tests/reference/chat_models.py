@@ -48,7 +48,7 @@ def qwen3_vl_moe(processor: Any) -> Any:
     text = models._text(
         processor,
         head_dim=16,
-        rope_parameters=models._MROPE,
+        **models._MROPE,
         moe_intermediate_size=32,
         num_experts=4,
         num_experts_per_tok=2,
@@ -64,7 +64,7 @@ def qwen3_5(processor: Any) -> Any:
     text = models._text(
         processor,
         head_dim=16,
-        rope_parameters={**models._MROPE, "partial_rotary_factor": 1.0},
+        **models._rope([2, 3, 3], partial=1.0),
         num_hidden_layers=2,
         layer_types=["linear_attention", "full_attention"],
         linear_key_head_dim=8,
@@ -81,7 +81,7 @@ def qwen3_5_moe(processor: Any) -> Any:
     text = models._text(
         processor,
         head_dim=16,
-        rope_parameters={**models._MROPE, "partial_rotary_factor": 1.0},
+        **models._rope([2, 3, 3], partial=1.0),
         num_hidden_layers=2,
         layer_types=["linear_attention", "full_attention"],
         linear_key_head_dim=8,
@@ -111,6 +111,7 @@ MODELS = {**models.MODELS, **{f.__name__: f for f in (llava, qwen3_vl_moe, qwen3
 
 def build(model_type: str) -> tuple[Any, Any]:
     """Model and processor of a family; the model's weights are large enough for frames to change its answers."""
+    models.check(model_type)
     torch.manual_seed(0)
     processor = PROCESSORS[model_type]()
     model = MODELS[model_type](processor).eval()
