@@ -56,7 +56,9 @@ test-latest:
 test-oldest:
 	$(PYTHON) -m venv --clear $(VENV)-oldest
 	$(VENV)-oldest/bin/python $(PIP) uv
-	$(VENV)-oldest/bin/uv pip install --quiet --python $(VENV)-oldest --resolution lowest-direct --editable '.[dev]'
+	echo "opencv-python; sys_platform == 'never'" > $(VENV)-oldest/overrides.txt  # as in requirements/lock.toml
+	$(VENV)-oldest/bin/uv pip install --quiet --python $(VENV)-oldest --resolution lowest-direct \
+	    --override $(VENV)-oldest/overrides.txt --editable '.[dev]'
 	OMP_NUM_THREADS=1 $(VENV)-oldest/bin/python $(TEST)
 
 # Beside lmms-eval, which needs an older PyAV.

@@ -246,7 +246,9 @@ def _csv_rows(path: Path) -> Iterator[Any]:
         try:
             names = rows.fieldnames
         except csv.Error as error:
-            raise InputError(f"{path}: the line with the names of the columns cannot be read ({error})") from error
+            raise InputError(
+                f"{path}: the line with the names of the columns cannot be read ({error}); save it as CSV in UTF-8"
+            ) from error
         if names and not all(map(is_utf8, names)):
             raise InputError(f"{path} is not UTF-8 text; save it as CSV in UTF-8")
         while True:

@@ -63,7 +63,8 @@ class Prompter:
         has_videos = getattr(processor, "video_processor", None) is not None
         if not has_videos and getattr(processor, "image_processor", None) is None:
             raise InputError(f"the processor of {name} takes neither videos nor images; give a video chat model")
-        self.input_format = InputFormat.of(processor) if has_videos else None
+        # Each frame by itself, so that its tokens are the same in every subset.
+        self.input_format = InputFormat.of(processor, temporal_merge="duplicate") if has_videos else None
         if self.input_format is not None and not self.input_format.family.takes_metadata:
             raise InputError(f"{name} is not a chat model ({self.input_format.family.name}); give a video chat model")
         self.batches = self.input_format is None or not self.input_format.family.one_video

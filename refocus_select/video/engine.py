@@ -54,7 +54,7 @@ class SpanReader(Protocol):
         """Gives back what the reader holds."""
 
 
-class _Team:
+class _ThreadPool:
     """Threads that take spans in order from a shared list until it is empty, one fails, or the consumer leaves."""
 
     def __init__(
@@ -128,17 +128,17 @@ def fill(spans: Sequence[Span], make_reader: Callable[[], SpanReader], workers: 
         finally:
             reader.close()
         return
-    team = _Team(spans, make_reader, put, threading.Condition())
-    team.start(workers)
+    pool = _ThreadPool(spans, make_reader, put, threading.Condition())
+    pool.start(workers)
     try:
-        with team.changed:
-            while team.running:
+        with pool.changed:
+            while pool.running:
                 # The timeout lets Ctrl-C through on systems where a plain wait cannot be interrupted.
-                team.changed.wait(timeout=1.0)
+                pool.changed.wait(timeout=1.0)
     finally:
-        team.stop()
-    if team.error is not None:
-        raise team.error
+        pool.stop()
+    if pool.error is not None:
+        raise pool.error
 
 
 def stream(
@@ -165,16 +165,16 @@ def stream(
     def put(position: int, data: NDArray[np.uint8], index: int, valid: bool) -> None:
         picture = Picture(position, np.array(data), index, valid)
         with changed:
-            while not team.cancelled and (position >= following + limit if ordered else len(waiting) >= limit):
+            while not pool.cancelled and (position >= following + limit if ordered else len(waiting) >= limit):
                 changed.wait(timeout=1.0)
-            team.check()
+            pool.check()
             waiting[position] = picture
             if not ordered or position == following:
                 changed.notify_all()
 
-    team = _Team(spans, make_reader, put, changed)
+    pool = _ThreadPool(spans, make_reader, put, changed)
     owner = os.getpid()
-    team.start(max(1, min(workers, len(spans))))
+    pool.start(max(1, min(workers, len(spans))))
     try:
         for count in range(total):
             if os.getpid() != owner:
@@ -184,8 +184,8 @@ def stream(
                 )
             with changed:
                 while True:
-                    if team.error is not None:
-                        raise team.error
+                    if pool.error is not None:
+                        raise pool.error
                     if ordered and following in waiting:
                         picture = waiting.pop(following)
                         following += 1
@@ -193,7 +193,7 @@ def stream(
                     if not ordered and waiting:
                         picture = waiting.pop(next(iter(waiting)))
                         break
-                    if not team.running:
+                    if not pool.running:
                         raise RuntimeError(f"a reader left out {total - count} of {total} pictures")
                     changed.wait(timeout=1.0)
                 # Readers wait for a full buffer to have room; waking them for every picture would cost switches.
@@ -202,4 +202,4 @@ def stream(
             yield picture
     finally:
         if os.getpid() == owner:
-            team.stop()
+            pool.stop()

@@ -200,6 +200,30 @@ def test_batches_of_conversations_read_each_video_once(film: str, selector: Name
     assert len(reads) == 1
 
 
+def test_a_video_under_two_names_is_read_once(film: str, selector: NamedFrames, monkeypatch: Any) -> None:
+    reads: list[Any] = []
+    stock = selector.encode
+    monkeypatch.setattr(selector, "encode", lambda video, **k: (reads.append(video), stock(video, **k))[1])
+    monkeypatch.chdir(Path(film).parent)
+    names = [film, Path(film).name, Path(film).as_uri()]
+    result = select_messages([chat_about(name, "1 and 2") for name in names], selector, num_frames=2)
+    assert [s.indices.tolist() for s in result.selections] == [[1, 2]] * 3
+    assert len(reads) == 1
+
+
+def test_parts_of_one_video_are_not_mistaken_for_each_other(film: str, selector: NamedFrames) -> None:
+    chats = [chat_about(film, "1 and 9") for _ in range(3)]
+    chats[1][0]["content"][0] |= {"video_end": 4.5}
+    chats[2][0]["content"][0] |= {"video_start": 4.5}
+    result = select_messages(chats, selector, num_frames=2)
+    first, early, late = (s.timestamps for s in result.selections)
+    assert first.tolist() == [TIMES[1], TIMES[9]]
+    assert early.max() < 4.5 < late.max()
+    assert TIMES[1] in early
+    assert TIMES[9] in late
+    assert late.min() >= 4.0  # the frame that is on screen at 4.5 s
+
+
 def test_a_chat_without_a_question_is_an_error(film: str, selector: NamedFrames) -> None:
     silent = [{"role": "user", "content": [{"type": "video", "video": film}]}]
     with pytest.raises(InputError, match="the chat has a video but no question"):
@@ -326,7 +350,7 @@ def test_times_between_milliseconds_are_rounded(selector: NamedFrames) -> None:
 @pytest.mark.parametrize("count", [1, 2, 3, 5])
 def test_no_number_of_frames_loses_one(model_type: str, merge: str, count: int, film: str) -> None:
     chat = chat_about(film, "What is in 1, 2, 5, 9 and 10?")
-    stock = tiny.BUILDERS[model_type]()
+    stock = tiny.build(model_type)
     _, kwargs = select_messages(chat, NamedFrames(), num_frames=count, model=stock, temporal_merge=merge)
     shown = kwargs["video_metadata"][0]["frames_indices"]
     if merge == "pairs" and model_type != "internvl":

@@ -271,7 +271,7 @@ def test_frames_fill_a_group_without_duplication(model_type: str, num_frames: in
     if model_type not in tiny.BUILDERS:
         pytest.skip(f"this transformers has no {model_type}")
     processor = with_frame_selection(
-        tiny.BUILDERS[model_type](),
+        tiny.build(model_type),
         NamedFrames(),
         num_frames=num_frames,
         temporal_merge="ignore",

@@ -80,6 +80,16 @@ def test_search_finds_the_best_frames_of_all_videos(built, mini):
         )
 
 
+def test_moments_exactly_the_gap_apart_are_both_found(tmp_path):
+    vectors = torch.eye(8)[:, :1] + torch.linspace(0, 0.5, 8)[:, None]
+    encoding = VideoEncoding(
+        {"embeddings": vectors}, np.arange(8), np.arange(8) / 2, VideoMetadata("", 8, 4.0), "", "", ""
+    )
+    search = open_search("exact", [Entry("v", "v", "v", "", 0, 8, 4.0)], lambda entry: encoding, tmp_path)
+    hits = search.best(np.ones(1, dtype=np.float32), 8, 1.0)
+    assert [hit.timestamp for hit in hits] == [0.0, 3.5, 2.5, 1.5]
+
+
 def test_faiss_finds_the_same(built):
     pytest.importorskip("faiss")
     folder, index = built

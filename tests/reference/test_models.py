@@ -18,6 +18,7 @@ from refocus_select.questions import Question
 from refocus_select.reference import Request, TransformersReference
 from refocus_select.reference.clips import Clip, VideoClip
 from refocus_select.reference.layouts import LAYOUTS
+from refocus_select.reference.visual_cache import VisualCache
 from tests.adapters import tiny
 from tests.adapters.film import NamedFrames, write_film
 from tests.installed import VERSION_5, needs, nested
@@ -154,7 +155,8 @@ def test_agrees_with_what_users_of_the_adapters_get(model_type: str, tmp_path: P
     )
     text = "What is in 1, 2, 5, 9?\nA. day\nB. night\nAnswer with the option's letter from the given choices directly."
     chat = [{"role": "user", "content": [{"type": "video", "video": film}, {"type": "text", "text": text}]}]
-    inputs = with_frame_selection(processor, NamedFrames(), num_frames=4).apply_chat_template(
+    wrapped = with_frame_selection(processor, NamedFrames(), num_frames=4, temporal_merge="duplicate")
+    inputs = wrapped.apply_chat_template(
         chat, tokenize=True, return_dict=True, return_tensors="pt", add_generation_prompt=True
     )
     with torch.no_grad():
@@ -226,6 +228,18 @@ def test_the_cache_is_bounded_and_right_after_dropping(model_type: str) -> None:
     nothing = TransformersReference(model, processor, cache_bytes=0)
     torch.testing.assert_close(asked(nothing), expected, atol=1e-4, rtol=0)
     assert nothing.cache.size == len(nothing.cache) == 0
+
+
+def test_what_was_used_last_is_kept_longest() -> None:
+    cache = VisualCache(3 * 4 * 8)
+    for key in "abc":
+        cache.put(key, (torch.zeros(8),))
+    assert cache.get("a") is not None
+    cache.put("d", (torch.ones(8),))
+    assert [cache.get(key) is not None for key in "abcd"] == [True, False, True, True]
+    cache.put("d", (torch.ones(16),))  # larger than before: another one has to go
+    assert [cache.get(key) is not None for key in "acd"] == [False, True, True]
+    assert cache.size == 3 * 4 * 8
 
 
 @pytest.mark.parametrize("model_type", ["llava_onevision", "internvl", "qwen2_5_vl"])

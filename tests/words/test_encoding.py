@@ -182,6 +182,8 @@ def test_speech_is_heard_where_no_transcript_is_found(film, subtitled, selector)
 def test_words_outside_the_part_are_left_out(film, selector):
     words = selector.encode(film, words=TIMED, start=20.0, end=30.0).words
     assert [line.text for line in words.passages] == [SAID[2][2]]
+    near = selector.encode(film, words=TIMED, start=14.5, end=20.5).words  # it was said half a second before
+    assert [line.text for line in near.passages] == [SAID[1][2], SAID[2][2]]
 
 
 def test_other_languages_are_announced(film, selector):
