@@ -22,7 +22,7 @@ def test_a_new_family_is_one_row() -> None:
     family = eval(FAMILY, {"Family": Family})
     assert family.route in ROUTES
     assert not {name for f in FAMILIES for name in f.model_types} & set(family.model_types)
-    assert "| `<3.4 seconds>` | millisecond metadata; each frame given 2 times" in table([family])
+    assert "| `<3.4 seconds>` | millisecond metadata; frames within a second share a group" in table([family])
 
 
 def test_a_new_algorithm_is_one_function() -> None:
