@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, BinaryIO, Literal, TypeAlias, TypedDict
 
 if TYPE_CHECKING:
@@ -37,7 +37,7 @@ class EncodeArguments(TypedDict, total=False):
     exact: bool
     workers: int | None
     backend: str | None
-    progress: bool | None
+    progress: bool | Callable[[int, int], None] | None
     cache: EncodingCache | str | os.PathLike[str] | bool | None
     words: WordSource
     ocr: bool | TextReader

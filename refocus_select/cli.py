@@ -1,4 +1,4 @@
-"""The command line: `refocus-select select | info | cache | evaluate | train | filter | batch | index | search`."""
+"""The command line: `refocus-select select | info | cache | evaluate | train | filter | batch | index | search | …`."""
 
 from __future__ import annotations
 
@@ -17,6 +17,7 @@ from .cli_options import add_encoder, add_exact, add_no_network, add_words
 from .corpus.cli import add_batch
 from .dependencies import check_dependencies
 from .errors import (
+    AccessError,
     EncoderError,
     InputError,
     MissingDependencyError,
@@ -27,7 +28,8 @@ from .errors import (
 )
 from .evaluation.cli import add_evaluate
 from .locations import check_offline
-from .plain_text import json_text, printable
+from .mcp.cli import add_mcp
+from .plain_text import json_text, printable, seconds_of
 from .train_selector.cli import add_train
 from .weights import DEFAULT_SELECTOR
 
@@ -71,7 +73,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         status: int = arguments.run(arguments)
         sys.stdout.flush()
         return status
-    except (InputError, MissingDependencyError, TranscriptError) as error:
+    except (AccessError, InputError, MissingDependencyError, TranscriptError) as error:
         return _fail(error, 2)
     except VideoError as error:
         return _fail(error, 3)
@@ -166,21 +168,15 @@ def _parser() -> argparse.ArgumentParser:
     add_evaluate(commands)
     add_train(commands)
     add_batch(commands)
+    add_mcp(commands)
     return parser
 
 
 def _seconds(text: str) -> float:
-    """Seconds from "90", "1:30", "1:30.5" or "0:01:30"."""
     try:
-        parts = [float(part) for part in text.split(":")]
-    except ValueError:
-        parts = []
-    if not 1 <= len(parts) <= 3 or any(part < 0 for part in parts):
-        raise argparse.ArgumentTypeError(f"{text!r} is not a time; write seconds, m:ss or h:mm:ss")
-    total = 0.0
-    for part in parts:
-        total = total * 60 + part
-    return total
+        return seconds_of(text)
+    except InputError as error:
+        raise argparse.ArgumentTypeError(str(error)) from error
 
 
 def _number(text: str) -> int | str:

@@ -47,5 +47,9 @@ class MissingDependencyError(RefocusError, ImportError):
     """An optional package is needed; the message holds the `pip install` line."""
 
 
+class AccessError(RefocusError):
+    """A server or page refuses a path, an address or a size; the message holds the option that would allow it."""
+
+
 class TrainingError(RefocusError):
     """A training run failed: numbers that are not finite, a collapsed policy, no readable data."""

@@ -1,11 +1,14 @@
-"""JSON, Markdown and text from anywhere, read and written so that nothing but a `ValueError` comes of it."""
+"""JSON, Markdown, times and text from anywhere, read and written so that nothing but a `ValueError` comes of it."""
 
 from __future__ import annotations
 
 import json
+import math
 import re
 import reprlib
 from typing import Any
+
+from .errors import InputError
 
 MAX_DEPTH = 100  # lists and objects inside each other; what nests deeper is not data of ours
 
@@ -74,6 +77,24 @@ def is_utf8(text: str) -> bool:
     except UnicodeEncodeError:
         return False
     return True
+
+
+def seconds_of(text: str) -> float:
+    """Seconds from "90", "1:30", "1:30.5" or "0:01:30".
+
+    Raises:
+        InputError: if it is none of these.
+    """
+    try:
+        parts = [float(part) for part in text.split(":")]
+    except ValueError:
+        parts = []
+    if not 1 <= len(parts) <= 3 or not all(0 <= part < math.inf for part in parts):
+        raise InputError(f"{shown(text)} is not a time; write seconds, m:ss or h:mm:ss")
+    total = 0.0
+    for part in parts:
+        total = total * 60 + part
+    return total
 
 
 def shown(value: Any) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import os
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, overload
 
@@ -144,7 +144,7 @@ class FrameSelector(ABC):
         exact: bool = True,
         workers: int | None = None,
         backend: str | None = None,
-        progress: bool | None = None,
+        progress: bool | Callable[[int, int], None] | None = None,
         cache: EncodingCache | str | os.PathLike[str] | bool | None = None,
         words: WordSource = None,
         ocr: bool | TextReader = False,
@@ -166,7 +166,8 @@ class FrameSelector(ABC):
             exact: False lets each candidate move to a near keyframe (faster; the true times are reported).
             workers: decoder threads (default: one per core).
             backend: "pyav", "torchcodec" or "decord" (default: chosen for you).
-            progress: show a progress bar (default: only on a terminal).
+            progress: show a progress bar (default: only on a terminal); or a function that is told how many candidates
+                are read, of how many. An exception that it raises ends the reading.
             cache: where encodings are kept between runs: a folder, True for the default one, an `EncodingCache`, or
                 False for nowhere (default: REFOCUS_CACHE_DIR if it is set, else nowhere).
             words: what is said in the video: "auto" takes a transcript beside the file or a subtitle track in it, if
@@ -278,7 +279,7 @@ class FrameSelector(ABC):
         size: tuple[int, int] | None,
         exact: bool,
         workers: int | None,
-        progress: bool | None,
+        progress: bool | Callable[[int, int], None] | None,
     ) -> VideoEncoding:
         """Decode and encode the candidates of a plan."""
         unusual = source.warnings  # before reading: damaged pictures are reported by the reader

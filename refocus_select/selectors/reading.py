@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import fields
 
 import numpy as np
@@ -13,7 +13,7 @@ from ..video import Frames
 class CandidateReader:
     """Passes good pictures on, remembers what arrived, and moves the progress bar."""
 
-    def __init__(self, planned: np.ndarray, progress: bool | None) -> None:
+    def __init__(self, planned: np.ndarray, progress: bool | Callable[[int, int], None] | None) -> None:
         self._total = len(planned)
         self._keep_repeats = len(np.unique(planned)) < len(planned)  # a rule that repeats frames means to
         self._progress = progress
@@ -24,10 +24,17 @@ class CandidateReader:
     def read(self, stream: Iterator[Frames]) -> Iterator[Frames]:
         from tqdm import tqdm
 
-        disable = None if self._progress is None else not self._progress
+        report = self._progress if callable(self._progress) else None
+        disable = None if self._progress is None else report is not None or not self._progress
+        done = 0
+        if report is not None:
+            report(done, self._total)
         with tqdm(total=self._total, desc="candidates", unit="frame", disable=disable, leave=False) as bar:
             for piece in stream:
                 bar.update(len(piece))
+                done += len(piece)
+                if report is not None:
+                    report(done, self._total)
                 keep = piece.valid.copy()
                 self._damaged.extend(float(t) for t in piece.timestamps[~keep])
                 if not self._keep_repeats:  # two candidates may have moved to one keyframe

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import os
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from io import BytesIO
 from typing import Any
@@ -167,7 +167,7 @@ def _pictures_of(item: Any) -> list[Any]:
         if is_data(item):
             return list(read_data_url(item))
         if is_web(item):
-            return [b"".join(_download(item))]
+            return [b"".join(download(item))]
     if isinstance(item, str | os.PathLike):
         return [local_path(item) or item]
     return [item]
@@ -316,13 +316,31 @@ def _spool(blocks: Iterator[bytes], name: str, backend: str, timestamps: Any, fp
 
 
 def _open_url(url: str, backend: str, timestamps: Any, fps: float | None) -> Video:
-    return _spool(_download(url), short_name(url), backend, timestamps, fps)
+    return _spool(download(url), short_name(url), backend, timestamps, fps)
 
 
-def _download(url: str) -> Iterator[bytes]:
-    """The content of an address, in pieces."""
+def download(url: str, *, max_bytes: int | None = None, allow: Callable[[str], None] | None = None) -> Iterator[bytes]:
+    """The content of an address, in pieces.
+
+    Args:
+        url: http or https.
+        max_bytes: most that is read (default: 16 GiB).
+        allow: called with the address, and with each one that it is redirected to; may raise to refuse it.
+
+    Raises:
+        VideoOpenError: if it cannot be reached, breaks off, is too large, or is a web page.
+    """
     import urllib.request  # imported here because it is slow to import and rarely needed
 
+    class Redirects(urllib.request.HTTPRedirectHandler):
+        def redirect_request(self, req: Any, fp: Any, code: int, msg: str, headers: Any, newurl: str) -> Any:
+            if allow is not None:
+                allow(newurl)
+            return super().redirect_request(req, fp, code, msg, headers, newurl)
+
+    if allow is not None:
+        allow(url)
+    redirects = Redirects()
     # Only these handlers: no ftp, file or data addresses, not even by redirection.
     opener = urllib.request.OpenerDirector()
     for handler in (
@@ -330,7 +348,7 @@ def _download(url: str) -> Iterator[bytes]:
         urllib.request.HTTPHandler(),
         urllib.request.HTTPSHandler(),
         urllib.request.HTTPDefaultErrorHandler(),
-        urllib.request.HTTPRedirectHandler(),
+        redirects,
         urllib.request.HTTPErrorProcessor(),
         urllib.request.UnknownHandler(),
     ):
@@ -341,10 +359,10 @@ def _download(url: str) -> Iterator[bytes]:
     except (OSError, ValueError) as error:  # URLError and HTTPError are OSErrors
         raise VideoOpenError(f"{url}: cannot be downloaded ({error}); check the address and the network") from None
     with response:
-        yield from _content(response, url)
+        yield from _content(response, url, MAX_DOWNLOAD_BYTES if max_bytes is None else max_bytes)
 
 
-def _content(response: Any, url: str) -> Iterator[bytes]:
+def _content(response: Any, url: str, max_bytes: int) -> Iterator[bytes]:
     kind = response.headers.get_content_type()
     if kind == "text/html":
         raise VideoOpenError(f"{url}: a web page, not a video; pass the address of the video file itself")
@@ -357,10 +375,8 @@ def _content(response: Any, url: str) -> Iterator[bytes]:
         if not block:
             break
         total += len(block)
-        if total > MAX_DOWNLOAD_BYTES:
-            raise VideoOpenError(
-                f"{url}: larger than {MAX_DOWNLOAD_BYTES} bytes; download it yourself and pass the path"
-            )
+        if total > max_bytes:
+            raise VideoOpenError(f"{url}: larger than {max_bytes} bytes; download it yourself and pass the path")
         yield block
     promised = response.headers.get("Content-Length")
     if promised is not None and promised.isdigit() and int(promised) != total:

@@ -1,0 +1,1 @@
+"""The MCP server (extra `mcp`): `refocus-select mcp`. See docs/agents.md."""
