@@ -4,7 +4,7 @@
 # make bench   the speed tables of benchmarks/
 # Each does its own set-up in .venv, with the versions locked in requirements/; Python 3.10 to 3.13 and make are all
 # that is needed beforehand. CONTRIBUTING.md says when to run the others:
-# make test-latest, make test-oldest, make test-engines, make lock
+# make test-latest, make test-oldest, make test-engines, make test-browser, make docs, make lock
 
 PYTHON ?= python3
 VENV ?= .venv
@@ -14,7 +14,7 @@ TEST := -m pytest -n auto --dist loadfile
 MPLCONFIGDIR ?= $(CURDIR)/.cache/matplotlib
 export MPLCONFIGDIR
 
-.PHONY: setup demo test lint bench test-latest test-oldest test-engines lock clean
+.PHONY: setup demo test lint bench test-latest test-oldest test-engines test-browser docs lock clean
 
 setup: $(VENV)/.dev
 
@@ -67,6 +67,25 @@ test-engines:
 	$(VENV)-engines/bin/python $(PIP) --editable . 'lmms-eval>=0.7,<0.8' pytest
 	$(VENV)-engines/bin/python -m pytest tests/engines
 
+# The page in a real Chromium (CHROMIUM=/path/of/another); writes pictures of it.
+test-browser:
+	@test -n "$(CHROMIUM)" || command -v chromium || command -v chromium-browser || \
+	    { apt-get update && apt-get install --yes --no-install-recommends chromium; }
+	$(PYTHON) -m venv --clear $(VENV)-browser
+	$(VENV)-browser/bin/python $(PIP) --editable '.[ui]' pytest playwright
+	PICTURES=$(CURDIR)/out/page OMP_NUM_THREADS=1 $(VENV)-browser/bin/python -m pytest tests/browser
+
+# The site in build/docs/site: the pages of the repository as they lie, and the reference from the docstrings.
+docs:
+	$(PYTHON) -m venv --clear $(VENV)-docs
+	$(VENV)-docs/bin/python $(PIP) setuptools $(DOCS)
+	rm -rf build/docs && mkdir -p build/docs/source
+	$(VENV)-docs/bin/python setup.py --quiet build_py --build-lib build/docs/package
+	git ls-files -z -- $(PAGES) | tar -c --null -T - | tar -x -C build/docs/source
+	$(VENV)-docs/bin/mkdocs build
+DOCS = $(shell sed -n 's/^docs = \[\(.*\)\].*/\1/p' pyproject.toml | sed 's/", "/" "/g')
+PAGES := '*.md' '*.png' '*.webp' LICENSE CITATION.cff weights examples benchmarks ':!*.safetensors' ':!*.mp4'
+
 # Wheels for later Pythons are left out: they would only make the files longer.
 lock:
 	$(PYTHON) -m venv --clear build/lock && build/lock/bin/python $(PIP) uv
@@ -78,4 +97,4 @@ lock:
 EXPORT := --quiet --frozen --format requirements-txt --no-emit-project --no-annotate --no-header
 
 clean:
-	rm -rf $(VENV) $(VENV)-latest $(VENV)-oldest $(VENV)-engines build dist *.egg-info out .cache
+	rm -rf $(VENV) $(VENV)-latest $(VENV)-oldest $(VENV)-engines $(VENV)-browser $(VENV)-docs build dist *.egg-info out .cache

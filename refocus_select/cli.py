@@ -31,6 +31,7 @@ from .locations import check_offline
 from .mcp.cli import add_mcp
 from .plain_text import json_text, printable, seconds_of
 from .train_selector.cli import add_train
+from .ui.cli import add_ui
 from .weights import DEFAULT_SELECTOR
 
 if TYPE_CHECKING:
@@ -46,7 +47,12 @@ examples:
   refocus-select select lecture.mp4 "Where does she explain overfitting?" --words lecture.srt
   refocus-select select lecture.mp4 "the slide with the formula" --ocr --start 10:00 --end 25:30
 
-Several questions read the video once. exit status: 0 done, 2 bad arguments,
+Several questions read the video once. Ask in plain words for what is to be seen
+or said, and keep words of order in ("after the goal"). "strategy":
+"uniform_fallback" in the JSON means that nothing stood out: ask in other words,
+or look at a part with --start and --end. -n auto takes as many frames as the
+question needs; --no-exact is much faster on long films, with true times; a
+transcript beside the file (talk.srt) is used without asking. exit status: 0 done, 2 bad arguments,
 3 the video cannot be read, 4 the selector or the encoder cannot be
 used, 130 interrupted."""
 
@@ -169,6 +175,7 @@ def _parser() -> argparse.ArgumentParser:
     add_train(commands)
     add_batch(commands)
     add_mcp(commands)
+    add_ui(commands)
     return parser
 
 
