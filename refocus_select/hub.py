@@ -206,6 +206,40 @@ def _known_absent(repo: str, filename: str, options: HubOptions) -> bool:
     return found is _CACHED_NO_EXIST
 
 
+def upload_folder(
+    folder: Path,
+    repo_id: str,
+    options: HubOptions,
+    *,
+    private: bool | None = None,
+    commit_message: str = "Upload a frame selector",
+) -> str:
+    """Create the repository if needed and upload a folder.
+
+    Args:
+        folder: what is uploaded.
+        repo_id: Hub id.
+        options: token, and the revision to write to.
+        private: of a repository that is created.
+        commit_message: of the commit.
+
+    Returns:
+        The address of the commit.
+
+    Raises:
+        SelectorLoadError: if the Hub refuses.
+    """
+    from huggingface_hub import HfApi
+
+    api = HfApi(token=options.token)
+    with hub_errors(repo_id, options):
+        api.create_repo(repo_id, private=private, exist_ok=True)
+        info = api.upload_folder(
+            repo_id=repo_id, folder_path=folder, revision=options.revision, commit_message=commit_message
+        )
+    return str(info.commit_url)
+
+
 @contextmanager
 def hub_errors(repo: str, options: HubOptions) -> Iterator[None]:
     """Turn the errors of huggingface_hub into ours, each with its remedy."""

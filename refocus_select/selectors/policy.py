@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -17,11 +16,11 @@ from torch import Tensor
 
 from ..encoding import VideoEncoding, check_tensors
 from ..errors import EncodingError, InputError, SelectorLoadError
-from ..files import replacing, write_text
-from ..hub import CheckpointFiles, HubOptions, find_checkpoint, hub_errors, hub_file
+from ..files import replacing
+from ..hub import CheckpointFiles, HubOptions, find_checkpoint, hub_file
 from ..locations import is_here
 from ..models.backbone import BackboneState
-from ..models.checkpoint import fingerprint, load_model, save_model
+from ..models.checkpoint import fingerprint, load_model
 from ..models.portable import PortablePolicy
 from ..models.preprocess import prepare_frames
 from ..models.prompt import TOKENIZER_FILE, TOKENIZER_ID, PromptTokenizer, multiple_choice_text
@@ -30,8 +29,8 @@ from ..selection import Selection
 from ..video import Frames, Video, open_video
 from ..video.candidates import policy_rule
 from .base import Choice, FrameSelector
-from .card import model_card
 from .protocol import PICKS, marginal_log_probs, released_frames, uses_policy
+from .sharing import Shareable
 
 SEGMENT_TOKENS = {"cpu": 2048, "cuda": 8192}  # visual tokens that pass through the network at once
 MAX_QUESTIONS = 16  # answered in one batch; each needs a recurrent state of its own
@@ -48,7 +47,7 @@ class _ReleasedChoice(Choice):
     frames: np.ndarray | None = None
 
 
-class PolicySelector(FrameSelector):
+class PolicySelector(Shareable, FrameSelector):
     """Selects frames one after another with a `RefocusModel`.
 
     Choice arguments of `select`:
@@ -144,45 +143,9 @@ class PolicySelector(FrameSelector):
         tokenizer = PromptTokenizer.from_file(files.tokenizer or default_tokenizer(files.name, options))
         return cls(model, tokenizer, name=files.name)
 
-    def save_pretrained(self, folder: str | os.PathLike[str]) -> None:
-        """Write config.json, model.safetensors, tokenizer.json and, if there is none yet, a model card."""
-        target = Path(folder)
-        save_model(self.model, target)
-        with replacing(target / TOKENIZER_FILE) as temporary:
+    def _save_more(self, folder: Path) -> None:
+        with replacing(folder / TOKENIZER_FILE) as temporary:
             self.tokenizer.tokenizer.save(str(temporary))
-        card = target / "README.md"
-        if not card.exists():
-            write_text(card, model_card(self.model, self.name))
-
-    def push_to_hub(
-        self,
-        repo_id: str,
-        *,
-        private: bool | None = None,
-        token: str | bool | None = None,
-        revision: str | None = None,
-        commit_message: str = "Upload a frame selector",
-    ) -> str:
-        """Create the repository if needed and upload what `save_pretrained` writes.
-
-        Returns:
-            The address of the commit.
-
-        Raises:
-            SelectorLoadError: if the Hub refuses.
-        """
-        from huggingface_hub import HfApi
-
-        api = HfApi(token=token)
-        with tempfile.TemporaryDirectory() as folder:
-            self.save_pretrained(folder)
-            (Path(folder) / "README.md").write_text(model_card(self.model, repo_id), encoding="utf-8")
-            with hub_errors(repo_id, HubOptions(revision, token)):
-                api.create_repo(repo_id, private=private, exist_ok=True)
-                info = api.upload_folder(
-                    repo_id=repo_id, folder_path=folder, revision=revision, commit_message=commit_message
-                )
-        return str(info.commit_url)
 
     # -- encoding -------------------------------------------------------------------------------------
 

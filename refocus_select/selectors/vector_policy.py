@@ -14,9 +14,8 @@ import torch
 from ..encoders import DualEncoder, load_encoder_for
 from ..encoding import VideoEncoding
 from ..errors import InputError, SelectorLoadError
-from ..files import write_text
 from ..hub import CheckpointFiles, HubOptions, find_checkpoint
-from ..models.checkpoint import fingerprint, load_model, save_model
+from ..models.checkpoint import fingerprint, load_model
 from ..models.cues import VideoCues, relative_texts, similarities, standardised, video_cues
 from ..models.portable import Choices, PortablePolicy
 from ..models.recognition import seen
@@ -25,9 +24,9 @@ from ..models.workers import workers
 from ..video.candidates import policy_rule
 from .algorithms import farthest_first, uniform
 from .base import Choice
-from .card import model_card
 from .dual_encoder import VECTORS, DualEncoderSelector
 from .protocol import marginal_log_probs
+from .sharing import Shareable
 
 if TYPE_CHECKING:
     from ..words.match import WordMatch
@@ -44,7 +43,7 @@ TEMPLATES = {
 UNRECOGNISED = "nothing in the video looks like what this question names; the frames are spread evenly"
 
 
-class VectorPolicySelector(DualEncoderSelector):
+class VectorPolicySelector(Shareable, DualEncoderSelector):
     """Selects frames one after another with a `PortablePolicy` over the vectors of frames and question.
 
     Only the question is read, never the answer options. When none of the things that a question names is to be seen
@@ -136,14 +135,6 @@ class VectorPolicySelector(DualEncoderSelector):
             encoder, device=device, token=token, cache_dir=cache_dir, local_files_only=local_files_only or None
         )
         return cls(model, loaded, name=files.name)
-
-    def save_pretrained(self, folder: str | os.PathLike[str]) -> None:
-        """Write config.json, model.safetensors and, if there is none yet, a model card."""
-        target = Path(folder)
-        save_model(self.model, target)
-        card = target / "README.md"
-        if not card.exists():
-            write_text(card, model_card(self.model, self.name))
 
     def choose(
         self,

@@ -14,6 +14,7 @@ import yaml
 
 from .. import __version__
 from ..files import write_text
+from ..hub import HubOptions, is_hub_id, upload_folder
 from ..plain_text import markdown_block, markdown_code, markdown_text
 from ..selectors.card import model_card
 from ..statistics import Interval, bootstrap_interval, paired_difference
@@ -70,10 +71,11 @@ def write_result(folder: Path, setup: RunSetup, processes: ProcessGroup, *, step
         settings = yaml.safe_dump(setup.config.to_dict(), sort_keys=False, allow_unicode=True)
         write_text(folder / "training.yaml", settings)
         name = setup.config.push_to_hub or folder.name
-        card = model_card(setup.policy.model, name, training=training_section(report, settings))
+        facts = card_facts(report, encoder=setup.config.policy.encoder)
+        card = model_card(setup.policy.model, name, training=training_section(report, settings), facts=facts)
         write_text(folder / "README.md", card)
         if setup.config.push_to_hub:
-            upload(folder, setup.config.push_to_hub)
+            upload_folder(folder, setup.config.push_to_hub, HubOptions())
     processes.barrier()
     return TrainResult(folder, report)
 
@@ -105,6 +107,25 @@ def make_report(
             "refocus-select": __version__, "torch": str(torch.__version__), "python": platform.python_version(),
         },
     }  # fmt: skip
+
+
+def card_facts(report: dict[str, Any], *, encoder: str | None) -> dict[str, Any]:
+    """What the metadata block of the model card says of a run, as the Hub reads it.
+
+    Args:
+        report: what `make_report` gave.
+        encoder: whose vectors the policy was trained with; named if it lies on the Hub.
+    """
+    data = report["questions"]
+    names = dict.fromkeys(str(data[part]["name"]) for part in ("train", "test"))
+    return {
+        **({"base_model": encoder} if encoder and is_hub_id(encoder) else {}),
+        **({"datasets": found} if (found := [name for name in names if is_hub_id(name)]) else {}),
+        "results": {
+            "dataset": str(data["test"]["name"]),
+            "metrics": {f"accuracy, {row['num_frames']} frames": row["policy"]["mean"] for row in report["accuracy"]},
+        },
+    }
 
 
 def training_section(report: dict[str, Any], settings: str) -> str:
@@ -179,26 +200,6 @@ def verdict(report: dict[str, Any]) -> str:
     return f"**Better than uniform sampling** at {_listed(better)} frames" + (
         "." if len(better) == count else "; elsewhere no difference can be told."
     )
-
-
-def upload(folder: Path, repo_id: str) -> str:
-    """Create the repository if needed and upload the folder.
-
-    Returns:
-        The address of the commit.
-
-    Raises:
-        SelectorLoadError: if the Hub refuses.
-    """
-    from huggingface_hub import HfApi
-
-    from ..hub import HubOptions, hub_errors
-
-    api = HfApi()
-    with hub_errors(repo_id, HubOptions(None, None)):
-        api.create_repo(repo_id, exist_ok=True)
-        info = api.upload_folder(repo_id=repo_id, folder_path=folder, commit_message="Upload a frame selector")
-    return str(info.commit_url)
 
 
 def _row(num_frames: int, outcomes: list[Outcome], what: str) -> dict[str, Any]:

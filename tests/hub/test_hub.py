@@ -210,6 +210,24 @@ def test_a_policy_goes_up_and_comes_back(hub: FakeHub, tmp_path: Path) -> None:
     assert uploaded["README.md"].startswith(b"---\nlibrary_name: refocus-select\n")
 
 
+VECTORS = """
+import json, sys
+from refocus_select import FrameSelector
+json.loads(sys.stdin.read())
+local = FrameSelector.from_pretrained("mini-policy", device="cpu")
+local.push_to_hub("me/vectors", commit_message="First")
+remote = FrameSelector.from_pretrained("me/vectors", device="cpu")
+print(json.dumps([local.fingerprint == remote.fingerprint, type(remote).__name__]))
+"""
+
+
+def test_a_policy_over_vectors_goes_up_and_comes_back(hub: FakeHub, tmp_path: Path) -> None:
+    assert run(hub, tmp_path / "cache", VECTORS, "", HF_TOKEN="dummy") == [True, "VectorPolicySelector"]
+    uploaded = hub.repos["me/vectors"].files
+    assert sorted(uploaded) == ["README.md", "config.json", "model.safetensors"]
+    assert b'FrameSelector.from_pretrained("me/vectors")' in uploaded["README.md"]
+
+
 def test_local_names(tmp_path: Path) -> None:
     file = tmp_path / "model.safetensors"
     file.write_bytes(b"x")
