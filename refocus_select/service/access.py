@@ -38,7 +38,7 @@ class Access:
         """Access to folders; without any, to the working folder, unless that is the whole disk.
 
         Raises:
-            AccessError: if a root is no folder, or an address is none.
+            AccessError: if a root is not a folder, or an address is not one.
         """
         given = [Path(root).expanduser() for root in roots]
         if not given and Path.cwd() != Path(Path.cwd().anchor):
@@ -60,12 +60,12 @@ class Access:
             text: absolute, relative to a root, or a `file:` address.
 
         Raises:
-            AccessError: if it lies elsewhere, or is no path.
+            AccessError: if it lies elsewhere, or is not a path.
             VideoOpenError: if there is nothing.
         """
         name = printable(short_name(text)) if isinstance(text, str) else type(text).__name__
         if not isinstance(text, str) or not text.strip() or "\0" in text or len(text) > 4096:
-            raise AccessError(f"{name!r} is no path; give the path of a file below {self._allowed()}")
+            raise AccessError(f"{name!r} is not a path; give the path of a file below {self._allowed()}")
         if is_data(text):
             raise AccessError(f"{name}: data: addresses are not taken; save the video below {self._allowed()}")
         plain = local_path(text)
@@ -110,7 +110,7 @@ class Access:
             wanted = urlsplit(url)
             place = (wanted.scheme.lower(), wanted.hostname, wanted.port)
         except ValueError as error:
-            raise AccessError(f"{short_name(url)} is no address: {error}") from None
+            raise AccessError(f"{short_name(url)} is not an address: {error}") from None
         for beginning in self.urls:
             known = urlsplit(beginning)
             folder = known.path if known.path.endswith("/") else f"{known.path}/"
