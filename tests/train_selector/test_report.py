@@ -99,7 +99,7 @@ def test_tensorboard_has_the_curves(done: Path) -> None:
     events = EventAccumulator(str(done / "tensorboard"))
     events.Reload()
     assert [event.step for event in events.Scalars("train/reward")] == [1, 2, 3, 4]
-    assert {"held_out/accuracy", "held_out/uniform_accuracy", "train/entropy"} <= set(events.Tags()["scalars"])
+    assert {"held_out/2 frames/accuracy", "held_out/2 frames/uniform_accuracy", "train/entropy"} <= set(events.Tags()["scalars"])
 
 
 def test_a_run_that_is_over_gives_its_result_again(done: Path) -> None:
