@@ -53,3 +53,7 @@ class AccessError(RefocusError):
 
 class TrainingError(RefocusError):
     """A training run failed: numbers that are not finite, a collapsed policy, no readable data."""
+
+
+class ReferenceServerError(RefocusError):
+    """No server of a reference model answers."""

@@ -16,6 +16,7 @@ from ..errors import InputError
 from ..questions import Problem, Question, read_questions
 from .formats import BAD_ROW, BENCHMARKS, Benchmark
 from .rows import Row
+from .training_sets import TRAINING_SETS
 from .videos import SubtitleFolder, VideoFolder
 
 
@@ -55,7 +56,8 @@ def read_benchmark(
     """Read a benchmark from a local folder.
 
     Args:
-        name: one of `BENCHMARKS`, or "questions" for a table of your own (see `refocus_select.questions`).
+        name: one of `BENCHMARKS` or `TRAINING_SETS`, or "questions" for a table of your own (see
+            `refocus_select.questions`).
         folder: where it was unpacked; for "questions" the file itself.
         annotations: the annotation file, if it is not where it is published.
         videos: folder of the videos (default: `folder`, with all folders below it).
@@ -67,9 +69,10 @@ def read_benchmark(
     """
     if name == "questions":
         return _own_questions(folder, videos)
-    if name not in BENCHMARKS:
+    known = BENCHMARKS | TRAINING_SETS
+    if name not in known:
         raise InputError(f"no benchmark {name!r}; known are {', '.join(BENCHMARKS)}, and 'questions' for your own")
-    benchmark = BENCHMARKS[name]
+    benchmark = known[name]
     files = _annotation_files(benchmark, Path(folder), annotations, split)
     found = VideoFolder(videos if videos is not None else folder)
     subtitles = SubtitleFolder(folder) if benchmark.subtitles and Path(folder).is_dir() else None
@@ -91,8 +94,11 @@ def read_benchmark(
             path = found.find(question.video, near=converted.near)
             said = _words(converted, subtitles)
         except BAD_ROW as error:
-            known = isinstance(error, InputError)
-            told = str(error) if known else f"not a row of {benchmark.title}: {type(error).__name__} {error}"
+            told = (
+                str(error)
+                if isinstance(error, InputError)
+                else f"not a row of {benchmark.title}: {type(error).__name__} {error}"
+            )
             problems.append(Problem(where, told))
             order += [""] * (len(problems) + len(questions) + sum(missing.values()) - len(order))
             continue

@@ -14,17 +14,24 @@ from torch import Tensor
 
 from ..errors import SelectorLoadError
 from ..files import remove_leftovers, replacing, write_text
-from ..hub import CONFIG_FILE, VISION_CONFIG_FILE, WEIGHTS_FILE, CheckpointFiles, read_json
+from ..hub import (
+    CONFIG_FILE,
+    VISION_CONFIG_FILE,
+    WEIGHTS_FILE,
+    CheckpointFiles,
+    HubOptions,
+    find_checkpoint,
+    read_json,
+)
+from .author_format import UNUSED, completed, original, renamed, without_unused_blocks
 from .config import MODEL_TYPE, RefocusConfig, VisionConfig, projector_depth
+from .pointer import PointerHead
 from .portable import MODEL_TYPE as PORTABLE_TYPE
 from .portable import PortableConfig, PortablePolicy
 from .refocus import RefocusModel
 from .skeleton import unfilled
+from .vision import SiglipTower
 
-_TOWER = "mm_model.vision_tower.vision_tower.vision_model."
-_RENAMED = {_TOWER: "vision.", "mm_model.mm_projector.": "projector."}
-_HEADS = ("key_head.", "query_head.", "value_head.", "value_head_scale", "logit_scale", "rank_head.")
-_UNUSED = ("lm_head.weight", f"{_TOWER}post_layernorm.weight", f"{_TOWER}post_layernorm.bias")
 _DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 _FINGERPRINT_SAMPLE = 65536
 
@@ -34,6 +41,7 @@ def load_model(
     *,
     device: str | torch.device | None = None,
     dtype: str | torch.dtype | None = None,
+    new_heads: bool = False,
 ) -> RefocusModel | PortablePolicy:
     """Build the network described by a checkpoint and fill it.
 
@@ -42,6 +50,8 @@ def load_model(
         device: where to; by default the GPU if there is one.
         dtype: float32, bfloat16 or float16; by default float32 on a CPU and the stored type elsewhere. `A_log` stays
             in float32, as in the authors' code.
+        new_heads: accept a network of the authors' architecture that is no policy yet, such as Video-Ma2mba. The heads
+            that choose frames are then new, and chosen at random.
 
     Raises:
         SelectorLoadError: naming the damaged file, or the field or key that is missing, unexpected or not supported.
@@ -53,13 +63,18 @@ def load_model(
     own = portable or raw.get("model_type") == MODEL_TYPE
     tensors = _read_tensors(files)
     if not own:
-        tensors = {_renamed(name): t for name, t in tensors.items() if name not in _UNUSED}
+        tensors = {renamed(name): t for name, t in tensors.items() if name not in UNUSED}
     config: RefocusConfig | PortableConfig
+    if new_heads and not own and not any(name.startswith("pointer.") for name in tensors):
+        raw, tensors = completed(raw, tensors)
+        tensors = without_unused_blocks(tensors, _author_vision(files, tensors))
     if portable:
         config = PortableConfig.from_dict(raw)
     else:
         config = RefocusConfig.from_dict(raw) if own else _author_config(raw, files, tensors)
     _check_sizes(config, tensors, files.name)
+    if new_heads and isinstance(config, RefocusConfig) and not any(name.startswith("pointer.") for name in tensors):
+        tensors |= {f"pointer.{name}": t for name, t in PointerHead(config).state_dict().items()}
     try:
         with unfilled():
             model = PortablePolicy(config) if isinstance(config, PortableConfig) else RefocusModel(config)
@@ -74,7 +89,7 @@ def load_model(
         if not is_finite(ready[name]):
             kind = str(ready[name].dtype).removeprefix("torch.")
             raise SelectorLoadError(
-                f"{files.name}: {name if own else _original(name)} holds values that are not finite in {kind}; "
+                f"{files.name}: {name if own else original(name)} holds values that are not finite in {kind}; "
                 "download the checkpoint again, or choose another dtype"
             )
     model.load_state_dict(ready, assign=True)
@@ -91,6 +106,36 @@ def save_model(model: RefocusModel | PortablePolicy, folder: str | os.PathLike[s
     with replacing(target / WEIGHTS_FILE) as temporary:
         save_file(body, temporary, metadata={"format": "pt"})
         write_text(target / CONFIG_FILE, json.dumps(model.config.to_dict(), indent=2, sort_keys=True) + "\n")
+
+
+def read_siglip(name_or_path: str) -> tuple[VisionConfig, dict[str, Tensor]]:
+    """Geometry and tensors of a SigLIP tower as `SiglipTower` has it, without the last block.
+
+    Args:
+        name_or_path: folder or Hub id of a SigLIP model of transformers, with or without its text tower.
+
+    Raises:
+        SelectorLoadError: if it is missing, damaged, or no SigLIP.
+    """
+    files = find_checkpoint(name_or_path, HubOptions())
+    raw = read_json(files.config)
+    raw = raw.get("vision_config", raw)
+    layers = raw.get("num_hidden_layers", 12)
+    if raw.get("model_type") != "siglip_vision_model" or not isinstance(layers, int) or layers < 2:
+        raise SelectorLoadError(f"{files.name} is no SigLIP model (model_type {raw.get('model_type')!r})")
+    defaults = {"hidden_size": 768, "intermediate_size": 3072, "num_attention_heads": 12, "image_size": 224,
+                "patch_size": 16}  # fmt: skip
+    config = VisionConfig.from_dict({**defaults, **raw, "num_hidden_layers": layers - 1})
+    prefix = "vision_model."
+    found = {f"vision.{n.removeprefix(prefix)}": t for n, t in _read_tensors(files).items() if n.startswith(prefix)}
+    kept = {name.removeprefix("vision."): t.float() for name, t in without_unused_blocks(found, config).items()}
+    with unfilled():
+        expected = {name: tuple(t.shape) for name, t in SiglipTower(config).state_dict().items()}
+    wrong = sorted(name for name in expected.keys() | kept.keys()
+                   if name not in kept or tuple(kept[name].shape) != expected.get(name))  # fmt: skip
+    if wrong:
+        raise SelectorLoadError(f"{files.name}: the vision tower is not what config.json says ({_some(wrong)})")
+    return config, kept
 
 
 def fingerprint(
@@ -172,21 +217,6 @@ def _read_tensors(files: CheckpointFiles) -> dict[str, Tensor]:
     return tensors
 
 
-def _renamed(name: str) -> str:
-    for old, new in _RENAMED.items():
-        if name.startswith(old):
-            return new + name[len(old) :]
-    return f"pointer.{name}" if name.startswith(_HEADS) else name
-
-
-def _original(name: str) -> str:
-    """The authors' name of one of our parameters, for error messages."""
-    for old, new in _RENAMED.items():
-        if name.startswith(new):
-            return old + name[len(new) :]
-    return name.removeprefix("pointer.")
-
-
 def _check_sizes(config: RefocusConfig | PortableConfig, tensors: Mapping[str, Tensor], source: str) -> None:
     """Refuse a network much larger than its weights before anything of it is built.
 
@@ -225,7 +255,7 @@ def is_finite(tensor: Tensor) -> bool:
 
 def _check_keys(model: RefocusModel | PortablePolicy, tensors: Mapping[str, Tensor], source: str, *, own: bool) -> None:
     expected = {name: tuple(t.shape) for name, t in model.state_dict().items()}
-    shown = str if own else _original
+    shown = str if own else original
     problems = []
     missing = sorted(expected.keys() - tensors.keys())
     if missing:

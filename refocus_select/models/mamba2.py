@@ -8,7 +8,7 @@ that share the N-dimensional B and C vectors, K width of the causal convolution.
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -90,7 +90,13 @@ class DecodeCache:
 
 
 class Mamba2Mixer(nn.Module):
-    """One selective state-space layer; parameter names as in the state-spaces checkpoints."""
+    """One selective state-space layer; parameter names as in the state-spaces checkpoints.
+
+    Attributes:
+        at_once: on a CPU too, read all tokens at once as on a GPU, to measure what that keeps for the backward pass.
+    """
+
+    at_once = False
 
     def __init__(self, config: RefocusConfig) -> None:
         super().__init__()
@@ -137,7 +143,7 @@ class Mamba2Mixer(nn.Module):
         if len(u) != len(after.conv):
             after = after._replace(conv=after.conv.repeat_interleave(len(u) // len(after.conv), 0))
         # On a CPU the elementwise work goes tile by tile, so that it stays in the cache between its steps.
-        tiles = projected.split(CPU_TILE, 1) if u.device.type == "cpu" else (projected,)
+        tiles = projected.split(CPU_TILE, 1) if u.device.type == "cpu" and not self.at_once else (projected,)
         mixed = []
         for i, tile in enumerate(tiles):
             y, behind = self._mix(tile, after, return_state=return_state or i + 1 < len(tiles))
@@ -151,7 +157,8 @@ class Mamba2Mixer(nn.Module):
         z, xbc, dt = projected.split([self.inner, self.channels, self.heads], -1)
         padded = torch.cat([state.conv.to(xbc.dtype), xbc], 1)  # [B, K-1+l, channels]
         x, b, c = self._split(self._convolve(padded))
-        y, ssm = ssd_scan(x, self._step_sizes(dt), self.rates(), b, c, state.ssm, return_state=return_state)
+        how: dict[str, Any] = {"chunk": 128, "parallel": True} if self.at_once else {}
+        y, ssm = ssd_scan(x, self._step_sizes(dt), self.rates(), b, c, state.ssm, return_state=return_state, **how)
         y = torch.addcmul(y, x.float(), self.D.float()[:, None]).flatten(-2)
         after = None if ssm is None else LayerState(padded[:, 1 - self.kernel :].clone(), ssm)
         return self._gate(y, z), after

@@ -122,6 +122,7 @@ class TransformersReference(ReferenceModel):
         cache_dir: str | os.PathLike[str] | None = None,
         local_files_only: bool = False,
         attn_implementation: str | None = None,
+        device_map: str | dict[str, Any] | None = None,
         **kwargs: Any,
     ) -> TransformersReference:
         """Load model and processor. Only safetensors are read, and no code of the repository is run.
@@ -132,6 +133,8 @@ class TransformersReference(ReferenceModel):
             dtype: "bfloat16", "float16" or "float32"; by default bfloat16 on a GPU and float32 elsewhere.
             revision, token, cache_dir, local_files_only: as in huggingface_hub.
             attn_implementation: as in transformers.
+            device_map: in the place of `device`, spread the model over devices as transformers does ("auto", or a map);
+                needs accelerate.
             **kwargs: see the class.
 
         Raises:
@@ -139,6 +142,8 @@ class TransformersReference(ReferenceModel):
             InputError: if it is not a model that can be asked about frames.
         """
         name = os.fspath(name_or_path)
+        if device is not None and device_map is not None:
+            raise InputError("device and device_map exclude each other; give one of them")
         chosen = torch.device(device if device is not None else "cuda" if torch.cuda.is_available() else "cpu")
         number = _dtype(dtype, chosen)
         unknown = sorted(set(kwargs) - set(inspect.signature(cls.__init__).parameters))
@@ -153,8 +158,9 @@ class TransformersReference(ReferenceModel):
             "local_files_only": local_files_only or Path(name).is_dir(),
             "trust_remote_code": False,
         }
-        model, processor = _load(name, shared, number, attn_implementation)
-        return cls(model.to(chosen), processor, name=name, **kwargs)
+        more = {"attn_implementation": attn_implementation, "device_map": device_map}
+        model, processor = _load(name, shared, number, {key: value for key, value in more.items() if value is not None})
+        return cls(model if device_map is not None else model.to(chosen), processor, name=name, **kwargs)
 
     @property
     def device(self) -> torch.device:
@@ -450,11 +456,10 @@ def _dtype(dtype: str | torch.dtype | None, device: torch.device) -> torch.dtype
     return found
 
 
-def _load(name: str, shared: dict[str, Any], dtype: torch.dtype, attention: str | None) -> tuple[Any, Any]:
+def _load(name: str, shared: dict[str, Any], dtype: torch.dtype, more: dict[str, Any]) -> tuple[Any, Any]:
     from safetensors import SafetensorError
     from transformers import AutoConfig, AutoModelForImageTextToText, AutoProcessor
 
-    more = {} if attention is None else {"attn_implementation": attention}
     try:
         config = AutoConfig.from_pretrained(name, **shared)
         if type(config) not in AutoModelForImageTextToText._model_mapping:

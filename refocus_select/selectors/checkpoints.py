@@ -29,8 +29,9 @@ def load_policy(
     token: str | bool | None = None,
     cache_dir: str | os.PathLike[str] | None = None,
     local_files_only: bool = False,
+    new_heads: bool = False,
 ) -> PolicySelector | VectorPolicySelector:
-    """Load a trained policy; see `PolicySelector.from_pretrained` for the arguments.
+    """Load a trained policy; see `PolicySelector.from_pretrained` for the arguments, `load_model` for `new_heads`.
 
     Raises:
         SelectorLoadError: naming what is missing, gated, damaged or not supported, and the remedy.
@@ -45,7 +46,7 @@ def load_policy(
         return VectorPolicySelector.from_checkpoint(files, encoder=encoder, **shared)
     if encoder is not None:
         raise EncoderError(f"{files.name} reads pictures by itself and takes no encoder; leave encoder= out")
-    return PolicySelector.from_checkpoint(files, **shared)
+    return PolicySelector.from_checkpoint(files, new_heads=new_heads, **shared)
 
 
 def load_embedded_policy(

@@ -19,6 +19,7 @@ from ..errors import EncodingError, InputError, SelectorLoadError
 from ..files import replacing
 from ..hub import CheckpointFiles, HubOptions, find_checkpoint, hub_file
 from ..locations import is_here
+from ..models.author_format import save_author_model
 from ..models.backbone import BackboneState
 from ..models.checkpoint import fingerprint, load_model
 from ..models.portable import PortablePolicy
@@ -132,9 +133,10 @@ class PolicySelector(Shareable, FrameSelector):
         token: str | bool | None = None,
         cache_dir: str | Path | None = None,
         local_files_only: bool = False,
+        new_heads: bool = False,
     ) -> PolicySelector:
-        """Load a policy whose files are found already; arguments and errors as for `from_pretrained`."""
-        model = load_model(files, device=device, dtype=dtype)
+        """Load a policy whose files are found already; `new_heads` as for `load_model`, all else `from_pretrained`."""
+        model = load_model(files, device=device, dtype=dtype, new_heads=new_heads)
         if isinstance(model, PortablePolicy):
             raise SelectorLoadError(
                 f"{files.name} reads vectors of an encoder; load it with FrameSelector.from_pretrained"
@@ -146,6 +148,16 @@ class PolicySelector(Shareable, FrameSelector):
     def _save_more(self, folder: Path) -> None:
         with replacing(folder / TOKENIZER_FILE) as temporary:
             self.tokenizer.tokenizer.save(str(temporary))
+
+    def save_author_format(self, folder: str | os.PathLike[str]) -> None:
+        """Write the policy in the authors' format, with its tokenizer, for their code (and this one).
+
+        Raises:
+            InputError: for a network that their code does not compute.
+        """
+        target = Path(folder)
+        save_author_model(self.model, target)
+        self._save_more(target)
 
     # -- encoding -------------------------------------------------------------------------------------
 

@@ -17,13 +17,18 @@ from ..reference import Request
 from ..reference.clips import Clip
 from ..selectors.algorithms import topk, uniform
 from ..selectors.dual_encoder import VECTORS, DualEncoderSelector
-from .data import QuestionSet
+from ..selectors.protocol import released_frames, uses_policy
+from .config import TrainConfig
+from .data import QuestionSet, seeded
 from .policy import Policy, PolicyInputs
 from .process_group import ProcessGroup
 from .reward import Reward, RewardModel
 
 READ_ERRORS = (VideoError, EncodingError)
 """Errors of a single bad video; its questions are left out. Any other error ends the run."""
+
+PREFIXES = {"policy": "", "released": "released_", "uniform": "uniform_", "top-k": "topk_"}
+"""Beginnings of the names in the log of what each method reaches on held-out questions."""
 
 _CHUNK = 64  # questions that are scored at once
 
@@ -56,6 +61,34 @@ class Outcome:
     correct: dict[str, float]
 
 
+@dataclass(frozen=True)
+class Picked:
+    """What a policy picks for a question.
+
+    Attributes:
+        best: its best frames in the order of picking, int64 [K].
+        first: log-probabilities of its first pick, [F].
+        drawn: frames drawn from it at temperature 1, int64 [K]; None unless asked for.
+        frames: candidates F.
+    """
+
+    best: Tensor
+    first: Tensor
+    drawn: Tensor | None
+    frames: int
+
+    def subset(self, method: str, num_frames: int) -> Tensor:
+        """The positions that are answered from, sorted, [1, K]; see `selectors.protocol` for "released"."""
+        if method == "policy":
+            picks = self.best[:num_frames]
+        elif uses_policy(self.frames):
+            assert self.drawn is not None
+            picks = self.drawn[:num_frames]
+        else:
+            picks = torch.from_numpy(np.unique(released_frames(np.arange(self.frames), None, num_frames=num_frames)))
+        return picks[None].sort(-1).values
+
+
 class Comparison:
     """Held-out questions and the methods they are answered with."""
 
@@ -67,10 +100,21 @@ class Comparison:
         processes: ProcessGroup,
         *,
         batch: int = 16,
+        released: int | None = None,
     ) -> None:
+        """Compare on `questions`.
+
+        Args:
+            policy, reward_model, questions, processes: of the run.
+            batch: questions that the policy reads at once.
+            released: a seed, to answer from frames by the protocol of the released evaluation too: drawn from the
+                policy, or evenly spaced for short videos.
+        """
+        self._released = released
         self._policy, self._reward_model, self._questions = policy, reward_model, questions
         self._processes, self._batch = processes, batch
         self._baselines: dict[int, dict[str, Outcome]] = {}
+        self.identity = ""  # of the questions and numbers of frames, for those who compare results
         self.first_picks: dict[str, Tensor] = {}
         self.unreadable: dict[str, str] = {}  # why a question was left out, by its id
 
@@ -88,31 +132,40 @@ class Comparison:
         mine: dict[int, list[Outcome]] = {k: [] for k in num_frames}
         self.first_picks = {}
         for items in self._chunks():
-            decoded = {
-                item.question.id: pair for item, pair in zip(items, self.greedy(items, max(num_frames)), strict=True)
-            }
-            self.first_picks |= {name: first for name, (_, first) in decoded.items()}
+            picked = self.picks(items, max(num_frames))
+            decoded = {item.question.id: one for item, one in zip(items, picked, strict=True)}
+            self.first_picks |= {name: one.first for name, one in decoded.items()}
             for k in num_frames:
                 known = self._baselines.setdefault(k, {})
                 known.update(self._baseline_outcomes([item for item in items if item.question.id not in known], k))
                 scored = [item for item in items if item.question.id in known]
-                requests = [
-                    Request(item.question, item.clip, decoded[item.question.id][0][None, :k].sort(-1).values)
-                    for item in scored
-                ]
-                for item, reward in self._readable(scored, requests):
-                    mine[k].append(_with(known[item.question.id], "policy", reward))
+                answered = {item.question.id: known[item.question.id] for item in scored}
+                for method in ("policy",) if self._released is None else ("policy", "released"):
+                    requests = [
+                        Request(item.question, item.clip, decoded[item.question.id].subset(method, k))
+                        for item in scored
+                    ]
+                    for item, reward in self._readable(scored, requests):
+                        answered[item.question.id] = _with(answered[item.question.id], method, reward)
+                mine[k] += [outcome for outcome in answered.values() if "policy" in outcome.reward]
         gathered = self._processes.gather(mine)
         return {k: [outcome for part in gathered for outcome in part[k]] for k in num_frames}
 
-    def greedy(self, items: Sequence[Item], num_frames: int) -> list[tuple[Tensor, Tensor]]:
-        """Picks [K] in the order of picking and log-probabilities of the first [F], on the CPU."""
-        found: list[tuple[Tensor, Tensor] | None] = [None] * len(items)
+    def picks(self, items: Sequence[Item], num_frames: int) -> list[Picked]:
+        """What the policy picks for each item, on the CPU."""
+        found: list[Picked | None] = [None] * len(items)
         for rows in grouped(self._policy, [item.inputs for item in items], self._batch):
-            picks, first = self._policy.greedy([items[row].inputs for row in rows], num_frames)
-            for row, p, f in zip(rows, picks.cpu(), first.cpu(), strict=True):
-                found[row] = (p, f)
-        return [pair for pair in found if pair is not None]
+            generator = None
+            if self._released is not None:
+                seed = seeded(self._released, 7, int.from_bytes(items[rows[0]].question.id.encode()[-6:], "big"))
+                generator = torch.Generator(self._policy.device).manual_seed(seed)
+            best, first, drawn = self._policy.best([items[row].inputs for row in rows], num_frames, generator)
+            for place, row in enumerate(rows):
+                found[row] = Picked(
+                    best[place].cpu(), first[place].cpu(), None if drawn is None else drawn[place].cpu(),
+                    len(items[row].clip),
+                )  # fmt: skip
+        return [one for one in found if one is not None]
 
     def _chunks(self) -> Iterator[list[Item]]:
         mine = range(self._processes.rank, len(self._questions), self._processes.size)
@@ -155,6 +208,22 @@ class Comparison:
     @cached_property
     def _matcher(self) -> DualEncoderSelector:
         return matcher_of(self._policy)
+
+
+def compared(
+    config: TrainConfig, policy: Policy, reward_model: RewardModel, questions: QuestionSet, processes: ProcessGroup
+) -> Comparison:
+    """A `Comparison` as the settings of a run say."""
+    released = config.seed if config.validation.released else None
+    size = config.optimiser.micro_batch
+    made = Comparison(policy, reward_model, questions, processes, batch=size, released=released)
+    made.identity = f"{questions.fingerprint} {list(validation_frames(config))}"
+    return made
+
+
+def validation_frames(config: TrainConfig) -> list[int]:
+    """K of the evaluations on held-out questions."""
+    return sorted(set(config.validation.num_frames or (k for stage in config.stages for k in stage.num_frames)))
 
 
 @dataclass(frozen=True)

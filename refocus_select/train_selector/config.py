@@ -29,6 +29,12 @@ class DataConfig:
         None, "questions to learn from: .jsonl, .parquet, .csv, saved dataset, module:attribute"
     )
     validation: str | None = setting(None, "held-out questions, never learned from")
+    format: Literal[
+        "refocus", "nextqa", "star", "perception_test", "llava_video", "video_r1", "activitynet_qa", "clevrer"
+    ] = setting("refocus", "layout of train and validation: tables as of refocus_select.questions, or a published set")
+    distractors: int = setting(
+        0, "wrong options that an open question gets from the answers to others of its kind; 0 leaves open ones out"
+    )
     clips: str | None = setting(None, "module:attribute that gives the videos of question files (default: the disk)")
     arguments: dict[str, Any] = setting(dict, "keyword arguments of every module:attribute here, beside split")
     root: str | None = setting(None, "folder of relative video paths (default: beside the file)")
@@ -50,10 +56,19 @@ class DataConfig:
 class PolicyConfig:
     """The policy that is trained."""
 
-    init: str | None = setting(None, "folder or Hub id of a policy to start from; else one is built from the rest")
+    init: str | None = setting(
+        None,
+        "folder or Hub id to start from: a policy, or a network of that architecture without the heads of one, such "
+        "as Video-Ma2mba; else a network is built from the rest",
+    )
+    network: Literal["portable", "refocus"] = setting(
+        "portable", "what is built: a small one over an encoder's vectors, or that of the paper"
+    )
+    vision: str = setting("google/siglip-so400m-patch14-384", "refocus: folder or Hub id of its SigLIP tower", "C")
+    tokenizer: str | None = setting(None, "refocus: tokenizer.json or its folder (default: GPT-NeoX)", "C")
     encoder: str = setting("mini", "dual encoder whose vectors are learned from: mini, a folder, or a Hub id")
     d_model: int = setting(64, "width", "S")
-    n_layer: int = setting(1, "Mamba-2 layers from either end")
+    n_layer: int = setting(1, "Mamba-2 layers; portable: from either end")
     d_state: int = setting(16, "state size of a head")
     headdim: int = setting(32, "channels of a head")
     entities: int = setting(3, "things that a question names which are looked for; further ones are not read")
@@ -85,6 +100,12 @@ class ReferenceConfig:
     model: str = setting("", "Hub id or folder of a video model or reader, or module:attribute; [P] used InternVL3-2B")
     arguments: dict[str, Any] = setting(dict, "its keyword arguments: device, dtype, revision, …")
     also: tuple[str, ...] = setting((), "further models; rewards are averaged over all of them", "S")
+    url: tuple[str, ...] | str | None = setting(
+        None, "addresses of servers that run the model, instead of running it in this process"
+    )
+    engine: Literal["refocus-select", "openai"] = setting(
+        "refocus-select", "of these servers: `refocus-select serve-reference`, or vLLM and others for OpenAI's API"
+    )
 
 
 @dataclass(frozen=True)
@@ -186,6 +207,12 @@ class ValidationConfig:
     every: int = setting(50, "steps between evaluations on held-out questions")
     questions: int = setting(256, "held-out questions of such an evaluation")
     num_frames: tuple[int, ...] | None = setting(None, "K of the evaluations (default: those of the stages)")
+    released: bool = setting(
+        False,
+        "also by the protocol of the released evaluation: frames drawn at temperature 1 (its first K of 64 picks), "
+        "evenly spaced ones up to 128 candidates",
+        "C",
+    )
     max_drop: float | None = setting(0.05, "held-out reward this far below the best is drift")
     max_kl: float | None = setting(None, "so is this KL from the policy at the start of RL, in nats per first pick")
     patience: int = setting(2, "evaluations in drift before the best policy is restored", "RL-FrameSel")
@@ -203,12 +230,19 @@ class ValidationConfig:
 class FilterConfig:
     """The variance filter."""
 
-    threshold: float = setting(0.21, "sample variance of the 16 margins above which a question is kept", "P")
+    threshold: float = setting(
+        0.21, "sample variance of the 16 bounded margins, tanh(m / 2), above which a question is kept", "P"
+    )
     num_frames: int = setting(16, "frames of a probe, evenly spaced within its windows")
     out: str = setting("filtered", "folder of the result, inside the output folder")
 
     def __post_init__(self) -> None:
         _at_least(1, "filter.num_frames", self.num_frames)
+        if not 0 <= self.threshold < 16 / 15:
+            raise InputError(
+                f"filter.threshold must be at least 0 and below 16/15, the most that 16 bounded margins can vary, not "
+                f"{self.threshold}"
+            )
 
 
 @dataclass(frozen=True)
@@ -245,6 +279,10 @@ class TrainConfig:
     trackers: tuple[str, ...] = setting(
         ("tensorboard",), "where numbers are shown besides log.jsonl: tensorboard, wandb"
     )
+    formats: tuple[Literal["refocus-select", "authors"], ...] = setting(
+        ("refocus-select",),
+        "of the result; that of the authors goes into `selector-authors`, for the network of the paper",
+    )
     push_to_hub: str | None = setting(None, "repository to upload the result to")
 
     def __post_init__(self) -> None:
@@ -264,15 +302,18 @@ class TrainConfig:
         return sum(stage.steps for stage in self.stages)
 
     @classmethod
-    def load(cls, path: str | None = None, overrides: tuple[str, ...] | list[str] = ()) -> TrainConfig:
-        """From a YAML file and `key=value` words.
+    def load(
+        cls, path: str | None = None, overrides: tuple[str, ...] | list[str] = (), *, preset: str | None = None
+    ) -> TrainConfig:
+        """From a preset, a YAML file that goes beyond it, and `key=value` words.
 
         Raises:
-            InputError: naming the setting that is unknown or wrong.
+            InputError: naming the setting that is unknown or wrong, or the presets that there are.
         """
+        from .presets import read_preset
         from .settings import read_settings
 
-        return read_settings(cls, path, overrides)
+        return read_settings(cls, path, overrides, base=read_preset(preset) if preset else {})
 
     @classmethod
     def from_dict(cls, content: Mapping[str, Any]) -> TrainConfig:

@@ -33,6 +33,10 @@ class Progress:
     best_step: int = 0
     skipped: dict[str, str] = field(default_factory=dict)
     seconds: dict[str, float] = field(default_factory=dict)
+    done: list[int] = field(default_factory=list)  # steps of the stages that are over
+    planned: list[int] = field(default_factory=list)  # steps of all stages, as the settings were
+    validation: str = ""  # what `best_reward` was found on
+    processes: int = 0
 
 
 def planned_steps(config: TrainConfig, now: Progress) -> int:
@@ -45,6 +49,19 @@ def next_step(config: TrainConfig, now: Progress) -> tuple[int, int] | None:
     if now.stage_step + 1 < config.stages[now.stage].steps:
         return now.stage, now.stage_step + 1
     return (now.stage + 1, 0) if now.stage + 1 < len(config.stages) else None
+
+
+def reopen(config: TrainConfig, now: Progress) -> bool:
+    """Take the last stage of a finished run up again if it has got more steps since.
+
+    Returns:
+        Whether that is so.
+    """
+    over = bool(now.done) and now.stage == len(now.planned)
+    if not over or not now.done[-1] == now.planned[-1] < config.stages[now.stage - 1].steps:
+        return False
+    now.stage, now.stage_step = now.stage - 1, now.done.pop()
+    return True
 
 
 def learning_rate(config: TrainConfig, now: Progress) -> float:
@@ -82,6 +99,7 @@ def advance(config: TrainConfig, now: Progress, numbers: dict[str, Any]) -> None
         now.recent = [*now.recent[-WINDOW + 1 :], numbers["reward"]]
     if now.stage_step < stage.steps and not _ends_early(stage, now):
         return
+    now.done.append(now.stage_step)
     now.stage, now.stage_step = now.stage + 1, 0
     now.recent, now.stage_reward, now.collapsed = [], None, 0
     now.plateau_best, now.plateau_step = -math.inf, 0

@@ -6,6 +6,7 @@ import hashlib
 import importlib
 import json
 import logging
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
@@ -96,12 +97,15 @@ def load_questions(spec: str, split: str, config: DataConfig, cache_folder: Path
         InputError: with a table of everything that is wrong.
     """
     files = source_of_files(config, cache_folder)
-    if _is_object(spec):
+    if is_object(spec):
         made = load_object(spec)(split=split, **config.arguments)
         given = QuestionSet(made, made if callable(made) else files, name=spec, listed=isinstance(made, list))
         refuse_problems(check_questions(given, videos=False), spec)
         return given
-    if config.clips is not None:  # videos have names that only their source understands
+    if config.format != "refocus":
+        questions, problems = _published(spec, config)
+        found = QuestionSet(questions, files, name=f"{spec} ({config.format})")
+    elif config.clips is not None:  # videos have names that only their source understands
         questions, problems = read_questions(spec, root=config.root or "")
         found = QuestionSet(questions, load_object(config.clips)(split=split, **config.arguments), name=spec)
     else:
@@ -112,6 +116,64 @@ def load_questions(spec: str, split: str, config: DataConfig, cache_folder: Path
         raise InputError(f"{spec} holds no questions")
     refuse_problems(problems, spec)
     return found
+
+
+def _published(spec: str, config: DataConfig) -> tuple[list[Question], list[Problem]]:
+    """The questions of a published set: a folder, or one of its files."""
+    from ..evaluation.benchmarks import read_benchmark
+    from ..evaluation.training_sets import OPEN_ANSWER
+
+    path = Path(spec)
+    single = path.is_file()
+    found = read_benchmark(
+        config.format, path.parent if single else path, annotations=path if single else None, videos=config.root
+    )
+    left_out = Counter(found.left_out)
+    if found.missing:
+        left_out["video not there"] = sum(found.missing.values())
+    questions = found.questions
+    if config.distractors:
+        questions = with_distractors(questions, config.distractors, OPEN_ANSWER)
+    scored = [question for question in questions if question.options]
+    if len(scored) < len(questions):
+        left_out["open question (see data.distractors)"] = len(questions) - len(scored)
+    for reason, count in left_out.items():
+        logger.warning("%s: %d questions are left out: %s", spec, count, reason)
+    return scored, list(found.problems)
+
+
+def with_distractors(questions: Sequence[Question], count: int, field: str) -> list[Question]:
+    """Open questions as multiple choice, with the right answers to other questions of their category as wrong options.
+
+    Which ones, and in which order, depends on the question's id alone. Questions for which there are too few other
+    answers stay open.
+
+    Args:
+        questions: of any kind; those with options are left as they are.
+        count: wrong options of each.
+        field: of `extra`, where an open question has its right answer.
+    """
+    pools: dict[str, list[str]] = {}
+    for question in questions:
+        if not question.options and field in question.extra:
+            pools.setdefault(question.category, []).append(str(question.extra[field]))
+    distinct = {name: sorted({text.casefold(): text for text in pool}.values()) for name, pool in pools.items()}
+    made = []
+    for question in questions:
+        others = [
+            text for text in distinct.get(question.category, ())
+            if text.casefold() != str(question.extra.get(field, "")).casefold()
+        ]  # fmt: skip
+        if question.options or field not in question.extra or len(others) < count:
+            made.append(question)
+            continue
+        digest = hashlib.sha256(question.id.encode()).digest()
+        rng = np.random.default_rng(int.from_bytes(digest[:8], "big"))
+        options = [others[i] for i in rng.choice(len(others), count, replace=False)]
+        answer = int(rng.integers(count + 1))
+        options.insert(answer, str(question.extra[field]))
+        made.append(replace(question, options=tuple(options), answer=answer))
+    return made
 
 
 def source_of_files(config: DataConfig, cache_folder: Path) -> VideoFiles:
@@ -195,7 +257,7 @@ def evenly(count: int, wanted: int) -> np.ndarray:
     return np.unique(np.linspace(0, count - 1, min(count, wanted)).round().astype(np.int64))
 
 
-def _is_object(spec: str) -> bool:
+def is_object(spec: str) -> bool:
     """Whether this is "module:attribute", not a path (which on Windows may hold a colon too)."""
     module, colon, attribute = spec.partition(":")
     return bool(colon) and attribute.isidentifier() and all(part.isidentifier() for part in module.split("."))

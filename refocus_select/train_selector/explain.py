@@ -1,13 +1,34 @@
-"""What went wrong in a step, and what to do about it."""
+"""What went wrong in a step and what to do about it, and what is different when a run goes on."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
 from ..errors import TrainingError
+from .config import TrainConfig
+from .curriculum import Progress, reopen
 
 if TYPE_CHECKING:
     from .trainer import Trainer
+
+
+def changes(config: TrainConfig, now: Progress, validation: str, processes: int) -> list[str]:
+    """Fit the progress of a checkpoint to settings that have changed since, and tell what that means."""
+    told = []
+    if reopen(config, now):
+        told.append(
+            f"stage {now.stage} goes on from its step {now.stage_step}: it has {config.stages[now.stage].steps} steps "
+            "now. The learning rate follows the new length, so that this is not what one longer run would have given"
+        )
+    if now.validation and now.validation != validation:
+        now.best_reward, now.drifting = None, 0
+        told.append("validation is another than before: the best policy is chosen anew, from here on")
+    if now.processes and now.processes != processes:
+        told.append(
+            f"{processes} processes go on where {now.processes} were: the questions of every step stay the same, but "
+            "subsets are drawn from other random numbers and gradients are added in another order"
+        )
+    return told
 
 
 def not_finite(trainer: Trainer, what: str, *, gradient: bool = False) -> TrainingError:

@@ -2,7 +2,9 @@
 
 Source: ReFoCUS, poster: the reference model is probed with 16 subsets of each video, 8 circular windows (a quarter of
 the video each, an eighth apart, the last one wraps) and their 8 complements; a question is kept if the sample variance
-of the 16 margins exceeds 0.21. How many frames a probe has is not published.
+of the 16 margins exceeds 0.21. The authors' histogram of these variances ends at 16/15, the largest sample variance
+that 16 values between -1 and 1 can have: so the margins are the bounded ones, tanh(m / 2), which are also the reward.
+Both variances are kept. How many frames a probe has is not published.
 """
 
 from __future__ import annotations
@@ -92,7 +94,7 @@ def filter_questions(
         questions: all of them, also for a shard.
         reward_model: its reference models; margins of several are averaged.
         folder: of the result.
-        threshold: of the sample variance.
+        threshold: of the sample variance of the bounded margins, below 16/15.
         num_frames: of a probe.
         shard: (i, n): the i-th of n parts.
         progress: show a progress bar (default: only on a terminal).
@@ -137,11 +139,19 @@ def _probe(
             logger.warning("question %s is left out: %s", question.id, error)
             yield {"id": question.id, "unreadable": str(error)}
             continue
-        yield {"id": question.id, "margins": margins.tolist(), "variance": float(margins.var())}
+        yield {"id": question.id, "margins": margins.tolist(), **variances(margins)}
+
+
+def variances(margins: torch.Tensor) -> dict[str, float]:
+    """Sample variance of the bounded margins, which decides, and of the margins themselves."""
+    return {"variance": float(torch.tanh(margins / 2).var()), "margin_variance": float(margins.var())}
 
 
 def _summarise(folder: Path, questions: QuestionSet, threshold: float) -> FilterResult:
     found = {row["id"]: row for row in _margins(folder)}
+    for row in found.values():  # earlier releases wrote the variance of the margins themselves
+        if "margins" in row:
+            row.update(variances(torch.tensor(row["margins"])))
     variance = {name: row["variance"] for name, row in found.items() if "variance" in row}
     kept = {name for name, value in variance.items() if value > threshold}
     complete = len(found) >= len(questions)
@@ -156,7 +166,7 @@ def _summarise(folder: Path, questions: QuestionSet, threshold: float) -> Filter
         total[1] += 1
         if question.id in kept:
             total[0] += 1
-            extra = {"margins": row["margins"], "variance": row["variance"]}
+            extra = {name: row[name] for name in ("margins", "variance", "margin_variance")}
             lines.append(
                 json.dumps({**as_row(question), "video": _absolute(question.video), **extra}, ensure_ascii=False)
             )
@@ -189,7 +199,7 @@ def _draw(variance: np.ndarray, threshold: float, path: Path) -> None:
     axis.set_title(f"{kept:.0%} of {len(variance)} questions lie above {threshold:g}", fontsize=10, loc="left")
     ticks = np.arange(-4, np.ceil(shown.max() if len(shown) else 0) + 1)
     axis.set_xticks(ticks, [f"{10**t:g}" for t in ticks])
-    axis.set_xlabel("sample variance of the margins (up to 0.0001 in the first bar)")
+    axis.set_xlabel("sample variance of the bounded margins, 16/15 at most (up to 0.0001 in the first bar)")
     axis.set_ylabel("questions")
     axis.spines[["top", "right"]].set_visible(False)
     with replacing(path) as scratch:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import replace
+from pathlib import Path
 from typing import Literal
 
 import torch
@@ -11,13 +12,19 @@ from torch import nn
 
 from ..encoders import DualEncoder, load_encoder
 from ..errors import InputError
+from ..hub import HubOptions
+from ..models.author_format import with_vocabulary
 from ..models.backbone import Block
+from ..models.checkpoint import read_siglip
+from ..models.config import RefocusConfig, SSMConfig, VisionConfig
 from ..models.portable import PortableConfig, PortablePolicy
+from ..models.prompt import TOKENIZER_FILE, PromptTokenizer
 from ..models.refocus import RefocusModel
 from ..models.sentences import sentences_beside
 from ..selectors.checkpoints import load_policy
 from ..selectors.dual_encoder import DualEncoderSelector
-from ..selectors.policy import PolicySelector
+from ..selectors.policy import PolicySelector, default_tokenizer
+from ..selectors.protocol import PICKS
 from ..selectors.vector_policy import VectorPolicySelector
 from .config import DataConfig, PolicyConfig
 from .data import seeded
@@ -40,7 +47,7 @@ def make_policy(config: PolicyConfig, data: DataConfig, *, seed: int, device: to
 
 
 def _load(config: PolicyConfig, data: DataConfig, device: torch.device) -> Policy:
-    selector = load_policy(config.init or "", device=device, dtype="float32")
+    selector = load_policy(config.init or "", device=device, dtype="float32", new_heads=True)
     if not isinstance(selector, PolicySelector | VectorPolicySelector):
         raise InputError(f"{config.init} is no policy that can be trained")
     model = selector.model.requires_grad_(True)
@@ -54,6 +61,10 @@ def _load(config: PolicyConfig, data: DataConfig, device: torch.device) -> Polic
     if isinstance(selector, VectorPolicySelector):
         _refuse_options(data)
         return _vector_policy(selector.model, load_encoder(config.encoder), config)
+    return _picture_policy(selector, config)
+
+
+def _picture_policy(selector: PolicySelector, config: PolicyConfig) -> PicturePolicy:
     return PicturePolicy(
         selector,
         train_vision=config.train_vision,
@@ -64,7 +75,34 @@ def _load(config: PolicyConfig, data: DataConfig, device: torch.device) -> Polic
     )
 
 
+def refocus_config(config: PolicyConfig, data: DataConfig, tokens: int, vision: VisionConfig) -> RefocusConfig:
+    """The network of the paper in the sizes of the settings, for a tokenizer of so many entries."""
+    plain = RefocusConfig(
+        d_model=config.d_model, n_layer=config.n_layer, vocab_size=1,
+        ssm=SSMConfig(d_state=config.d_state, headdim=config.headdim),
+        query_frames=PICKS, frame_replacement=False, mm_hidden_size=vision.hidden_size, mm_projector_type="mlp2x_gelu",
+        vision=vision, answer_options=data.options_to_policy, max_fps=data.fps, max_num_frames=data.max_frames,
+        candidate_method=data.method,
+    )  # fmt: skip
+    return with_vocabulary(plain, tokens)
+
+
+def _new_refocus(config: PolicyConfig, data: DataConfig, device: torch.device) -> Policy:
+    """The network of the paper with random weights behind a pretrained SigLIP tower."""
+    vision, tower = read_siglip(config.vision)
+    path = Path(config.tokenizer) if config.tokenizer else default_tokenizer("a new policy", HubOptions())
+    tokenizer = PromptTokenizer.from_file(path / TOKENIZER_FILE if path.is_dir() else path)
+    model = RefocusModel(refocus_config(config, data, tokenizer.tokenizer.get_vocab_size(), vision))
+    assert model.vision is not None
+    model.vision.load_state_dict(tower)
+    model.vision.requires_grad_(config.train_vision)
+    reinitialise(model, "heads")
+    return _picture_policy(PolicySelector(model.to(device), tokenizer, name="new"), config)
+
+
 def _new(config: PolicyConfig, data: DataConfig, device: torch.device) -> Policy:
+    if config.network == "refocus":
+        return _new_refocus(config, data, device)
     _refuse_options(data)
     encoder = load_encoder(config.encoder)
     model = PortablePolicy(

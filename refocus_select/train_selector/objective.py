@@ -74,6 +74,9 @@ def _sized(credits: Tensor) -> tuple[Tensor, Tensor]:
     return credits - credits.mean(1, keepdim=True), credits.std(1, keepdim=True)
 
 
+pick_advantages = advantages  # its name for credits of picks in earlier releases
+
+
 @dataclass(frozen=True)
 class Credits:
     """What is learned from.

@@ -151,7 +151,15 @@ class Policy(nn.Module, ABC):
         return self.score(reading, picks.to(self.device), temperature)
 
     @torch.no_grad()
-    def greedy(self, batch: Sequence[PolicyInputs], steps: int) -> tuple[Tensor, Tensor]:
-        """The best frame at every step: picks [B, K], and log-probabilities of the first pick [B, F]."""
-        picks, first = self.pick(self.read(batch), steps)
-        return picks[:, 0], first
+    def best(
+        self, batch: Sequence[PolicyInputs], steps: int, draw: torch.Generator | None = None
+    ) -> tuple[Tensor, Tensor, Tensor | None]:
+        """The best frame at every step, and frames drawn at temperature 1 too if there is a generator for it.
+
+        Returns:
+            Picks [B, K], log-probabilities of the first best pick [B, F], and drawn picks [B, K] or None.
+        """
+        reading = self.read(batch)
+        picks, first = self.pick(reading, steps)
+        drawn = None if draw is None else self.pick(reading, steps, sample=True, generator=draw)[0][:, 0]
+        return picks[:, 0], first, drawn

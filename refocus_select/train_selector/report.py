@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 import platform
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -17,8 +18,9 @@ from ..files import write_text
 from ..hub import HubOptions, is_hub_id, upload_folder
 from ..plain_text import markdown_block, markdown_code, markdown_text
 from ..selectors.card import model_card
+from ..selectors.policy import PolicySelector
 from ..statistics import Interval, bootstrap_interval, paired_difference
-from .compare import Comparison, Outcome
+from .compare import Outcome, compared
 from .metrics import draw_curves, read_log
 from .process_group import ProcessGroup
 
@@ -58,15 +60,18 @@ def write_result(folder: Path, setup: RunSetup, processes: ProcessGroup, *, step
         trainer: for the settings of the run and its log.
     """
     setup.policy.eval()
-    comparison = Comparison(
-        setup.policy, setup.reward_model, setup.test, processes, batch=setup.config.optimiser.micro_batch
-    )
+    comparison = compared(setup.config, setup.policy, setup.reward_model, setup.test, processes)
     frames = sorted({k for stage in setup.config.stages for k in stage.num_frames})
     answers = comparison.outcomes(frames)
+    log = read_log(trainer.folder)
     report = make_report(answers, setup, step=step, steps=trainer.progress.step, skipped=len(trainer.progress.skipped))
+    report["stages"] = by_stage(log)
     if processes.is_main_process:
-        setup.policy.selector(folder.name).save_pretrained(folder)  # type: ignore[attr-defined]
-        draw_curves(read_log(trainer.folder), folder / "curves.png")
+        selector = setup.policy.selector(folder.name)
+        selector.save_pretrained(folder)  # type: ignore[attr-defined]
+        if "authors" in setup.config.formats and isinstance(selector, PolicySelector):
+            selector.save_author_format(folder.with_name(f"{folder.name}-authors"))
+        draw_curves(log, folder / "curves.png")
         write_text(folder / "report.json", json.dumps(_strict(report), indent=1))
         settings = yaml.safe_dump(setup.config.to_dict(), sort_keys=False, allow_unicode=True)
         write_text(folder / "training.yaml", settings)
@@ -128,6 +133,42 @@ def card_facts(report: dict[str, Any], *, encoder: str | None) -> dict[str, Any]
     }
 
 
+def by_stage(log: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Held-out reward at the end of every stage, by number of frames, to see what later stages forget.
+
+    Returns:
+        For each stage its number, the step, and "reward": {K: reward}.
+    """
+    ends: dict[int, dict[str, Any]] = {}
+    for row in log:
+        if row["kind"] == "held_out" and row["stage"] > 0:  # the first look behind a stage belongs to its end
+            end = ends.setdefault(row["stage"], {"stage": row["stage"] - 1, "step": row["step"], "reward": {}})
+            if row["step"] == end["step"]:
+                end["reward"][str(row["num_frames"])] = row["reward"]
+    return [ends[stage] for stage in sorted(ends)]
+
+
+def _forgetting(stages: list[dict[str, Any]]) -> list[str]:
+    """A table of `by_stage`, and what was lost again."""
+    if len(stages) < 2:
+        return []
+    frames = sorted({int(k) for end in stages for k in end["reward"]})
+    lines = ["", "Held-out reward at the end of each stage:", "",
+             "| stage | step | " + " | ".join(f"{k} frames" for k in frames) + " |",
+             "|---|---|" + "---|" * len(frames)]  # fmt: skip
+    for end in stages:
+        cells = [f"{end['reward'][str(k)]:.3f}" if str(k) in end["reward"] else "" for k in frames]
+        lines.append(f"| {end['stage']} | {end['step']} | " + " | ".join(cells) + " |")
+    lost = []
+    for k in frames:
+        known = [(end["reward"][str(k)], end["stage"]) for end in stages if str(k) in end["reward"]]
+        best, stage = max(known)
+        if best > known[-1][0] + 0.005:
+            lost.append(f"{best - known[-1][0]:.3f} at {k} frames since stage {stage}")
+    lines += ["", f"Forgotten by later stages: {'; '.join(lost)}." if lost else "Later stages forgot nothing."]
+    return lines
+
+
 def training_section(report: dict[str, Any], settings: str) -> str:
     """The part of the model card that says how the policy was trained and what it is worth."""
     lines = ["## Does it help?", "", verdict(report), ""]
@@ -142,6 +183,10 @@ def training_section(report: dict[str, Any], settings: str) -> str:
         cells = [_shown(row[m]) for m in METHODS]
         cells += [_shown(row[f"policy_minus_{m}"], sign=True) for m in ("uniform", "top-k")]
         lines.append(f"| {row['num_frames']} | " + " | ".join(cells) + " |")
+    released = [row for row in report["accuracy"] if "released" in row]
+    if released:
+        shown = "; ".join(f"{_shown(row['released'])} at {row['num_frames']} frames" for row in released)
+        lines += ["", f"By the protocol of the released evaluation (frames drawn from the policy): {shown}."]
     largest = max(row["num_frames"] for row in report["accuracy"])
     by_category = [row for row in report["categories"] if row["num_frames"] == largest]
     if len(by_category) > 1:
@@ -150,6 +195,7 @@ def training_section(report: dict[str, Any], settings: str) -> str:
         for row in by_category:
             means = " | ".join(f"{row[m]['mean']:.3f}" for m in METHODS)
             lines.append(f"| {markdown_text(row['category'])} | {row['policy']['count']} | {means} |")
+    lines += _forgetting(report.get("stages", []))
     test, train = report["questions"]["test"], report["questions"]["train"]
     chosen = (
         "The same questions chose the checkpoint, so these numbers are a little optimistic."
@@ -204,10 +250,11 @@ def verdict(report: dict[str, Any]) -> str:
 
 def _row(num_frames: int, outcomes: list[Outcome], what: str) -> dict[str, Any]:
     videos = [o.video for o in outcomes]
-    values = {m: [getattr(o, what)[m] for o in outcomes] for m in METHODS}
+    methods = [*METHODS, *(["released"] if all("released" in o.reward for o in outcomes) else [])]
+    values = {m: [getattr(o, what)[m] for o in outcomes] for m in methods}
     return {
         "num_frames": num_frames,
-        **{m: asdict(bootstrap_interval(values[m], videos)) for m in METHODS},
+        **{m: asdict(bootstrap_interval(values[m], videos)) for m in methods},
         **{
             f"policy_minus_{m}": asdict(paired_difference(values["policy"], values[m], videos))
             for m in ("uniform", "top-k")

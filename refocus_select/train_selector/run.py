@@ -16,6 +16,7 @@ from ..files import remove_leftovers, write_text
 from ..questions import Question
 from ..reference import ReferenceModel
 from ..reference.clips import ClipSource
+from .checkpoints import STATE, numbered
 from .config import TrainConfig
 from .data import read_object
 from .policy import Policy
@@ -31,9 +32,9 @@ logger = logging.getLogger(__name__)
 SETTINGS, IDENTITY = "config.yaml", "identity.json"
 RESULT = "selector"
 _MAY_CHANGE = (
-    "output", "device", "checkpoint_every", "keep_checkpoints", "push_to_hub", "test_questions", "trackers",
+    "output", "device", "checkpoint_every", "keep_checkpoints", "push_to_hub", "test_questions", "trackers", "formats",
 )  # fmt: skip
-"""Settings that do not affect the weights; all others must stay the same when a run is resumed."""
+"""Settings that do not affect the weights; evaluations may be others too (`_fixed`), and stages longer."""
 
 
 def train_selector(
@@ -49,7 +50,8 @@ def train_selector(
     """Train a policy by reinforcement, or resume a run that was interrupted.
 
     Started again with the same output folder, a run resumes from its last checkpoint and ends as if it had never been
-    interrupted; a finished run only gives its result again.
+    interrupted; a finished run only gives its result again. It goes on if its last stage has got more steps or stages
+    have been added; evaluations and the number of processes may change, and what that means is said.
 
     Args:
         config: all settings.
@@ -104,7 +106,11 @@ def _check_identity(folder: Path, setup: RunSetup) -> None:
                 f"{folder} holds a run of an older release ({error}), which cannot be resumed. Give another output "
                 "folder, or remove this one to start over"
             ) from error
-        changed = [*_differences(settings, identity["config"]), *_changed_parts(before, identity)]
+        changed = [
+            *_differences(_fixed(settings), _fixed(identity["config"])),
+            *_changed_stages(settings["stages"], identity["config"]["stages"], _progress(folder)),
+            *_changed_parts(before, identity),
+        ]
         if changed:
             raise InputError(
                 f"{folder} holds a run with other settings: {'; '.join(changed[:5])}. Give another output folder, or "
@@ -117,10 +123,40 @@ def _check_identity(folder: Path, setup: RunSetup) -> None:
 def _changed_parts(before: dict[str, Any], now: dict[str, Any]) -> list[str]:
     words = {
         "train": "the training questions are others",
-        "held_out": "the held-out questions are others",
         "reference": "the reference model is another",
     }
     return [words[name] for name in words if before[name] != now[name]]
+
+
+def _fixed(settings: dict[str, Any]) -> dict[str, Any]:
+    """Without what may change in other ways than by staying the same: evaluations may be others, stages may grow."""
+    data = {name: value for name, value in settings["data"].items() if name not in ("validation", "workers")}
+    left = {name: value for name, value in settings.items() if name not in ("validation", "stages")}
+    return {**left, "data": data}
+
+
+def _progress(folder: Path) -> tuple[int, int, bool]:
+    """Stage of the last checkpoint, steps in it, and whether the run is over."""
+    found = numbered(folder / "checkpoints")
+    if not found:
+        return 0, 0, False
+    state = read_object(found[-1] / STATE)
+    planned = state.get("planned") or []
+    return int(state["stage"]), int(state["stage_step"]), bool(planned) and state["stage"] == len(planned)
+
+
+def _changed_stages(before: list[Any], now: list[Any], progress: tuple[int, int, bool]) -> list[str]:
+    """Why stages are not those of before with more steps, or others behind them."""
+    at, done, over = progress
+    found = [] if len(now) >= len(before) else [f"stages[{len(now)}] is missing"]
+    for place, (old, new) in enumerate(zip(before, now, strict=False)):
+        found += _differences({**old, "steps": 0}, {**new, "steps": 0}, f"stages[{place}]")
+        last = over and place == len(before) - 1
+        if new["steps"] != old["steps"] and ((place < at and not last) or (place == at and new["steps"] <= done)):
+            found.append(f"stages[{place}].steps was {old['steps']} and is {new['steps']}, but those are behind")
+        if last and new["steps"] < old["steps"]:
+            found.append(f"stages[{place}].steps was {old['steps']} and is {new['steps']}")
+    return found
 
 
 def _differences(before: Any, now: Any, where: str = "") -> list[str]:

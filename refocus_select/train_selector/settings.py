@@ -39,22 +39,17 @@ def setting(default: Any, help: str, source: str = "ours") -> Any:
     return dataclasses.field(default=default, metadata=metadata)
 
 
-def read_settings(kind: type[T], path: str | Path | None, overrides: Sequence[str] = ()) -> T:
+def read_settings(
+    kind: type[T], path: str | Path | None, overrides: Sequence[str] = (), *, base: Mapping[str, Any] | None = None
+) -> T:
     """Settings from a YAML file and `key=value` words; "optimiser.lr=1e-4" reaches into sections.
+
+    `base` holds what the file need not say again; sections are merged, lists replaced.
 
     Raises:
         InputError: for a missing or broken file, an unknown key, or a value of the wrong type.
     """
-    content: Any = {}
-    if path is not None:
-        try:
-            content = parse_yaml(Path(path).read_text(encoding="utf-8")) or {}
-        except (OSError, UnicodeDecodeError) as error:
-            raise InputError(f"cannot read {path}: {error}") from error
-        except ValueError as error:
-            raise InputError(f"{path} is no YAML: {error}") from error
-        if not isinstance(content, dict):
-            raise InputError(f"{path} must hold settings as 'name: value'")
+    content = merged(base or {}, {} if path is None else read_mapping(path))
     for word in overrides:
         key, equals, value = word.partition("=")
         if not equals or not key:
@@ -64,6 +59,32 @@ def read_settings(kind: type[T], path: str | Path | None, overrides: Sequence[st
         except ValueError as error:
             raise InputError(f"{word!r}: the value is no YAML") from error
     return from_mapping(kind, content)
+
+
+def read_mapping(path: str | Path) -> dict[str, Any]:
+    """The 'name: value' pairs of a YAML file.
+
+    Raises:
+        InputError: if it is missing, broken or something else.
+    """
+    try:
+        content = parse_yaml(Path(path).read_text(encoding="utf-8")) or {}
+    except (OSError, UnicodeDecodeError) as error:
+        raise InputError(f"cannot read {path}: {error}") from error
+    except ValueError as error:
+        raise InputError(f"{path} is no YAML: {error}") from error
+    if not isinstance(content, dict):
+        raise InputError(f"{path} must hold settings as 'name: value'")
+    return content
+
+
+def merged(below: Mapping[str, Any], above: Mapping[str, Any]) -> dict[str, Any]:
+    """Both mappings in one; where both have a section it is merged, elsewhere `above` counts."""
+    both = dict(below)
+    for name, value in above.items():
+        old = both.get(name)
+        both[name] = merged(old, value) if isinstance(old, Mapping) and isinstance(value, Mapping) else value
+    return both
 
 
 def parse_yaml(text: str) -> Any:

@@ -24,12 +24,12 @@ from ..errors import TrainingError
 from ..files import write_text
 from ..reference import Request
 from .checkpoints import at_step, clean, load_checkpoint, numbered, save_checkpoint
-from .compare import Comparison, Item, UnreadableItem, grouped, score_readable
+from .compare import PREFIXES, Item, UnreadableItem, compared, grouped, score_readable, validation_frames
 from .config import StageConfig, TrainConfig
 from .curriculum import Progress, advance, entropy_bonus, learning_rate, next_step, planned_steps
 from .data import Batches, QuestionSet, seeded, usable
 from .drift import Callback, DriftMonitor
-from .explain import not_finite, out_of_memory
+from .explain import changes, not_finite, out_of_memory
 from .imitate import imitate
 from .initialise import parameter_groups
 from .loader import ItemLoader, workers_of
@@ -66,7 +66,7 @@ class Trainer:
         self.config, self.policy, self.reward_model, self.processes = config, policy, reward_model, processes
         self.folder, self.checkpoints = folder, folder / "checkpoints"
         self.progress = Progress()
-        self.comparison = Comparison(policy, reward_model, held_out, processes, batch=config.optimiser.micro_batch)
+        self.comparison = compared(config, policy, reward_model, held_out, processes)
         self.optimiser = torch.optim.AdamW(parameter_groups(policy, config.optimiser.weight_decay), config.optimiser.lr)
         self.callbacks = [DriftMonitor()] if callbacks is None else list(callbacks)
         processes.same_weights(policy)
@@ -96,7 +96,7 @@ class Trainer:
             with tqdm(total=self.config.total_steps, initial=done, unit="step", disable=disable) as bar:
                 for callback in self.callbacks:
                     callback.on_start(self, resumed)
-                if not resumed:
+                if self.progress.best_reward is None:
                     self.evaluate(metrics)
                     self.save()
                 while self.progress.stage < len(self.config.stages):
@@ -128,8 +128,7 @@ class Trainer:
         """One optimiser step."""
         started = time.perf_counter()
         stage, now = self.stage, self.progress
-        rng = np.random.default_rng([self.config.seed, 3, now.step])
-        num_frames = int(rng.choice(stage.num_frames))
+        num_frames = int(np.random.default_rng([self.config.seed, 3, now.step]).choice(stage.num_frames))
         lr = learning_rate(self.config, self.progress)
         for group in self.optimiser.param_groups:
             group["lr"] = lr
@@ -294,18 +293,18 @@ class Trainer:
         Returns:
             Whether this is the best policy so far, so that it must be saved.
         """
-        now, validation = self.progress, self.config.validation
-        frames = sorted(set(validation.num_frames or (k for stage in self.config.stages for k in stage.num_frames)))
+        now = self.progress
         self.policy.eval()
         rewards = []
         with self.timed("held_out"):
-            for k, outcomes in self.comparison.outcomes(frames).items():
+            for k, outcomes in self.comparison.outcomes(validation_frames(self.config)).items():
                 if not outcomes:
                     raise TrainingError("not one held-out video can be read; check data.validation")
                 numbers: dict[str, Any] = {"num_frames": k, "stage": now.stage}
-                for method, prefix in (("policy", ""), ("uniform", "uniform_"), ("top-k", "topk_")):
-                    numbers[f"{prefix}reward"] = float(np.mean([o.reward[method] for o in outcomes]))
-                    numbers[f"{prefix}accuracy"] = float(np.mean([o.correct[method] for o in outcomes]))
+                for method, prefix in PREFIXES.items():
+                    if method in outcomes[0].reward:
+                        numbers[f"{prefix}reward"] = float(np.mean([o.reward[method] for o in outcomes]))
+                        numbers[f"{prefix}accuracy"] = float(np.mean([o.correct[method] for o in outcomes]))
                 rewards.append(numbers["reward"])
                 if metrics:
                     metrics.log("held_out", now.step, numbers)
@@ -323,7 +322,9 @@ class Trainer:
         skipped: dict[str, str] = {}
         for part in self.processes.gather(self.progress.skipped):
             skipped.update(part)
-        self.progress.skipped = skipped
+        now = self.progress
+        now.skipped, now.planned = skipped, [stage.steps for stage in self.config.stages]
+        now.validation, now.processes = self.comparison.identity, self.processes.size
         if self.processes.is_main_process:
             save_checkpoint(self.checkpoints, self.policy, self.optimiser, asdict(self.progress))
             clean(self.checkpoints, self.config.keep_checkpoints)
@@ -336,15 +337,13 @@ class Trainer:
         found = numbered(self.checkpoints)
         if not found:
             return False
-        self.progress = Progress(**load_checkpoint(found[-1], self.policy, self.optimiser))
-        logger.info("resuming from step %d", self.progress.step)
+        self.progress = now = Progress(**load_checkpoint(found[-1], self.policy, self.optimiser))
+        logger.info("resuming from step %d", now.step)
+        for told in changes(self.config, now, self.comparison.identity, self.processes.size):
+            logger.warning("%s", told)
         return True
 
     def load_best(self) -> int:
-        """Put the best policy on held-out questions in place.
-
-        Returns:
-            The step it is from.
-        """
+        """Put the best policy on held-out questions in place, and return the step it is from."""
         load_checkpoint(at_step(self.checkpoints, self.progress.best_step), self.policy, None)
         return self.progress.best_step

@@ -46,6 +46,24 @@ def selector_folder(folder: Path, seed: int = 0, **fields: Any) -> Path:
     return folder
 
 
+def video_model(folder: Path, *, spare: bool = True) -> Path:
+    """A checkpoint of the architecture without heads, with the whole SigLIP and a language head."""
+    config, vision, weights = random_checkpoint(3, vocab_size=257, pad_vocab_size_multiple=16 if spare else 1)
+    heads = ("key_head", "query_head", "value_head", "logit_scale", "rank_head")
+    weights = {name: w for name, w in weights.items() if not name.startswith(heads)}
+    weights["lm_head.weight"] = weights["backbone.embedding.weight"].copy()
+    last = vision["num_hidden_layers"] - 1
+    tower = "mm_model.vision_tower.vision_tower.vision_model."
+    for name in [name for name in weights if name.startswith(f"{tower}encoder.layers.0.")]:
+        weights[name.replace("layers.0.", f"layers.{last}.")] = weights[name].copy()
+    weights[f"{tower}head.probe"] = np.zeros((1, 1, 4), np.float32)
+    config["model_type"] = "llava_mamba"
+    for name in ("frame_generation_method", "start_of_frame_token_id"):
+        config.pop(name)
+    byte_tokenizer().save(str(write_checkpoint(folder, config, vision, weights) / "tokenizer.json"))
+    return folder
+
+
 def feature_model(d: int = 32, layers: int = 2, seed: int = 0, **fields: Any) -> RefocusModel:
     """A network that is given frame features, with one token per frame."""
     torch.manual_seed(seed)

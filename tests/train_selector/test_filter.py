@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -16,7 +17,7 @@ from refocus_select.errors import InputError, VideoDecodeError
 from refocus_select.questions import read_questions
 from refocus_select.train_selector import Request
 from refocus_select.train_selector.data import QuestionSet, rows
-from refocus_select.train_selector.filter import filter_questions, probes, windows
+from refocus_select.train_selector.filter import filter_questions, probes, variances, windows
 from refocus_select.train_selector.reward import RewardModel
 
 from .planted import Answerer, World
@@ -89,7 +90,7 @@ def kept(folder: Path) -> list[str]:
 @pytest.fixture(scope="module")
 def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("whole")
-    filtered(World(50, 3), folder, threshold=0.05)
+    filtered(World(50, 3), folder, threshold=0.0125)
     return folder
 
 
@@ -101,14 +102,15 @@ def test_variance_and_threshold(whole: Path) -> None:
         row, evidence, factor = margins[f"q{place}"], world.evidence(str(place)), (1 + place % 5) / 10
         by_hand = [float(np.abs(probe - evidence).min()) * factor for probe in probes(12, 3)]
         assert row["margins"] == pytest.approx(by_hand)
-        assert row["variance"] == pytest.approx(np.var(by_hand, ddof=1))
-    expected = [name for name, row in margins.items() if row["variance"] > 0.05]
+        assert row["variance"] == pytest.approx(np.var(np.tanh(np.array(by_hand) / 2), ddof=1), rel=1e-4)
+        assert row["margin_variance"] == pytest.approx(np.var(by_hand, ddof=1), rel=1e-4)
+    expected = [name for name, row in margins.items() if row["variance"] > 0.0125]
     assert 5 < len(expected) < 45
     assert kept(whole) == expected
     summary = json.loads((whole / "summary.json").read_text())
     assert summary["kept"] == len(expected)
     assert summary["probed"] == 50
-    assert summary["threshold"] == 0.05
+    assert summary["threshold"] == 0.0125
     assert sum(part["of"] for part in summary["categories"].values()) == 50
     assert (whole / "histogram.png").read_bytes().startswith(b"\x89PNG")
 
@@ -118,7 +120,27 @@ def test_what_is_kept_reads_back_as_questions(whole: Path) -> None:
     assert not problems
     world = World(50, 3)
     assert found == [world[int(q.video)] for q in found]
-    assert all(len(q.extra["margins"]) == 16 and q.extra["variance"] > 0.05 for q in found)
+    assert all(len(q.extra["margins"]) == 16 and q.extra["variance"] > 0.0125 for q in found)
+
+
+def test_the_bounded_variance_ends_where_the_authors_histogram_does() -> None:
+    half = torch.tensor([40.0, -40.0] * 8)  # as far apart as margins can be
+    found = variances(half)
+    assert found["variance"] == pytest.approx(16 / 15)
+    assert found["margin_variance"] == pytest.approx(1600 * 16 / 15)
+    assert variances(half / 80)["variance"] == pytest.approx(np.tanh(0.25) ** 2 * 16 / 15, rel=1e-4)
+
+
+def test_margins_of_an_earlier_release_are_judged_anew(whole: Path, tmp_path: Path) -> None:
+    """It stored the variance of the margins themselves, which is another quantity."""
+    shutil.copytree(whole, tmp_path, dirs_exist_ok=True)
+    path = tmp_path / "margins-0-of-1.jsonl"
+    old = [{**row, "variance": row["margin_variance"]} for row in rows(path)]
+    for row in old:
+        del row["margin_variance"]
+    path.write_text("".join(json.dumps(row) + "\n" for row in old))
+    filtered(World(50, 3), tmp_path, threshold=0.0125)
+    assert (tmp_path / "kept.jsonl").read_text() == (whole / "kept.jsonl").read_text()
 
 
 class Stopped(Exception):
@@ -133,7 +155,7 @@ def test_a_broken_off_filter_goes_on(whole: Path, tmp_path: Path, scrap: str) ->
 
     world = World(50, 3)
     with pytest.raises(Stopped):
-        filtered(world, tmp_path, threshold=0.05, reference=Graded(world, stop))
+        filtered(world, tmp_path, threshold=0.0125, reference=Graded(world, stop))
     path = tmp_path / "margins-0-of-1.jsonl"
     lines = path.read_text().splitlines()
     assert 16 <= len(lines) < 50
@@ -143,24 +165,24 @@ def test_a_broken_off_filter_goes_on(whole: Path, tmp_path: Path, scrap: str) ->
     else:
         path.write_text("\n".join(lines) + "\n" + scrap)
     again = Graded(world)
-    filtered(world, tmp_path, threshold=0.05, reference=again)
+    filtered(world, tmp_path, threshold=0.0125, reference=again)
     assert again.seen <= 50 - len(lines) + 1  # what was probed is not probed again
     assert [row["id"] for row in rows(path)] == [f"q{i}" for i in range(50)]
     assert (tmp_path / "kept.jsonl").read_text() == (whole / "kept.jsonl").read_text()
     finished = Graded(world)
-    filtered(world, tmp_path, threshold=0.05, reference=finished)
+    filtered(world, tmp_path, threshold=0.0125, reference=finished)
     assert finished.seen == 0
 
 
 def test_shards_together_are_the_whole(whole: Path, tmp_path: Path) -> None:
     world = World(50, 3)
-    first = filtered(world, tmp_path, threshold=0.05, shard=(0, 2))
+    first = filtered(world, tmp_path, threshold=0.0125, shard=(0, 2))
     assert (first.complete, first.probed) == (False, 25)  # type: ignore[attr-defined]
     assert not (tmp_path / "kept.jsonl").exists()
-    second = filtered(world, tmp_path, threshold=0.05, shard=(1, 2))
+    second = filtered(world, tmp_path, threshold=0.0125, shard=(1, 2))
     assert (second.complete, second.probed) == (True, 50)  # type: ignore[attr-defined]
     assert (tmp_path / "kept.jsonl").read_text() == (whole / "kept.jsonl").read_text()
-    later = filtered(world, tmp_path, threshold=1e9)  # another threshold needs no margins anew
+    later = filtered(world, tmp_path, threshold=1.0)  # another threshold needs no margins anew
     assert later.kept == 0
     assert kept(tmp_path) == []
 
@@ -202,7 +224,7 @@ def graded(**_: object) -> Graded:
 def test_command(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     words = ["filter", f"output={tmp_path}", "data.train=tests.train_selector.planted:train_world",
              "data.arguments={count: 9}", "reference.model=tests.train_selector.test_filter:graded",
-             "filter.threshold=0.05", "filter.num_frames=3"]  # fmt: skip
+             "filter.threshold=0.0125", "filter.num_frames=3"]  # fmt: skip
     assert main([*words, "--shard", "0/2"]) == 0
     assert "4 questions of other shards" in capsys.readouterr().out
     assert main([*words, "--shard", "1/2"]) == 0

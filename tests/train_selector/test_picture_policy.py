@@ -174,7 +174,7 @@ def test_two_steps(films: Path, start: Path, tmp_path: Path, train_vision: bool,
     assert isinstance(loaded, PolicySelector)
     policy.eval()
     for number, inputs in enumerate(batch(policy, films, tmp_path / "run" / "features")):
-        picks, _ = policy.greedy([inputs], 3)
+        picks, _, _ = policy.best([inputs], 3)
         chosen = loaded.select(str(films / f"{number}.mp4"), f"What is number {number}?", num_frames=3,
                                fps=4.0, max_frames=512)  # fmt: skip
         position = np.searchsorted(chosen.candidate_indices, chosen.indices)

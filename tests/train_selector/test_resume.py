@@ -17,6 +17,7 @@ from refocus_select.errors import InputError, VideoDecodeError
 from refocus_select.train_selector.checkpoints import numbered
 
 from ..leftovers import name_of_a_dead_process
+from .planted import World
 from .small_run import GRAIN, killed_run, log, rows_of, small_run, weights
 
 # A warm start, two stages of rewards with a mix of K, and a policy that is taken back again and again: whatever is not
@@ -208,3 +209,70 @@ def test_skipped_questions_survive(tmp_path: Path) -> None:
     assert result.report["skipped"] == 1
     assert "the tape is torn" in (tmp_path / "skipped.json").read_text()
     assert rows_of(tmp_path, "train")[-1]["skipped"] == 1
+
+
+# -- a run that goes on in another way --------------------------------------------------------------
+
+SHORT = ("validation.every=4", "validation.max_drop=null")
+
+
+def stages(*steps: int) -> str:
+    parts = [f"{{num_frames: [{2 - i % 2}], steps: {n}, rollouts: 4}}" for i, n in enumerate(steps)]
+    return f"stages=[{', '.join(parts)}]"
+
+
+def test_a_finished_run_takes_more_steps_and_more_stages(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    small_run(tmp_path, *SHORT, stages(3, 4))
+    with caplog.at_level("WARNING"):
+        small_run(tmp_path, *SHORT, stages(3, 6))
+    assert "stage 1 goes on from its step 4: it has 6 steps now" in caplog.text
+    small_run(tmp_path, *SHORT, stages(3, 6, 2))
+    found = rows_of(tmp_path, "train")
+    assert [row["step"] for row in found] == list(range(1, 12))
+    assert [row["stage"] for row in found] == [0] * 3 + [1] * 6 + [2] * 2
+    assert len((tmp_path / "selector" / "report.json").read_text()) > 100
+    for words, told in (
+        (stages(5, 6, 2), r"stages\[0\]\.steps was 3 and is 5, but those are behind"),
+        (stages(3, 6, 1), r"stages\[2\]\.steps was 2 and is 1"),
+        (stages(3, 6), r"stages\[2\] is missing"),
+    ):
+        with pytest.raises(InputError, match=told):
+            small_run(tmp_path, *SHORT, words)
+
+
+def test_another_validation_chooses_the_best_policy_anew(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    small_run(tmp_path, *SHORT, stages(4))
+    before = rows_of(tmp_path, "held_out")
+    with caplog.at_level("WARNING"):
+        small_run(tmp_path, *SHORT, stages(4), "validation.num_frames=[1, 3]", validation=World(40, 5))
+    assert "validation is another than before" in caplog.text
+    state = json.loads((numbered(tmp_path / "checkpoints")[-1] / "state.json").read_text())
+    assert state["best_step"] == 4  # the only one that was looked at
+    after = rows_of(tmp_path, "held_out")[len(before) :]
+    assert [(row["step"], row["num_frames"]) for row in after] == [(4, 1), (4, 3)]
+
+
+def test_another_number_of_processes_goes_on_and_says_what_changes(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    small_run(tmp_path, *SHORT, stages(3))
+    path = numbered(tmp_path / "checkpoints")[-1] / "state.json"
+    path.write_text(json.dumps({**json.loads(path.read_text()), "processes": 8}))
+    with caplog.at_level("WARNING"):
+        small_run(tmp_path, *SHORT, stages(5))
+    assert "1 processes go on where 8 were: the questions of every step stay the same" in caplog.text
+    assert [row["step"] for row in rows_of(tmp_path, "train")] == [1, 2, 3, 4, 5]
+
+
+def test_the_report_tells_what_later_stages_forget(tmp_path: Path) -> None:
+    from refocus_select.train_selector.report import _forgetting, by_stage
+
+    result = small_run(tmp_path, *SHORT, stages(3, 4))
+    told = result.report["stages"]
+    assert [(end["stage"], end["step"]) for end in told] == [(0, 3), (1, 7)]
+    by_hand = {row["step"]: row["reward"] for row in rows_of(tmp_path, "held_out") if row["num_frames"] == 2}
+    assert told[0]["reward"]["2"] == by_hand[3]
+    assert told == by_stage(log(tmp_path))
+    told[0]["reward"]["2"] = told[1]["reward"]["2"] + 0.1
+    assert any("0.100 at 2 frames since stage 0" in line for line in _forgetting(told))
+    assert "Held-out reward at the end of each stage" in (result.folder / "README.md").read_text()
