@@ -1,4 +1,4 @@
-"""The options of `refocus-select evaluate needle`, `qa`, `evidence`, `export` and `report`."""
+"""The options of `refocus-select evaluate needle`, `qa`, `evidence`, `blur`, `efficiency`, `export` and `report`."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ def add_evaluate(commands: Any) -> None:
     """Add `evaluate` to the subcommands of the command line."""
     evaluate = commands.add_parser("evaluate", help="measure selectors side by side")
     kinds = evaluate.add_subparsers(title="evaluations", metavar="KIND", required=True)
-    for add in (_add_needle, _add_qa, _add_evidence, _add_export, _add_report):
+    for add in (_add_needle, _add_qa, _add_evidence, _add_blur, _add_efficiency, _add_export, _add_report):
         add(kinds)
 
 
@@ -75,6 +75,46 @@ def _add_needle(kinds: Any) -> None:
     needle.add_argument("--out", type=Path, metavar="DIR", help="keep all trials, the summary and the heat maps there")
     needle.add_argument("-v", "--verbose", action="store_true", help="more messages on standard error")
     needle.set_defaults(run=run.needle)
+
+
+def _add_blur(kinds: Any) -> None:
+    blur = kinds.add_parser(
+        "blur",
+        help="blur what a selector chooses, and see whether it still does",
+        description="Blur the frames that a selector chooses, or those of the evidence where questions have it, and "
+        "count how many of them it chooses still. One that looks at the pictures leaves them.",
+    )
+    blur.add_argument("questions", metavar="QUESTIONS", help="a table of questions (.jsonl, .csv, …)")
+    _add_one_selector(blur, 8)
+    blur.set_defaults(run=run.blur)
+
+
+def _add_efficiency(kinds: Any) -> None:
+    table = kinds.add_parser(
+        "efficiency",
+        help="parameters, counted operations, time and memory of a selector on one video",
+        description="Encode a video and ask a question about it, and tell what that takes on this machine.",
+    )
+    table.add_argument("video", metavar="VIDEO")
+    table.add_argument("question", metavar="QUESTION")
+    _add_one_selector(table, 32)
+    table.set_defaults(run=run.efficiency)
+
+
+def _add_one_selector(parser: argparse.ArgumentParser, num_frames: int) -> None:
+    parser.add_argument("--selector", default=DEFAULT_SELECTOR, metavar="NAME", help="as in `select`")
+    add_encoder(parser)
+    parser.add_argument("--device", help="device of the selector, e.g. cuda")
+    parser.add_argument(
+        "-n",
+        "--num-frames",
+        type=int,
+        default=num_frames,
+        metavar="K",
+        help=f"frames to choose (default: {num_frames})",
+    )
+    parser.add_argument("--json", action="store_true", help="print JSON instead of a table")
+    parser.add_argument("-v", "--verbose", action="store_true", help="more messages on standard error")
 
 
 def _add_qa(kinds: Any) -> None:

@@ -1,4 +1,4 @@
-"""What `refocus-select evaluate needle`, `qa`, `evidence`, `export` and `report` do."""
+"""What `refocus-select evaluate needle`, `qa`, `evidence`, `blur`, `efficiency`, `export` and `report` do."""
 
 from __future__ import annotations
 
@@ -333,3 +333,36 @@ def _identity(video: str) -> str:
 
     with open_video(video) as source:
         return source.fingerprint
+
+
+def blur(arguments: argparse.Namespace) -> int:
+    """`refocus-select evaluate blur`."""
+    from ..plain_text import json_text
+    from ..questions import problem_table, read_questions
+    from .blur import blur_table, blur_test
+    from .choosers import load_selector
+
+    questions, problems = read_questions(arguments.questions)
+    if problems or not questions:
+        raise InputError(
+            f"{arguments.questions} cannot be used:\n{problem_table(problems) or '  it holds no questions'}"
+        )
+    selector = load_selector(arguments.selector, encoder=arguments.encoder, device=arguments.device)
+    found = blur_test(selector, questions, arguments.num_frames)
+    if not found["questions"]:
+        raise InputError(f"not one video of {arguments.questions} can be read")
+    print(json_text(found) if arguments.json else blur_table(found))
+    return 0
+
+
+def efficiency(arguments: argparse.Namespace) -> int:
+    """`refocus-select evaluate efficiency`."""
+    from ..plain_text import json_text
+    from .choosers import load_selector
+    from .efficiency import efficiency as measured
+    from .efficiency import efficiency_table
+
+    selector = load_selector(arguments.selector, encoder=arguments.encoder, device=arguments.device)
+    found = measured(selector, arguments.video, arguments.question, arguments.num_frames)
+    print(json_text(found) if arguments.json else efficiency_table(found))
+    return 0

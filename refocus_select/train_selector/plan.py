@@ -99,9 +99,9 @@ def _estimated(
     checkpoint = 12 * policy + 4 * tower
     lines = [
         f"questions      {len(train)} to learn from ({train.name}), {len(held_out)} held out ({held_out.name})",
-        f"policy         {(policy + tower) / 1e9:.3f} G parameters, {tower / 1e9:.3f} G of them in the vision tower; "
+        f"policy         {policy + tower:,} parameters, {tower:,} of them in the frozen vision tower; "
         f"{network.n_layer} blocks of width {network.d_model}; from {config.policy.init or 'random weights'}",
-        f"reference      {config.reference.model or config.reference.url}; {how}",
+        f"reference      {config.reference.url or config.reference.model}; {how}",
         f"processes      {processes.size} on {processes.device.type}, {each} questions each per step",
         f"videos         {pieces.candidates:.0f} candidates on average of those looked at, prompts of "
         f"{pieces.candidates * network.tokens_per_frame:,.0f} tokens; at most "
