@@ -244,7 +244,7 @@ def test_another_validation_chooses_the_best_policy_anew(tmp_path: Path, caplog:
     small_run(tmp_path, *SHORT, stages(4))
     before = rows_of(tmp_path, "held_out")
     with caplog.at_level("WARNING"):
-        small_run(tmp_path, *SHORT, stages(4), "validation.num_frames=[1, 3]", validation=World(40, 5))
+        small_run(tmp_path, *SHORT, stages(4), "validation.num_frames=[1, 3]", validation=World(40, 2))
     assert "validation is another than before" in caplog.text
     state = json.loads((numbered(tmp_path / "checkpoints")[-1] / "state.json").read_text())
     assert state["best_step"] == 4  # the only one that was looked at
