@@ -90,7 +90,7 @@ def train_selector(
 
 def _check_identity(folder: Path, setup: RunSetup) -> None:
     """Write down the identity of the run, or check that a resumed run has the same."""
-    identity = {
+    identity: dict[str, Any] = {
         "config": setup.config.to_dict(),
         "train": setup.train.fingerprint,
         "held_out": setup.validation.fingerprint,
