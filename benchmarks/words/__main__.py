@@ -50,9 +50,8 @@ class Outcome:
     claimed: bool
 
 
-def measure(made: Made, encoding: VideoEncoding, policy: FrameSelector, uniform: FrameSelector) -> list[Outcome]:
+def measure(made: Made, encoding: VideoEncoding, policy: DualEncoderSelector, uniform: FrameSelector) -> list[Outcome]:
     """Ask everybody all questions about one video."""
-    assert isinstance(policy, DualEncoderSelector)
     assert encoding.words is not None
     asked = list(made.questions)
     texts = [question.question for question in asked]
@@ -92,16 +91,16 @@ def measure(made: Made, encoding: VideoEncoding, policy: FrameSelector, uniform:
     return outcomes
 
 
-def film_control(encodings: Sequence[VideoEncoding], policy: FrameSelector) -> dict[str, Any]:
+def film_control(encodings: Sequence[VideoEncoding], policy: DualEncoderSelector) -> dict[str, Any]:
     """Questions about the pictures of a film, asked while a foreign transcript lies beside it: what is lost."""
     entries = [entry for path in MARKED for entry in json.loads(path.read_text(encoding="utf-8"))["film"]]
     texts = [entry["question"] for entry in entries]
     silent = policy.encode(FILM, progress=False)
 
-    def hits(selections: Sequence[Selection]) -> np.ndarray:
+    def hits(selections: Sequence[Selection], asked: Sequence[Any] = entries) -> np.ndarray:
         return np.array([
             float(any(start <= t <= end for t in selection.timestamps for start, end in entry["moments"]))
-            for selection, entry in zip(selections, entries, strict=True)
+            for selection, entry in zip(selections, asked, strict=True)
         ])  # fmt: skip
 
     alone = hits(policy.select(silent, texts, num_frames=8))
@@ -114,8 +113,14 @@ def film_control(encodings: Sequence[VideoEncoding], policy: FrameSelector) -> d
             for line in encoding.words.passages
         )
         heard = replace(silent, words=replace(encoding.words, passages=replace(encoding.words.passages, lines=lines)))
-        with_words.append(hits(policy.select(heard, texts, num_frames=8)))
-        opened.append([decides for _, decides in word_matches(heard, texts, policy.encoder, policy.picture_prominence)])  # type: ignore[attr-defined]
+        decided = [d for _, d in word_matches(heard, texts, policy.encoder, policy.picture_prominence)]
+        opened.append(decided)
+        found = alone.copy()  # where the pictures decide, the choice is that without words (tests/words)
+        rows = np.flatnonzero(decided)
+        if len(rows):
+            selections = policy.select(heard, [texts[row] for row in rows], num_frames=8)
+            found[rows] = hits(selections, [entries[row] for row in rows])
+        with_words.append(found)
     unasked = [not what_is_asked(text).for_words for text in texts]
     return {
         "questions": len(texts),
@@ -125,6 +130,26 @@ def film_control(encodings: Sequence[VideoEncoding], policy: FrameSelector) -> d
         "decided by words": round(float(np.mean(opened)), 4),
         "decided by words, of those that do not ask for words": round(float(np.array(opened)[:, unasked].mean()), 4),
     }
+
+
+def film_words(encoding: VideoEncoding, policy: FrameSelector, uniform: FrameSelector) -> dict[str, Any]:
+    """Titles and credits of the film, of 8 frames: how often one shows what is asked for."""
+    entries = json.loads((Path(__file__).parent / "film.json").read_text(encoding="utf-8"))["film"]
+    texts = [entry["question"] for entry in entries]
+    silent = replace(encoding, words=None)
+    spread = replace(silent, encoder_fingerprint=uniform.encoding_fingerprint)
+    found: dict[str, Any] = {"questions": len(texts)}
+    for name, selector, seen in (
+        ("uniform", uniform, spread),
+        ("pictures", policy, silent),
+        ("words", policy, encoding),
+    ):
+        selections = selector.select(seen, texts, num_frames=8)
+        found[name] = mean_of([
+            evidence_measures(selection.timestamps, entry["moments"], tolerance=TOLERANCE)[0]
+            for selection, entry in zip(selections, entries, strict=True)
+        ])  # fmt: skip
+    return found
 
 
 def summary(outcomes: Sequence[Outcome], split: str) -> dict[str, Any]:
@@ -175,6 +200,7 @@ def main() -> int:
         print("RapidOCR is not installed (pip install 'refocus-select[ocr]'): slides cannot be read", file=sys.stderr)
         return 2
     policy, uniform = FrameSelector.from_pretrained("mini-policy"), FrameSelector.from_pretrained("uniform")
+    assert isinstance(policy, DualEncoderSelector)
     outcomes: list[Outcome] = []
     encodings: dict[str, list[VideoEncoding]] = defaultdict(list)
     for made in videos:
@@ -185,6 +211,8 @@ def main() -> int:
         outcomes += measure(made, encoding, policy, uniform)
         print(f"{made.name}: {len(made.questions)} questions", file=sys.stderr, flush=True)
     results = {split: summary(outcomes, split) for split in ("test", "validation")}
+    film = policy.encode(FILM, ocr=True, cache=arguments.materials / "cache", progress=False)
+    results["film, titles and credits"] = film_words(film, policy, uniform)
     results["film"] = film_control(encodings["test"], policy)
     results["film, validation transcripts"] = film_control(encodings["validation"], policy)
     arguments.out.mkdir(parents=True, exist_ok=True)
