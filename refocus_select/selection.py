@@ -46,7 +46,8 @@ class Quote:
         start, end: when, in seconds.
         text: what is said or written.
         source: "spoken" or "written".
-        match: how well it answers the question, larger is better; None for lines that only stand beside a frame.
+        match: how well it answers the question: by how many deviations it matches better than lines match unrelated
+            texts; None for lines that only stand beside a frame.
     """
 
     start: float
