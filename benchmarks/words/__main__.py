@@ -183,6 +183,13 @@ def summary(outcomes: Sequence[Outcome], split: str) -> dict[str, Any]:
     return found
 
 
+def _write(folder: Path, results: dict[str, Any]) -> None:
+    """Keep what there is so far."""
+    folder.mkdir(parents=True, exist_ok=True)
+    write_text(folder / "words.json", json.dumps(results, indent=1) + "\n")
+    write_text(folder / "words.md", page(results))
+
+
 def main() -> int:
     """Make, ask, and write."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.words", description=__doc__)
@@ -211,15 +218,14 @@ def main() -> int:
         outcomes += measure(made, encoding, policy, uniform)
         print(f"{made.name}: {len(made.questions)} questions", file=sys.stderr, flush=True)
     results = {split: summary(outcomes, split) for split in ("test", "validation")}
-    film = policy.encode(FILM, ocr=True, cache=arguments.materials / "cache", progress=False)
-    results["film, titles and credits"] = film_words(film, policy, uniform)
+    _write(arguments.out, results)
     results["film"] = film_control(encodings["test"], policy)
     results["film, validation transcripts"] = film_control(encodings["validation"], policy)
-    arguments.out.mkdir(parents=True, exist_ok=True)
-    write_text(arguments.out / "words.json", json.dumps(results, indent=1) + "\n")
-    text = page(results)
-    write_text(arguments.out / "words.md", text)
-    print(text)
+    _write(arguments.out, results)
+    film = policy.encode(FILM, ocr=True, cache=arguments.materials / "cache", progress=False)
+    results["film, titles and credits"] = film_words(film, policy, uniform)
+    _write(arguments.out, results)
+    print(page(results))
     return 0
 
 

@@ -36,13 +36,12 @@ def page(results: dict[str, Any]) -> str:
     parts += [
         "## What does not come up",
         _claims(absent, test["all spoken"]),
-        "## Titles and credits of a real film",
-        _film_words(results["film, titles and credits"]),
-        "## Questions about pictures",
-        _control(results["film"]),
-        "## The gate",
-        _GATE,
     ]
+    if "film, titles and credits" in results:
+        parts += ["## Titles and credits of a real film", _film_words(results["film, titles and credits"])]
+    if "film" in results:
+        parts += ["## Questions about pictures", _control(results["film"])]
+    parts += ["## The gate", _GATE]
     return "\n\n".join(parts) + "\n"
 
 

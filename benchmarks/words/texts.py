@@ -36,7 +36,9 @@ TEMPLATES: dict[str, dict[str, tuple[str, ...]]] = {
             "What can be seen while {he} mentions that {x}?", "Which picture goes with the remark that {x}?",
             "What does the screen show as {he} points out that {x}?",
         ),
-        "who": ("Which of them mentions that {x}?", "Who tells the other that {x}?", "Whose words mean that {x}?"),
+        "who": (
+            "From whom do we hear that {x}?", "Which speaker reports that {x}?", "Who lets the other know that {x}?",
+        ),
         "title": ("When is the title “{x}” displayed?", "At what time does the heading “{x}” appear?"),
         "bullet": ("Which slide reads “{x}”?", "When is “{x}” written on the screen?", "Where is the text “{x}” seen?"),
         "after": (

@@ -25,7 +25,7 @@ from ..questions import words_of
 from ..selection import Selection
 from ..selectors import FrameSelector
 from ..selectors.algorithms.contract import check_num_frames
-from ..selectors.base import least_candidates
+from ..selectors.asked import least_candidates
 from ..selectors.words import words_wanted
 from ..video import CandidateRule, Video, open_video
 from .output import OutputError, cannot_write, write_output

@@ -18,7 +18,8 @@ from ..errors import EncodingError, InputError, VideoDecodeError
 from ..selection import Selection
 from ..video import CandidatePlan, CandidateRule, Frames, Video, VideoMetadata, opened, read_input, sample_candidates
 from ..weights import DEFAULT_SELECTOR
-from .algorithms.contract import check_num_frames, complete_picks
+from .algorithms.contract import complete_picks
+from .asked import checked_question, frames_asked_for, least_candidates
 from .reading import CandidateReader
 from .registry import load_selector
 from .words import choices_by_route, cover_lines, with_quotes, with_words, words_wanted
@@ -388,9 +389,9 @@ class FrameSelector(ABC):
         handed = read_input(video)
         num_frames = num_frames if handed.num_frames is None else handed.num_frames
         single = isinstance(question, str)
-        questions = [_checked_question(q) for q in ([question] if single else question)]
+        questions = [checked_question(q) for q in ([question] if single else question)]
         given: dict[str, Any] = dict(kwargs)
-        least, size = self._range(num_frames, given)
+        least, size = frames_asked_for(self, num_frames, given)
         options_of: list[Sequence[str] | None] = [None] * len(questions)
         if options is not None:
             options_of = [options] if single else list(options)  # type: ignore[list-item]
@@ -438,26 +439,6 @@ class FrameSelector(ABC):
             EncodingError: saying what is wrong.
         """
         check_tensors(encoding, {})  # subclasses name what they read
-
-    def _range(self, num_frames: int | Literal["auto"], given: dict[str, Any]) -> tuple[int | None, int]:
-        """Fewest frames (None: exactly as many as asked for) and most frames; takes them out of the arguments."""
-        if num_frames != "auto":
-            check_num_frames(num_frames)
-            unused = sorted({"at_least", "at_most"} & given.keys())
-            if unused:
-                raise InputError(f'{", ".join(unused)}: only with num_frames="auto"')
-            return None, int(num_frames)
-        if not self.decides_number:
-            raise InputError(
-                f"{self.name!r} cannot tell how many frames a question needs; give num_frames as a number, or use "
-                "'mini-policy'"
-            )
-        least, most = given.pop("at_least", 1), given.pop("at_most", AUTO_MOST)
-        check_num_frames(least)
-        check_num_frames(most)
-        if least > most:
-            raise InputError(f"at_least={least} is above at_most={most}")
-        return least, most
 
     @abstractmethod
     def choose(
@@ -526,18 +507,4 @@ class FrameSelector(ABC):
         )
 
 
-AUTO_MOST = 16  # frames at most where the selector decides how many
 _CHUNK_BYTES = 64 * 2**20  # of pictures handed over at once: 4K pictures come in small pieces
-
-
-def least_candidates(num_frames: int, choice: Mapping[str, Any]) -> int:
-    """How many candidates a video must give for K frames; `choice` holds the arguments of the selector's choice."""
-    return 1 if choice.get("protocol") == "paper" else num_frames  # the released evaluation has candidates of its own
-
-
-def _checked_question(question: Any) -> str:
-    if not isinstance(question, str):
-        raise InputError(f"a question must be text, not {type(question).__name__}")
-    if not question.strip():
-        raise InputError("the question is empty; ask something, or use selector 'uniform' to sample without a question")
-    return question.strip()

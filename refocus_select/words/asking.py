@@ -14,7 +14,8 @@ _SAYING = (
     r"mentioning|explains?|explained|explaining|discuss(?:es|ed|ing)?|describes?|described|describing|announc(?:es?|ed)|"
     r"remarks?|remarked|states?|stated|argues?|argued|claims?|claimed|asks?|asked|answers?|answered|warns?|warned|"
     r"promis(?:es?|ed)|recommends?|recommended|defines?|defined|introduces?|introduced|comments?|commented|quotes?|"
-    r"quoted|points? out|pointed out|refers? to|referred to|suggests?|suggested|complains?|complained|admits?|admitted|"
+    r"quoted|points? out that|pointed out that|refers? to|referred to|suggests?|suggested|complains?|complained|"
+    r"admits?|admitted|"
     r"reports? that|reported that|greets?|whispers?|shouts?|sings?|sang|hears?|heard"
 )
 _NAMING = (
@@ -151,6 +152,13 @@ def _clause(question: str) -> tuple[str, str, str]:
                 f"{question[: found.start()]} {found.group()} {' '.join(_TIMES.findall(content))} {question[stop:]}"
             )
             return content, around, found.group()
+    cue = _ABOUT_WORDS.search(question)
+    that = re.compile(r"\bthat\s+").search(question, cue.end()) if cue else None
+    if that is not None:  # said in another way, "which words tell him that …"
+        end = _END.search(question, that.end())
+        stop = end.start() if end else len(question)
+        if question[that.end() : stop].count(" ") > 1:
+            return question[that.end() : stop].strip(" ,"), question[: that.start()] + question[stop:], cue.group()
     found = _PASSIVE.search(question)
     if found is not None:
         content, start = found["content"].strip(), found.start("content")

@@ -26,7 +26,7 @@ from .transcript import SPOKEN, WRITTEN, Line
 SHARED_WORDS = 4.0  # deviations that sharing all rare words adds
 OTHER_SOURCE = 3.0  # deviations that a written line lacks where the question asks for what is said
 WANTED_SOURCE = 1.5  # deviations that a written line gains where the question asks for what is written
-OPEN_CLAUSE, OPEN_ASKED, OPEN_UNASKED = 0.5, 4.0, 7.0
+OPEN_CLAUSE, OPEN_ASKED, OPEN_UNASKED = -1.0, 4.0, 7.0
 """Deviations by which the best line must stand out for the words to decide: where the question tells what is said
 ("while she says that …"), where it only has a word that asks for words ("title"), and where it has none."""
 AS_GOOD, OTHER_TIME = 2.0, 0.1

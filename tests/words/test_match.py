@@ -140,7 +140,7 @@ def test_the_gate_weighs_what_is_asked_what_is_said_and_what_is_seen():
         what_is_asked, ("Where does she explain trees?", "the slide with trees", "Where are trees?")
     )
     decided = {
-        kind: [words_decide(asked, prominence, lambda: 5.0) for prominence in (0.0, 2.0, 5.0, 8.0)]
+        kind: [words_decide(asked, prominence, lambda: 5.0) for prominence in (-2.0, 2.0, 5.0, 8.0)]
         for kind, asked in (("clause", clause), ("cue", cue), ("none", none))
     }
     assert decided == {
