@@ -22,6 +22,7 @@ _HOME = {
     "pinned_selection": "processor",
     "select_messages": "messages",
     "multiple_choice": "questions",
+    "tokens_per_frame": "tokens",
     "family_of": "families",
     "qwen2_5_vl_position_ids": "positions",
 }
@@ -39,6 +40,7 @@ if TYPE_CHECKING:
     from .processor import with_frame_selection as with_frame_selection
     from .processor import without_frame_selection as without_frame_selection
     from .questions import multiple_choice as multiple_choice
+    from .tokens import tokens_per_frame as tokens_per_frame
 
 
 def __getattr__(name: str) -> Any:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import inspect
 import logging
-from collections.abc import Hashable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -15,13 +15,15 @@ from refocus_select.errors import InputError
 from refocus_select.selection import Selection
 from refocus_select.video.inputs import SOURCE_KEYS, read_input
 
+from .budget import choose_within, frames_or_budget
 from .choose import Request, choose, located, video_key
 from .input_format import Clip, InputFormat, equal_length, processor_kwargs, seconds_per_grid
 from .media import is_source, is_video_block, keys_beside, name_of, names_video, prepared, sound_of, to_pictures
 from .messages import given_metadata, is_batch
-from .prompts import write_times
+from .prompts import without_videos, write_times
 from .questions import Query, conversation_of_prompt, questions_of
 from .state import CHAT, PINNED, Chat, Notes, State, state_of
+from .tokens import Meter, words_of_prompt
 from .words import asking_for_words
 
 logger = logging.getLogger(__name__)
@@ -102,7 +104,7 @@ def _nests_kwargs(base: type) -> bool:
     return "processor_kwargs" in inspect.signature(base.apply_chat_template).parameters  # type: ignore[attr-defined]
 
 
-def _take_sampling(kwargs: dict[str, Any], state: State, *nested: dict[str, Any]) -> int | None:
+def _take_sampling(kwargs: dict[str, Any], state: State, *nested: dict[str, Any]) -> Any:
     """Remove what asks the processor to sample by itself; `num_frames` means K."""
     places = [kwargs, *nested]
     asked = [p.pop("num_frames") for p in places if "num_frames" in p]
@@ -111,8 +113,9 @@ def _take_sampling(kwargs: dict[str, Any], state: State, *nested: dict[str, Any]
         place.pop("do_sample_frames", None)
     rate = next((r for r in rates if r is not None), None)
     if rate is not None and CHAT.get() is None:  # within a chat, templates of SmolVLM add their own
-        logger.warning("fps=%s is not used: the selector chooses %d frames", rate, state.num_frames)
-    return next((int(n) for n in asked if n is not None), None)
+        number = state.num_frames if state.budget is None else "as many frames as the budget allows"
+        logger.warning("fps=%s is not used: the selector chooses %s", rate, number)
+    return next((n if n == "auto" else int(n) for n in asked if n is not None), None)
 
 
 # -- the call -----------------------------------------------------------------------------------------
@@ -164,7 +167,14 @@ def call_processor(processor: Any, base: Any, args: tuple[Any, ...], kwargs: dic
         asked, notes = chat.num_frames, chat.notes
     else:
         notes = [_read_back(processor, state, p) for p in prompts]
-    _select(state, videos, notes, state.num_frames if asked is None else asked)
+    number = state.num_frames if asked is None else frames_or_budget(asked, state.budget)[0]
+    if state.budget is None:
+        _select(state, videos, notes, number, choose)
+    else:
+        meter = Meter(processor, state.input_format, kwargs)
+        beside = _tokens_beside(processor, prompts, kwargs.get("images")) if state.budget.of == "prompt" else {}
+        within = functools.partial(choose_within, budget=state.budget, meter=meter, beside=beside)
+        _select(state, videos, notes, number, within)
     state.last = [v.selection for v in videos]
 
     input_format = state.input_format
@@ -269,7 +279,31 @@ def _read_back(processor: Any, state: State, prompt: str) -> Notes:
         return Notes(error, [])
 
 
-def _select(state: State, videos: list[_Video], notes: list[Notes], num_frames: int) -> None:
+def _tokens_beside(processor: Any, prompts: Sequence[str], images: Any) -> dict[int, int]:
+    """Tokens of each prompt without its videos."""
+    pictures = iter(_flat_images(images))
+    token = str(getattr(processor, "image_token", None) or "\0")
+    words = [without_videos(p, str(getattr(processor, "video_token", None) or "")) for p in prompts]
+    several = len(prompts) > 1
+    own = [[next(pictures) for _ in range(p.count(token))] if several else list(pictures) for p in prompts]
+    return {k: words_of_prompt(processor, p, i) for k, (p, i) in enumerate(zip(words, own, strict=True))}
+
+
+def _flat_images(images: Any) -> list[Any]:
+    if images is None:
+        return []
+    if not isinstance(images, list | tuple):
+        return [images]
+    return [x for group in images for x in (group if isinstance(group, list | tuple) else [group])]
+
+
+def _select(
+    state: State,
+    videos: list[_Video],
+    notes: list[Notes],
+    num_frames: Any,
+    choose: Callable[[Any, list[Request]], list[Selection]],
+) -> None:
     pins = PINNED.get().get(state.key)
     several = len(notes) > 1
     wanted = [v for v in videos if is_source(v.value) and v.metadata is None]
@@ -289,10 +323,12 @@ def _select(state: State, videos: list[_Video], notes: list[Notes], num_frames: 
         if not note.questions:
             raise InputError(f"prompt {video.prompt + 1} has a video, but no message of its chat names one")
         question = note.questions[min(video.place, len(note.questions) - 1)]
-        asked = {**state.select_kwargs, **given.sampling}
-        arguments = asking_for_words(asked, video.source, state.input_format.words)
-        count = state.input_format.frames_to_choose(num_frames if given.num_frames is None else given.num_frames)
-        asking.append((video, Request(video.source, question, count, where, arguments)))
+        wanted_too = {**state.select_kwargs, **given.sampling}
+        arguments = asking_for_words(wanted_too, video.source, state.input_format.words)
+        count = num_frames if given.num_frames is None else given.num_frames
+        if state.budget is None:
+            count = state.input_format.frames_to_choose(count)
+        asking.append((video, Request(video.source, question, count, where, arguments, video.prompt)))
     for (video, _), selection in zip(asking, choose(state.selector, [r for _, r in asking]), strict=True):
         video.selection = selection
         if pins is not None:

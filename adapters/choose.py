@@ -23,16 +23,18 @@ class Request:
     Attributes:
         video: a path, URL, bytes, open `Video` or `VideoEncoding`.
         question: what is asked of it.
-        num_frames: how many frames.
+        num_frames: how many frames; under a token budget None if it decides, or "auto" if the question does.
         where: its place for errors, e.g. "conversation 2, video 1".
         arguments: more arguments of `FrameSelector.select`, e.g. `start`, `end`.
+        conversation: which one it belongs to; videos of one share a token budget.
     """
 
     video: Any
     question: Question
-    num_frames: int
+    num_frames: Any
     where: str
     arguments: Mapping[str, Any] = field(default_factory=dict)
+    conversation: int = 0
 
 
 def load(selector: Any, encoder: Any = None) -> Any:

@@ -13,9 +13,11 @@ import numpy as np
 from refocus_select.errors import InputError
 
 from .families import Family, family_of, merge_size
+from .media import resized
 from .words import between_frames, check_words, prompt_lines, words_text
 
 if TYPE_CHECKING:
+    from refocus_select.budget import Size
     from refocus_select.selection import Selection
 
 TIMESTAMPS = ("auto", "metadata", "text", "interleave")
@@ -133,7 +135,10 @@ class InputFormat:
             raise InputError(
                 f"{self.family.name} takes exactly {fixed} frames, not {num_frames}: use num_frames={fixed}"
             )
-        # An odd number fills its last group, as the processors do.
+        return self.moments(num_frames)
+
+    def moments(self, num_frames: int) -> int:
+        """How many chosen frames make so many shown ones; an odd number fills its last pair, as the processors do."""
         return -(-num_frames // self.merge) if self.temporal_merge == "pairs" else num_frames
 
     def groups(self, timestamps: Sequence[float] | np.ndarray) -> list[list[int]]:
@@ -148,13 +153,32 @@ class InputFormat:
         gap = NEAR_SECONDS if self.temporal_merge == "near" else -1.0
         return [[g[k * len(g) // self.merge] for k in range(self.merge)] for g in near(timestamps, self.merge, gap)]
 
+    def clip_sizes(self, timestamps: Sequence[float] | np.ndarray, sizes: Sequence[Size]) -> list[Size]:
+        """The (height, width) of each clip, from one for all frames, or one for each: the largest of those in it."""
+        if len(sizes) == 1:
+            interleaved = self.timestamps == "interleave"
+            whole = len(timestamps) if self.temporal_merge == "ignore" else len(self.groups(timestamps))
+            return [sizes[0]] * (whole if interleaved else 1)
+        groups = [[k] for k in range(len(sizes))] if self.temporal_merge == "ignore" else self.groups(timestamps)
+        return [max((sizes[k] for k in group), key=lambda s: s[0] * s[1]) for group in groups]
+
     def clips(self, selection: Selection, frames: Any = None) -> list[Clip]:
         """The chosen frames as this model's videos: one clip, or one per frame if times are interleaved.
 
         Args:
-            selection: what was chosen.
+            selection: what was chosen; its frames get the sizes of its plan, if it has one.
             frames: all frames of the video in the caller's own kind, to take the chosen ones from; decoded if None.
         """
+        clips = self._clips(selection, frames)
+        plan = selection.plan
+        if plan is None or (len(plan.sizes) == 1 and frames is None):  # those were decoded at their size
+            return clips
+        if len(plan.sizes) > 1 and self.timestamps != "interleave":  # single pictures, which get their sizes later
+            return clips
+        sizes = self.clip_sizes(clips[0].timestamps if len(clips) == 1 else selection.timestamps, plan.sizes)
+        return [replace(c, frames=resized(c.frames, s)) for c, s in zip(clips, sizes, strict=True)]
+
+    def _clips(self, selection: Selection, frames: Any) -> list[Clip]:
         clip = self._merged(selection, frames)
         if self.family.fixed_frames is not None:
             clip = clip.padded(self.family.fixed_frames)
@@ -183,8 +207,9 @@ class InputFormat:
             pictures = take_frames(frames, indices.tolist())
         else:
             distinct, back = np.unique(indices, return_inverse=True)
-            whole = np.array_equal(distinct, selection.indices)
-            shown = selection.shown if whole else selection.get_frames(distinct)
+            whole, plan = np.array_equal(distinct, selection.indices), selection.plan
+            size = plan.sizes[0] if plan is not None and len(plan.sizes) == 1 else None
+            shown = selection.shown if whole else selection.get_frames(distinct, size=size)
             pictures = shown.data if len(back) == len(distinct) else shown.data[back]
             times = shown.timestamps[back]  # a damaged frame is shown by another one, at another time
         milliseconds = tuple(round(1000 * float(t)) for t in times)

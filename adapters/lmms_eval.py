@@ -18,6 +18,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from refocus_select.budget import TokenBudget
 from refocus_select.errors import InputError
 from refocus_select.weights import DEFAULT_SELECTOR
 
@@ -41,7 +42,9 @@ class VideoModel:
     Args:
         pretrained: Hub id or folder of the model.
         selector: "uniform", "mini-policy", a Hub id, or a folder.
-        num_frames: how many frames K per video.
+        num_frames: how many frames K per video (default: 32, or what a budget allows).
+        token_budget: how many tokens the videos of a prompt may cost, see `with_frame_selection`.
+        budget_of, min_frames, max_frames, min_side, max_side: of the budget, see `TokenBudget`.
         timestamps: see `with_frame_selection`.
         temporal_merge: see `with_frame_selection`.
         words_in_prompt: see `with_frame_selection`.
@@ -61,7 +64,13 @@ class VideoModel:
         pretrained: str,
         *,
         selector: str = DEFAULT_SELECTOR,
-        num_frames: int | str = 32,
+        num_frames: int | str | None = None,
+        token_budget: int | str | None = None,
+        budget_of: str = "video",
+        min_frames: int | str | None = None,
+        max_frames: int | str | None = None,
+        min_side: int | str | None = None,
+        max_side: int | str | None = None,
         timestamps: str = "auto",
         temporal_merge: str = "auto",
         words_in_prompt: str | bool = False,
@@ -81,6 +90,9 @@ class VideoModel:
 
         from refocus_select.selectors import FrameSelector
 
+        limits = {"min_frames": min_frames, "max_frames": max_frames, "min_side": min_side, "max_side": max_side}
+        limits = {name: value for name, value in limits.items() if value is not None}
+        number, budget = _amount(num_frames, token_budget, budget_of, limits)
         device = _device_of(device)
         kwargs: dict[str, Any] = {"dtype": getattr(torch, dtype)}
         if attn_implementation is not None:
@@ -97,7 +109,8 @@ class VideoModel:
         self.processor = with_frame_selection(
             AutoProcessor.from_pretrained(pretrained),
             chooser,
-            num_frames=int(num_frames),
+            num_frames=number,
+            token_budget=budget,
             timestamps=timestamps,
             temporal_merge=temporal_merge,
             query=multiple_choice if _is_true(options) else "last_user",
@@ -180,6 +193,23 @@ def _of_this_process(path: Path) -> Path:
     """Several processes write a file each: `record.jsonl`, `record.rank1.jsonl`, …"""
     rank = int(os.environ.get("RANK", "0"))
     return path.with_name(f"{path.stem}.rank{rank}{path.suffix}") if rank else path
+
+
+def _amount(
+    num_frames: int | str | None, tokens: int | str | None, of: str, limits: dict[str, int | str]
+) -> tuple[int | str | None, TokenBudget | None]:
+    """Number of frames and budget from arguments of a command line."""
+    try:
+        number = num_frames if num_frames in (None, "auto") else int(num_frames)  # type: ignore[arg-type]
+        whole = {name: int(value) for name, value in limits.items()}
+        budget = None if tokens is None else TokenBudget(int(tokens), of=of, **whole)  # type: ignore[arg-type]
+    except ValueError as error:
+        if isinstance(error, InputError):
+            raise
+        raise InputError(f"num_frames, token_budget and its limits must be whole numbers ({error})") from error
+    if budget is None and (limits or of != "video"):
+        raise InputError(f"{', '.join(limits) or 'budget_of'}: only with token_budget")
+    return (32 if number is None and budget is None else number), budget
 
 
 def _is_true(value: bool | str) -> bool:

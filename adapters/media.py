@@ -127,6 +127,42 @@ def to_images(value: Any) -> list[Any]:
     return [Image.fromarray(picture) for picture in to_pictures(value)]
 
 
+def resized(frames: Any, size: tuple[int, int]) -> Any:
+    """Frames of one video at another size, in the kind they came in.
+
+    Args:
+        frames: uint8 pictures [N, H, W, 3] or [N, 3, H, W], a float tensor of that shape, or a list of pictures.
+        size: (height, width) in pixels.
+    """
+    from PIL import Image
+
+    if isinstance(frames, list | tuple):
+        if all(hasattr(frame, "getbands") for frame in frames):
+            return [frame.resize(size[::-1], Image.Resampling.BICUBIC) for frame in frames]
+        return [resized(frame[None], size)[0] for frame in frames]
+    if not isinstance(frames, np.ndarray):
+        return _resized_tensor(frames, size)
+    if frames.dtype != np.uint8 or frames.shape[-1] != 3:
+        import torch
+
+        return _resized_tensor(torch.from_numpy(np.ascontiguousarray(frames)), size).numpy()
+    if frames.shape[1:3] == size:
+        return frames
+    return np.stack([np.asarray(Image.fromarray(f).resize(size[::-1], Image.Resampling.BICUBIC)) for f in frames])
+
+
+def _resized_tensor(frames: Any, size: tuple[int, int]) -> Any:
+    from torch.nn.functional import interpolate
+
+    last = frames.shape[-1] in (1, 3) and frames.shape[1] not in (1, 3)
+    planes = (frames.movedim(-1, 1) if last else frames).float()
+    planes = interpolate(planes, size, mode="bicubic", antialias=True)
+    if not frames.dtype.is_floating_point:
+        planes = planes.round().clamp(0, 255)
+    planes = planes.to(frames.dtype)
+    return planes.movedim(1, -1) if last else planes
+
+
 def _as_video(value: Any) -> Video:
     from refocus_select.video import open_video
 

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
+from refocus_select.budget import TokenBudget
 from refocus_select.errors import InputError
 from refocus_select.locations import local_path
 from refocus_select.selection import Selection
@@ -13,10 +14,13 @@ from refocus_select.video.images import seconds_of
 from refocus_select.video.inputs import VideoInput, is_pictures, read_input
 from refocus_select.weights import DEFAULT_SELECTOR
 
+from .budget import choose_within, frames_or_budget
 from .choose import Request, choose, load, located
+from .families import Family
 from .input_format import Clip, InputFormat, equal_length, processor_kwargs
 from .media import REPLACED_KEYS, is_frames, is_source, is_video_block, name_of, prepared, to_images
 from .questions import Query, Question, check_query, questions_of
+from .tokens import Meter
 from .words import asking_for_words
 
 
@@ -75,7 +79,8 @@ def select_messages(
     messages: Sequence[Any],
     selector: Any = DEFAULT_SELECTOR,
     *,
-    num_frames: int = 8,
+    num_frames: int | str | None = None,
+    token_budget: int | TokenBudget | None = None,
     query: Query = "last_user",
     model: Any = None,
     timestamps: str = "auto",
@@ -99,7 +104,9 @@ def select_messages(
             (seconds) beside them in the block. `video_start` and `video_end` in a block limit the part that is looked
             at, and `nframes` is its own K (see `refocus_select.video.inputs.read_input`).
         selector: a `FrameSelector`, or the name of one.
-        num_frames: how many frames K per video.
+        num_frames: how many frames K per video (default: 8, or what a budget allows).
+        token_budget: how many tokens the videos of a chat may cost, see `with_frame_selection`; `model` must be a
+            processor, which measures them.
         query: what counts as the question: "last_user", "first_user", "all", or a function of the conversation (see
             `questions.questions_of`).
         model: a processor or a model type, to fit the frames to that model; None gives frames and metadata as they are.
@@ -126,6 +133,7 @@ def select_messages(
         messages,
         selector,
         num_frames=num_frames,
+        token_budget=token_budget,
         query=query,
         model=model,
         timestamps=timestamps,
@@ -142,8 +150,10 @@ def selected_messages(
     messages: Sequence[Any],
     selector: Any,
     *,
-    num_frames: int,
+    num_frames: int | str | None,
     query: Query,
+    token_budget: int | TokenBudget | None = None,
+    meter: Meter | None = None,
     model: Any = None,
     timestamps: str = "auto",
     temporal_merge: str = "auto",
@@ -158,12 +168,16 @@ def selected_messages(
     """`select_messages`, for other request builders.
 
     Without `keep_kind` all chosen frames are uint8 arrays, whatever the caller's were; without `place_words` the lines
-    are left to the caller.
+    are left to the caller. A `meter` counts tokens in another way than the format of the model says, as for frames that
+    become pictures.
     """
     check_query(query)
+    number, budget = frames_or_budget(num_frames, token_budget)
     if frames not in ("select", "keep"):
         raise InputError(f"frames must be 'select' or 'keep', not {frames!r}")
     input_format = InputFormat.of(model, timestamps, temporal_merge, words_in_prompt)
+    if budget is not None:
+        meter = meter or _meter(model, input_format)
     batched = is_batch(messages)
     conversations = list(messages) if batched else [messages]
     slots = [s for c, chat in enumerate(conversations) for s in _slots(chat, c, batched, frames)]
@@ -176,8 +190,16 @@ def selected_messages(
         questions = questions_of(chat, query, len(here), where=f"conversation {c + 1}" if batched else "the chat")
         for slot, question in zip(here, questions, strict=True):
             if slot in wanted:
-                requests.append(_request(slot, question, num_frames, input_format, select_kwargs))
-    for slot, selection in zip(wanted, choose(load(selector, encoder), requests) if requests else [], strict=True):
+                requests.append(
+                    _request(slot, question, number, input_format, select_kwargs, budgeted=budget is not None)
+                )
+    chooser = load(selector, encoder)
+    if budget is not None and meter is not None and requests:
+        beside = _tokens_beside(meter, conversations, slots) if budget.of == "prompt" else {}
+        selections = choose_within(chooser, requests, budget, meter, beside)
+    else:
+        selections = choose(chooser, requests) if requests else []
+    for slot, selection in zip(wanted, selections, strict=True):
         slot.selection = selection
         slot.clips = input_format.clips(selection, slot.own_frames if keep_kind else None)
     _pad([s for s in slots if s.clips], input_format)
@@ -225,14 +247,46 @@ def _slot(
     return _VideoSlot(conversation, message, number, given, where, kept, own_metadata=block.get("video_metadata"))
 
 
+def _meter(model: Any, input_format: InputFormat) -> Meter:
+    if model is None or isinstance(model, str | Family):
+        raise InputError(
+            "token_budget: tokens are measured with the model's processor; give "
+            "model=AutoProcessor.from_pretrained(...)"
+        )
+    return Meter(model, input_format)
+
+
+def _tokens_beside(meter: Meter, chats: Sequence[Any], slots: Sequence[_VideoSlot]) -> dict[int, int]:
+    """Tokens of each chat without its videos."""
+    found = {}
+    for c, chat in enumerate(chats):
+        places = {(s.message, s.block) for s in slots if s.conversation == c}
+        rest = [
+            {**m, "content": [b for k, b in enumerate(m["content"]) if (n, k) not in places]}
+            if isinstance(m.get("content"), list | tuple)
+            else m
+            for n, m in enumerate(chat)
+        ]
+        found[c] = meter.count_chat(rest)
+    return found
+
+
 def _request(
-    slot: _VideoSlot, question: Question, num_frames: int, input_format: InputFormat, select_kwargs: Mapping[str, Any]
+    slot: _VideoSlot,
+    question: Question,
+    num_frames: Any,
+    input_format: InputFormat,
+    select_kwargs: Mapping[str, Any],
+    *,
+    budgeted: bool,
 ) -> Request:
     with located(slot.where, slot.given):
         video = prepared(slot.given)
     count = num_frames if slot.given.num_frames is None else slot.given.num_frames
     arguments = asking_for_words({**select_kwargs, **slot.given.sampling}, video, input_format.words)
-    return Request(video, question, input_format.frames_to_choose(count), slot.where, arguments)
+    if not budgeted:
+        count = input_format.frames_to_choose(count)
+    return Request(video, question, count, slot.where, arguments, slot.conversation)
 
 
 def _pad(slots: list[_VideoSlot], input_format: InputFormat) -> None:

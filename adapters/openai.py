@@ -9,15 +9,17 @@ from typing import Any
 
 import numpy as np
 
+from refocus_select.budget import TokenBudget
 from refocus_select.errors import InputError
 from refocus_select.selection import Selection
 from refocus_select.weights import DEFAULT_SELECTOR
 
 from .engines import vllm_timestamps
 from .input_format import stamp
-from .media import image_of, is_image_block, is_video_block, to_image, to_pictures
-from .messages import selected_messages
+from .media import image_of, is_image_block, is_video_block, resized, to_image, to_pictures
+from .messages import SelectedMessages, selected_messages
 from .questions import Query
+from .tokens import PictureMeter
 from .words import between_frames, prompt_lines
 
 
@@ -25,7 +27,9 @@ def image_messages(
     messages: Sequence[Mapping[str, Any]],
     selector: Any = DEFAULT_SELECTOR,
     *,
-    num_frames: int = 8,
+    num_frames: int | str | None = None,
+    token_budget: int | TokenBudget | None = None,
+    model: Any = None,
     query: Query = "last_user",
     max_side: int | None = 768,
     quality: int = 90,
@@ -43,7 +47,10 @@ def image_messages(
     Args:
         messages: a chat; videos are blocks of type "video" or "video_url".
         selector: a `FrameSelector`, or the name of one.
-        num_frames: how many frames K per video.
+        num_frames: how many frames K per video (default: 8, or what a budget allows).
+        token_budget: how many tokens the pictures of the videos and their times may cost. Important frames become
+            large, those around them half as long and wide; `max_side` is not used then.
+        model: the processor of the model behind the server, which measures the tokens; needed for a budget only.
         query: what counts as the question, see `select_messages`.
         max_side: pictures are scaled down to this many pixels on the longer side; None keeps their size.
         quality: of the JPEG files, 1 to 95.
@@ -59,10 +66,18 @@ def image_messages(
         InputError: if the chat has no question.
         VideoError: if a video cannot be read.
     """
-    chosen = selected_messages(
-        messages, selector, num_frames=num_frames, query=query, keep_kind=False, words_in_prompt=words_in_prompt,
-        place_words=False, **select_kwargs,
-    )  # fmt: skip
+    if token_budget is not None:
+        max_side = None
+    chosen = pictures_within(
+        messages,
+        selector,
+        num_frames=num_frames,
+        token_budget=token_budget,
+        processor=model,
+        query=query,
+        words_in_prompt=words_in_prompt,
+        **select_kwargs,
+    )
     videos = iter(zip(chosen.metadata, chosen.selections, strict=True))
     extra = {} if detail is None else {"detail": detail}
 
@@ -79,11 +94,33 @@ def image_messages(
     return [_mapped(m, blocks) for m in chosen[0]]
 
 
+def pictures_within(
+    messages: Sequence[Any], selector: Any, *, token_budget: Any, processor: Any, **kwargs: Any
+) -> SelectedMessages:
+    """`selected_messages` for frames that become single pictures; a budget is measured with the processor.
+
+    Raises:
+        InputError: if there is a budget and no processor.
+    """
+    meter = None
+    if token_budget is not None:
+        if processor is None or isinstance(processor, str):
+            raise InputError(
+                "token_budget: tokens are measured with the processor of the model behind the server; give "
+                "model=AutoProcessor.from_pretrained(...)"
+            )
+        meter = PictureMeter(processor, kwargs.get("words_in_prompt", False))
+    return selected_messages(
+        messages, selector, token_budget=token_budget, meter=meter, keep_kind=False, place_words=False, **kwargs
+    )
+
+
 def video_request(
     messages: Sequence[Mapping[str, Any]],
     selector: Any = DEFAULT_SELECTOR,
     *,
-    num_frames: int = 8,
+    num_frames: int | str | None = None,
+    token_budget: int | TokenBudget | None = None,
     model: Any = None,
     query: Query = "last_user",
     max_side: int | None = 768,
@@ -104,7 +141,9 @@ def video_request(
     Args:
         messages: a chat with one video, a block of type "video" or "video_url".
         selector: a `FrameSelector`, or the name of one.
-        num_frames: how many frames K.
+        num_frames: how many frames K (default: 8, or what a budget allows).
+        token_budget: how many tokens the video may cost, see `with_frame_selection`; `model` must be the processor
+            then, and `max_side` is not used.
         model: the model type behind the server, e.g. "qwen3_vl" (`model_type` in its config.json): some merge frames,
             and some are told times in words only.
         query: what counts as the question, see `select_messages`.
@@ -133,6 +172,7 @@ def video_request(
         messages,
         selector,
         num_frames=num_frames,
+        token_budget=token_budget,
         query=query,
         model=model,
         timestamps=vllm_timestamps(model, timestamps),
@@ -146,6 +186,8 @@ def video_request(
             "so send one video per request, or use image_messages"
         )
     (metadata,) = chosen.metadata
+    if token_budget is not None:
+        max_side = None
 
     def blocks(block: Any) -> list[Any]:
         if not is_video_block(block):
@@ -169,9 +211,11 @@ def stamped(
 ) -> list[str | np.ndarray]:
     """Pictures, each with its time in words in front, and what is said and written between them.
 
-    Without times where the caller's frames have none.
+    Without times where the caller's frames have none. Their sizes are those of the selection's plan, if it has one.
     """
-    fps, pictures = metadata.get("fps"), to_pictures(frames)
+    fps, pictures = metadata.get("fps"), list(to_pictures(frames))
+    if selection is not None and selection.plan is not None:
+        pictures = [resized(p[None], selection.plan.size_of(k))[0] for k, p in enumerate(pictures)]
     numbers = metadata.get("frames_indices") or range(len(pictures))
     seconds = [index / fps for index in numbers] if fps else []
     lines = () if selection is None else prompt_lines(selection, words_in_prompt)

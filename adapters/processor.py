@@ -7,12 +7,12 @@ from collections.abc import Hashable, Iterator
 from contextlib import contextmanager
 from typing import Any, TypeVar
 
-import numpy as np
-
+from refocus_select.budget import TokenBudget
 from refocus_select.errors import InputError
 from refocus_select.selection import Selection
 from refocus_select.weights import DEFAULT_SELECTOR
 
+from .budget import frames_or_budget
 from .calls import call_processor, keys_of, render_chat
 from .choose import load
 from .input_format import InputFormat
@@ -29,7 +29,8 @@ def with_frame_selection(
     processor: P,
     selector: Any = DEFAULT_SELECTOR,
     *,
-    num_frames: int = 8,
+    num_frames: int | str | None = None,
+    token_budget: int | TokenBudget | None = None,
     timestamps: str = "auto",
     temporal_merge: str = "auto",
     query: Query = "last_user",
@@ -50,7 +51,11 @@ def with_frame_selection(
     Args:
         processor: a processor of a video model. It is changed in place and returned.
         selector: a `FrameSelector`, or the name of one.
-        num_frames: how many frames K per video; `num_frames=` in a call overrides it.
+        num_frames: how many frames K per video (default: 8, or what a budget allows); `num_frames=` in a call overrides
+            it.
+        token_budget: how many tokens the videos of a prompt may cost: number and size of the frames are chosen so that
+            they fit. A `TokenBudget` has the limits, and counts the whole prompt on request. With `num_frames` it
+            decides the size alone; with `num_frames="auto"` the frames end where the question needs no more.
         timestamps: "auto" (what the model needs), "metadata", "text", or "interleave" (one short video per frame).
         temporal_merge: for models that merge neighbouring frames: "auto" or "near" (chosen frames within a second of
             each other share a group, all others are given twice, or four times), "duplicate" (all are given twice, or
@@ -69,13 +74,13 @@ def with_frame_selection(
         InputError: if the processor takes no video, or an argument is not usable.
     """
     check_query(query)
-    if isinstance(num_frames, bool) or not isinstance(num_frames, int | np.integer) or num_frames < 1:
-        raise InputError(f"num_frames must be a whole number of at least 1, not {num_frames!r}")
+    number, budget = frames_or_budget(num_frames, token_budget)
     base = _base_of(processor)
     _check_processor(processor, base)
     input_format = InputFormat.of(processor, timestamps, temporal_merge, words_in_prompt)
-    input_format.frames_to_choose(num_frames)
-    state = State(load(selector, encoder), int(num_frames), input_format, query, dict(select_kwargs))
+    if isinstance(number, int):
+        input_format.frames_to_choose(number)
+    state = State(load(selector, encoder), number, input_format, query, dict(select_kwargs), budget)
     processor.__class__ = _selecting_class(base)
     processor.__dict__["_refocus"] = state
     return processor

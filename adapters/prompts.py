@@ -43,5 +43,16 @@ def write_times(
     return written
 
 
+def without_videos(prompt: str, video_token: str) -> str:
+    """A prompt without its video placeholders and what templates write around them."""
+    if not video_token:
+        return prompt
+    written, *pieces = prompt.split(video_token)
+    for rest in pieces:
+        before, after = _wrapper(written, rest)
+        written = written[: len(written) - len(before)] + rest[len(after) :]
+    return written
+
+
 def _wrapper(before: str, after: str) -> tuple[str, str]:
     return next((w for w in WRAPPERS if before.endswith(w[0]) and after.startswith(w[1])), ("", ""))

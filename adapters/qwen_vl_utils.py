@@ -26,13 +26,16 @@ from typing import Any
 
 import numpy as np
 
+from refocus_select.budget import TokenBudget
 from refocus_select.errors import MissingDependencyError
 from refocus_select.selection import Selection
 from refocus_select.weights import DEFAULT_SELECTOR
 
 from .families import family_of
+from .input_format import InputFormat
 from .messages import is_batch, selected_messages
 from .questions import Query
+from .tokens import Meter
 
 logger = logging.getLogger(__name__)
 
@@ -66,7 +69,8 @@ def select_vision_info(
     conversations: Sequence[Any],
     selector: Any = DEFAULT_SELECTOR,
     *,
-    num_frames: int = 8,
+    num_frames: int | str | None = None,
+    token_budget: int | TokenBudget | None = None,
     model: Any = "qwen3_vl",
     image_patch_size: int | None = None,
     query: Query = "last_user",
@@ -84,7 +88,9 @@ def select_vision_info(
         conversations: a chat or a list of chats; `min_pixels`, `max_pixels`, `total_pixels`, `resized_height` and
             `resized_width` of a video block are heeded.
         selector: a `FrameSelector`, or the name of one.
-        num_frames: how many frames K per video.
+        num_frames: how many frames K per video (default: 8, or what a budget allows).
+        token_budget: how many tokens the videos may cost, see `with_frame_selection`; `model` must be the processor
+            then, and the budget decides the size of the frames.
         model: a processor, or "qwen2_vl", "qwen2_5_vl", "qwen3_vl", ….
         image_patch_size: 14 for Qwen2-VL and Qwen2.5-VL, 16 for later ones (default: by the model).
         query: what counts as the question, see `select_messages`.
@@ -98,10 +104,15 @@ def select_vision_info(
         VideoError: if a video cannot be read.
     """
     stock = _stock()
+    meter = None
+    if token_budget is not None and getattr(model, "video_processor", None) is not None:
+        meter = Meter(model, InputFormat.of(model, timestamps, temporal_merge), {"do_resize": False})
     chosen = selected_messages(
         conversations,
         selector,
         num_frames=num_frames,
+        token_budget=token_budget,
+        meter=meter,
         query=query,
         model=model,
         timestamps=timestamps,
@@ -110,7 +121,9 @@ def select_vision_info(
         **select_kwargs,
     )
     patch = image_patch_size or (14 if _name(model) in ("qwen2_vl", "qwen2_5_vl") else 16)
-    images, videos, _ = stock(_with_lists(chosen[0]), return_video_kwargs=True, image_patch_size=patch)
+    images, videos, _ = stock(
+        _with_lists(chosen[0], keep_size=token_budget is not None), return_video_kwargs=True, image_patch_size=patch
+    )
     metadata = [
         {**m, "frames_indices": _padded(m["frames_indices"], len(v))}
         for m, v in zip(chosen.metadata, videos or [], strict=True)
@@ -122,7 +135,7 @@ def process_vision_info(
     conversations: Sequence[Any],
     selector: Any = DEFAULT_SELECTOR,
     *,
-    num_frames: int = 8,
+    num_frames: int | str | None = None,
     return_video_kwargs: bool = False,
     return_video_metadata: bool = False,
     image_patch_size: int = 14,
@@ -212,13 +225,18 @@ def _padded(milliseconds: list[int], length: int) -> list[int]:
     return [*milliseconds, *[milliseconds[-1]] * (length - len(milliseconds))]
 
 
-def _with_lists(messages: Any) -> Any:
-    """qwen-vl-utils takes frames as lists of pictures only; pictures it reads under "image" and "image_url" as text."""
+def _with_lists(messages: Any, *, keep_size: bool = False) -> Any:
+    """qwen-vl-utils takes frames as lists of pictures only; pictures it reads under "image" and "image_url" as text.
+
+    With `keep_size` it is told to leave the size of frames as it is.
+    """
     from .media import image_of, is_image_block, to_images
 
     def block(b: Any) -> Any:
         if isinstance(b, dict) and b.get("type") == "video":
-            return {**b, "video": to_images(b["video"])}
+            pictures = to_images(b["video"])
+            width, height = pictures[0].size
+            return {**b, "video": pictures, **({"resized_height": height, "resized_width": width} if keep_size else {})}
         if is_image_block(b):
             kept = {k: v for k, v in b.items() if k not in ("type", "image_url", "url", "path", "bytes")}
             return {**kept, "type": "image", "image": _read_by_qwen(image_of(b))}

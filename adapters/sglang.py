@@ -16,12 +16,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+from refocus_select.budget import TokenBudget
 from refocus_select.weights import DEFAULT_SELECTOR
 
 from .media import image_of, is_image_block, is_video_block
-from .messages import selected_messages
 from .openai import image_messages as chat_messages
-from .openai import image_url, jpeg_url, stamped
+from .openai import image_url, jpeg_url, pictures_within, stamped
 from .questions import Query
 
 __all__ = ["chat_messages", "engine_inputs"]
@@ -32,7 +32,8 @@ def engine_inputs(
     processor: Any,
     selector: Any = DEFAULT_SELECTOR,
     *,
-    num_frames: int = 8,
+    num_frames: int | str | None = None,
+    token_budget: int | TokenBudget | None = None,
     query: Query = "last_user",
     max_side: int | None = 768,
     quality: int = 90,
@@ -45,7 +46,8 @@ def engine_inputs(
         messages: one chat.
         processor: the model's processor, for its chat template.
         selector: a `FrameSelector`, or the name of one.
-        num_frames: how many frames K per video.
+        num_frames: how many frames K per video (default: 8, or what a budget allows).
+        token_budget: how many tokens the videos may cost, see `openai.image_messages`.
         query: what counts as the question, see `select_messages`.
         max_side: pictures are scaled down to this many pixels on the longer side; None keeps their size.
         quality: of the JPEG files, 1 to 95.
@@ -59,9 +61,11 @@ def engine_inputs(
         InputError: if the chat has no question, or a picture cannot be read.
         VideoError: if a video cannot be read.
     """
-    chosen = selected_messages(
-        messages, selector, num_frames=num_frames, query=query, keep_kind=False, words_in_prompt=words_in_prompt,
-        place_words=False, **select_kwargs,
+    if token_budget is not None:
+        max_side = None
+    chosen = pictures_within(
+        messages, selector, num_frames=num_frames, token_budget=token_budget, processor=processor, query=query,
+        words_in_prompt=words_in_prompt, **select_kwargs,
     )  # fmt: skip
     videos = iter(zip(chosen.metadata, chosen.selections, strict=True))
     pictures: list[Any] = []

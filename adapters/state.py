@@ -11,6 +11,7 @@ from contextvars import ContextVar
 from dataclasses import dataclass
 from typing import Any
 
+from refocus_select.budget import TokenBudget
 from refocus_select.errors import InputError
 from refocus_select.selection import Selection
 
@@ -40,7 +41,7 @@ class Chat:
 
     key: str
     notes: list[Notes]
-    num_frames: int | None
+    num_frames: Any
 
 
 class State:
@@ -49,10 +50,11 @@ class State:
     def __init__(
         self,
         selector: Any,
-        num_frames: int,
+        num_frames: Any,
         input_format: InputFormat,
         query: Query,
         select_kwargs: dict[str, Any],
+        budget: TokenBudget | None = None,
         off: bool = False,
     ) -> None:
         self.selector = selector
@@ -60,6 +62,7 @@ class State:
         self.input_format = input_format
         self.query = query
         self.select_kwargs = select_kwargs
+        self.budget = budget  # then `num_frames` is None where it decides
         self.off = off
         self.key = uuid.uuid4().hex
         self.last: list[Selection | None] = []
@@ -73,11 +76,14 @@ class State:
 
     def __deepcopy__(self, memo: dict[int, Any]) -> State:
         # Processors are deep-copied on every repr and save; the selector's weights are not.
-        return State(self.selector, self.num_frames, self.input_format, self.query, self.select_kwargs, self.off)
+        return State(*self._settings, self.off)
 
     def __reduce__(self) -> tuple[Any, ...]:
-        arguments = (self.selector, self.num_frames, self.input_format, self.query, self.select_kwargs, self.disabled)
-        return State, arguments
+        return State, (*self._settings, self.disabled)
+
+    @property
+    def _settings(self) -> tuple[Any, ...]:
+        return self.selector, self.num_frames, self.input_format, self.query, self.select_kwargs, self.budget
 
     def say_once(self, message: str) -> None:
         """Warn of frames that pass through, once per processor."""

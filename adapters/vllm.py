@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from functools import lru_cache
 from typing import Any
 
+from refocus_select.budget import TokenBudget
 from refocus_select.errors import InputError
 from refocus_select.weights import DEFAULT_SELECTOR
 
@@ -27,7 +28,8 @@ def generate_inputs(
     processor: Any,
     selector: Any = DEFAULT_SELECTOR,
     *,
-    num_frames: int = 8,
+    num_frames: int | str | None = None,
+    token_budget: int | TokenBudget | None = None,
     query: Query = "last_user",
     timestamps: str = "auto",
     temporal_merge: str = "auto",
@@ -44,7 +46,8 @@ def generate_inputs(
         messages: one chat.
         processor: the model's processor, for its chat template and to fit the frames to it.
         selector: a `FrameSelector`, or the name of one.
-        num_frames: how many frames K per video.
+        num_frames: how many frames K per video (default: 8, or what a budget allows).
+        token_budget: how many tokens the videos may cost, see `with_frame_selection`.
         query: what counts as the question, see `select_messages`.
         timestamps: see `select_messages`; "auto" adds a sentence for models that vLLM tells no times.
         temporal_merge: see `select_messages`.
@@ -65,6 +68,7 @@ def generate_inputs(
         messages,
         selector,
         num_frames=num_frames,
+        token_budget=token_budget,
         query=query,
         model=processor,
         timestamps=vllm_timestamps(processor, timestamps),

@@ -8,7 +8,8 @@ import logging
 import os
 import re
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -125,9 +126,13 @@ def _parser() -> argparse.ArgumentParser:
     select.add_argument("video", metavar="VIDEO", help="a file, a folder of images, or a URL")
     select.add_argument("questions", metavar="QUESTION", nargs="+", help="the question")
     select.add_argument(
-        "-n", "--num-frames", type=_number, default=8, metavar="K",
-        help='frames to choose (default: 8); "auto" for as many as the question needs',
+        "-n", "--num-frames", type=_number, metavar="K",
+        help='frames to choose (default: 8, or what the token budget allows); "auto" for as many as the question needs',
     )  # fmt: skip
+    select.add_argument(
+        "--token-budget", type=int, metavar="N", help="choose number and size of the frames so that they cost N tokens"
+    )
+    select.add_argument("--processor", metavar="NAME", help="folder or Hub id of the model that counts these tokens")
     select.add_argument("--out", type=Path, metavar="DIR", help="save the frames, named by time, and selection.json")
     select.add_argument("--plot", type=Path, metavar="FILE", help="draw scores and frames beside uniform sampling")
     select.add_argument("--sheet", type=Path, metavar="FILE", help="draw the chosen frames as one picture")
@@ -202,11 +207,14 @@ def _select(arguments: argparse.Namespace) -> int:
     if arguments.no_network:
         check_offline(arguments.video)
     selector = _selector(arguments)
-    selections = select_frames(
-        arguments.video,
-        arguments.questions,
-        arguments.num_frames,
-        selector=selector,
+    if arguments.token_budget is None:
+        if arguments.processor is not None:
+            raise InputError("--processor counts tokens for --token-budget; give both")
+        number = 8 if arguments.num_frames is None else arguments.num_frames
+        choose = partial(select_frames, arguments.video, arguments.questions, number, selector=selector)
+    else:
+        choose = _within_budget(arguments, selector)
+    selections = choose(
         cache=arguments.cache,
         start=arguments.start,
         end=arguments.end,
@@ -239,6 +247,29 @@ def _select(arguments: argparse.Namespace) -> int:
     return 0
 
 
+def _within_budget(arguments: argparse.Namespace, selector: FrameSelector) -> Callable[..., list[Selection]]:
+    """How frames are chosen within a token budget."""
+    if arguments.processor is None:
+        raise InputError(
+            "--token-budget: tokens are counted with the processor of a model; name it, e.g. "
+            "--processor Qwen/Qwen2.5-VL-7B-Instruct"
+        )
+    from transformers import AutoProcessor
+
+    from .adapters.budget import select_within
+
+    try:
+        processor = AutoProcessor.from_pretrained(arguments.processor, local_files_only=bool(arguments.no_network))
+    except (OSError, ValueError) as error:
+        raise InputError(
+            f"--processor {arguments.processor}: no processor can be loaded from there ({error})"
+        ) from error
+    return partial(
+        select_within, arguments.video, arguments.questions, processor, selector, arguments.token_budget,
+        num_frames=arguments.num_frames,
+    )  # fmt: skip
+
+
 def _selector(arguments: argparse.Namespace) -> FrameSelector:
     from .selectors import FrameSelector
     from .selectors.registry import offline_arguments
@@ -256,6 +287,10 @@ def _print_selection(selection: Selection, outputs: Sequence[Path]) -> None:
     print(f"{selection.question}{how}")
     for index, time in zip(selection.indices, selection.timestamps, strict=True):
         print(f"  {clock(float(time)):>10}  {time:10.3f} s   frame {index}")
+    if selection.plan is not None:
+        plan = selection.plan
+        sizes = " and ".join(f"{width} x {height}" for height, width in dict.fromkeys(plan.sizes))
+        print(f"  {len(selection)} frames of {sizes} pixels: {plan.tokens} of {plan.budget} tokens ({plan.why})")
     for quote in selection.quotes:
         how = "written: " if quote.source == "written" else ""
         print(f"  {clock(quote.start):>10}  {how}“{printable(quote.text)}”")

@@ -20,6 +20,7 @@ from .plain_text import json_text, parse_json
 if TYPE_CHECKING:
     from PIL import Image
 
+    from .budget import FramePlan
     from .video import Frames, Video, VideoMetadata
 
 
@@ -77,6 +78,7 @@ class Selection:
         enough: with how many frames the selector had seen enough; None if it cannot tell, or never had.
         quotes: the lines that decided, in the order of time; empty where the pictures decided.
         lines: all lines that are said or shown at the chosen frames, if the video was encoded with its words.
+        plan: number, size and cost of the frames, where a token budget decided (see `refocus_select.budget`).
     """
 
     question: str
@@ -94,6 +96,7 @@ class Selection:
     enough: int | None = None
     quotes: tuple[Quote, ...] = ()
     lines: tuple[Quote, ...] = field(default=(), repr=False)
+    plan: FramePlan | None = None
 
     def __len__(self) -> int:
         """Number of chosen frames K."""
@@ -115,17 +118,20 @@ class Selection:
 
     @cached_property
     def shown(self) -> Frames:
-        """The chosen frames at full size, decoded on first use, with the numbers and times of what they show.
+        """The chosen frames at full size, or the one size of `plan`, with the numbers and times of what they show.
+
+        They are decoded on first use.
 
         Raises:
             VideoOpenError: if the video is gone.
             EncodingError: if the file is no longer the one that was encoded.
         """
-        return self.get_frames(self.indices)
+        one_size = self.plan is not None and len(self.plan.sizes) == 1
+        return self.get_frames(self.indices, size=self.plan.sizes[0] if self.plan and one_size else None)
 
     @property
     def frames(self) -> np.ndarray:
-        """The chosen frames at full size, uint8 RGB [K, H, W, 3], decoded on first use.
+        """The chosen frames at full size (see `shown`), uint8 RGB [K, H, W, 3], decoded on first use.
 
         A damaged one is replaced by its nearest good neighbour; `warnings` and `substitutes` then say so.
 
@@ -262,6 +268,7 @@ class Selection:
             "duration": self.duration,
             "strategy": self.strategy,
             "enough": self.enough,
+            **({} if self.plan is None else {"plan": self.plan.to_dict()}),
             "substitutes": [asdict(substitute) for substitute in self.substitutes],
             "warnings": list(self.warnings),
             "quotes": [asdict(quote) for quote in self.quotes],

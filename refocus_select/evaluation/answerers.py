@@ -6,12 +6,13 @@ import hashlib
 import importlib
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from string import ascii_uppercase
 from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
 import numpy as np
 
+from ..budget import TokenBudget
 from ..errors import InputError
 from ..questions import Question
 from ..selection import Selection
@@ -80,6 +81,7 @@ class VideoModelAnswerer:
         temporal_merge: str = "auto",
         words_in_prompt: str | None = None,
         system_prompt: str | None = None,
+        token_budget: int | TokenBudget | None = None,
         device: str | None = None,
         dtype: str | None = None,
         attn_implementation: str | None = None,
@@ -97,6 +99,8 @@ class VideoModelAnswerer:
             temporal_merge: see there.
             words_in_prompt: see there.
             system_prompt: if the model is to have one.
+            token_budget: the K frames get the size at which they cost so many video tokens at most, so that selectors
+                and numbers of frames are compared at equal tokens (default: their own size).
             device: "cuda", "cpu", or "auto" to spread the model over GPUs.
             dtype: of the weights (default: bfloat16 on a GPU, float32 elsewhere).
             attn_implementation: e.g. "flash_attention_2".
@@ -124,6 +128,8 @@ class VideoModelAnswerer:
             attn_implementation=attn_implementation,
         )
         self.model, self.processor = loaded.model, loaded.processor
+        self._budget = TokenBudget.of_value(token_budget)
+        self._meter: Any = None
         self.name = pretrained
         self.settings: dict[str, Any] = {
             "model": pretrained,
@@ -137,6 +143,7 @@ class VideoModelAnswerer:
             "system_prompt": system_prompt,
             "dtype": dtype,
             **({"words_in_prompt": words_in_prompt} if words_in_prompt else {}),
+            **({} if self._budget is None else {"token_budget": asdict(self._budget)}),
         }
         self.fingerprint = _digest(self.settings)
         self._letters = _letter_tokens(self.processor.tokenizer) if scoring == "logits" else []
@@ -158,7 +165,7 @@ class VideoModelAnswerer:
 
         settings = self.settings
         text = prompt_of(question, preamble=settings["preamble"], instruction=settings["instruction"])
-        video = selection.video.source
+        video, selection = selection.video.source, self._sized(selection)
         chat = [{"role": "user", "content": [{"type": "video", "video": video}, {"type": "text", "text": text}]}]
         if settings["system_prompt"]:
             chat.insert(0, {"role": "system", "content": [{"type": "text", "text": settings["system_prompt"]}]})
@@ -187,6 +194,20 @@ class VideoModelAnswerer:
         first = output.logits[0][0].float()
         scores = [float(first[self._letters[place]].max()) for place in range(len(question.options))]
         return Answer(int(np.argmax(scores)), text, tuple(scores), begin)
+
+    def _sized(self, selection: Selection) -> Selection:
+        """The same frames, at the size that the budget allows."""
+        if self._budget is None:
+            return selection
+        from refocus_select.adapters.budget import fit_selection
+        from refocus_select.adapters.tokens import Meter
+
+        input_format: Any = self.processor.__dict__["_refocus"].input_format
+        self._meter = self._meter or Meter(self.processor, input_format)
+        shown = len(selection) * (input_format.merge if input_format.temporal_merge == "pairs" else 1)
+        return fit_selection(
+            lambda _: selection, self._budget.tokens, self._budget, self._meter, num_frames=shown, probe=selection
+        )
 
 
 def _letter_tokens(tokenizer: Any) -> list[list[int]]:

@@ -150,6 +150,12 @@ def _add_qa(kinds: Any) -> None:
         "--words-in-prompt", choices=("chosen", "all"),
         help="with --words auto: the model reads the lines that decided, or all lines of the chosen moments",
     )  # fmt: skip
+    model.add_argument(
+        "--token-budget",
+        type=int,
+        metavar="N",
+        help="give the frames the size at which they cost at most N video tokens, whatever their number",
+    )
     model.add_argument("--dtype", help="data type of the model's weights (default: bfloat16 on a GPU, else float32)")
     model.add_argument("--attn-implementation", metavar="NAME", help="e.g. flash_attention_2")
     qa.set_defaults(run=run.qa)

@@ -86,7 +86,7 @@ def qa(arguments: argparse.Namespace) -> int:
     settings: dict[str, Any] = {"device": device, "dtype": arguments.dtype} | {
         name: getattr(arguments, name)
         for name in ("scoring", "max_new_tokens", "preamble", "instruction", "system_prompt", "timestamps",
-                     "temporal_merge", "attn_implementation", "words_in_prompt")
+                     "temporal_merge", "attn_implementation", "words_in_prompt", "token_budget")
     }  # fmt: skip
     answerer = load_answerer(arguments.model, **({} if own else settings))
     facts = {"answerer": {"name": answerer.name, "fingerprint": answerer.fingerprint}}

@@ -20,7 +20,7 @@ from .pages import Code, Figure, Heading, Part, Table, Text, write_report
 from .qa import Prediction
 from .records import read_json, read_records, write_json
 from .run import read_parts, read_setup
-from .tables import Line, Result, all_pairs, by_group, overall, selectors_of
+from .tables import Line, Result, all_pairs, at_equal_tokens, by_group, overall, selectors_of
 
 _EXAMPLES = 4  # questions whose frames are shown
 _STRIPS = 5  # selectors in one picture
@@ -109,6 +109,7 @@ def _qa(folder: Path, setup: Mapping[str, Any], baseline: str, seed: int) -> Bui
         main,
         *_one_video(results),
         *_uneven(results),
+        *_equal_tokens(results, right, baseline, seed),
         *_curves(lines, "accuracy", baseline),
         *_groups(results, right, "Accuracy", seed),
         *_pairs(results, right, seed),
@@ -117,6 +118,31 @@ def _qa(folder: Path, setup: Mapping[str, Any], baseline: str, seed: int) -> Bui
     ]
     summary = {"kind": "qa", "lines": _plain(lines), **_grouped(results, right, seed)}
     return f"Question answering: {setup['benchmark']}", main, parts, summary
+
+
+def _equal_tokens(
+    results: Sequence[Prediction], value: Callable[[Prediction], float], baseline: str, seed: int
+) -> list[Part]:
+    """The same comparison at equal tokens: frames near each other cost fewer at equal K."""
+    found = at_equal_tokens(results, value, baseline=baseline, seed=seed)
+    if not found:
+        return []
+    rows = [
+        [
+            item.selector, f"{item.tokens:.0f}", str(item.baseline_frames), f"{item.frames:.1f}",
+            item.value.text(scale=100, digits=1), item.gain.text(scale=100, digits=1, sign=True),
+        ]
+        for item in found
+    ]  # fmt: skip
+    header = ["selector", "prompt tokens", f"K of {baseline}", "K", "accuracy, %", f"gain over {baseline}"]
+    return [
+        Heading("At equal tokens"),
+        Text(
+            "Lengths of prompts are measured. Each selector is compared at the mean length that the baseline's prompts "
+            "have; between two numbers of frames its values are taken to change in a straight line."
+        ),
+        Table(header, rows, "Accuracy at equal prompt tokens"),
+    ]
 
 
 def _uneven(results: Sequence[Prediction]) -> list[Part]:

@@ -83,6 +83,76 @@ def difference(
     )
 
 
+@dataclass(frozen=True)
+class EqualTokens:
+    """A selector and the baseline at the same number of prompt tokens.
+
+    Attributes:
+        selector: who chose the frames.
+        tokens: measured, on average.
+        baseline_frames: K at which the baseline has so many.
+        frames: K at which the selector would have so many: between two that were measured.
+        value: of the selector there.
+        gain: over the baseline on the questions that both have.
+    """
+
+    selector: str
+    tokens: float
+    baseline_frames: int
+    frames: float
+    value: Interval
+    gain: Difference
+
+
+def at_equal_tokens(
+    results: Sequence[Any], value: Value, *, baseline: str = "uniform", seed: int = 0
+) -> list[EqualTokens]:
+    """Every selector at the tokens that the baseline has at each K, as far as its own lie around them.
+
+    Tokens are the measured lengths of the prompts, averaged over the questions that both have. Between two numbers of
+    frames the value of each question is taken to rise in a straight line over tokens; nothing is extrapolated.
+    """
+    known = [r for r in results if r.tokens is not None]
+    found = []
+    for num_frames in sorted({r.num_frames for r in known}):
+        base = {r.id: r for r in _of(known, baseline, num_frames)}
+        for selector in selectors_of(known):
+            own: list[dict[str, Any]] = [
+                {r.id: r for r in _of(known, selector, k) if r.id in base}
+                for k in sorted({r.num_frames for r in known})
+            ]
+            line = _between(own, base, value) if selector != baseline and base else None
+            if line is not None:
+                ids, values, frames, tokens = line
+                videos = [base[name].video for name in ids]
+                gain = paired_difference(values, [value(base[name]) for name in ids], videos, seed=seed)
+                interval = bootstrap_interval(values, videos, seed=seed)
+                found.append(EqualTokens(selector, tokens, num_frames, frames, interval, gain))
+    return found
+
+
+def _between(
+    own: list[dict[str, Any]], base: dict[str, Any], value: Value
+) -> tuple[list[str], list[float], float, float] | None:
+    """One selector at the tokens of the baseline: questions, values, K and tokens; None if they lie outside."""
+    own = [rows for rows in own if rows]
+    ids = sorted(set.intersection(*[set(rows) for rows in own])) if own else []
+    if not ids:
+        return None
+    tokens = sum(base[name].tokens for name in ids) / len(ids)
+    means = [sum(rows[name].tokens for name in ids) / len(ids) for rows in own]
+    for low, high, left, right in zip(own, own[1:] or own, means, means[1:] or means, strict=False):
+        if left * (1 - _SAME) <= tokens <= right * (1 + _SAME):
+            share = 0.0 if right <= left else min(max((tokens - left) / (right - left), 0.0), 1.0)
+            values = [(1 - share) * value(low[name]) + share * value(high[name]) for name in ids]
+            sizes = low[ids[0]].num_frames, high[ids[0]].num_frames
+            return ids, values, (1 - share) * sizes[0] + share * sizes[1], tokens
+    return None
+
+
+_SAME = 0.02  # lengths of prompts that differ by less are equal: times are longer or shorter words
+
+
 def all_pairs(
     results: Sequence[Result], value: Value, num_frames: int, *, seed: int = 0
 ) -> dict[tuple[str, str], Difference]:
