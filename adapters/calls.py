@@ -113,7 +113,7 @@ def _take_sampling(kwargs: dict[str, Any], state: State, *nested: dict[str, Any]
         place.pop("do_sample_frames", None)
     rate = next((r for r in rates if r is not None), None)
     if rate is not None and CHAT.get() is None:  # within a chat, templates of SmolVLM add their own
-        number = state.num_frames if state.budget is None else "as many frames as the budget allows"
+        number = f"{state.num_frames} frames" if state.budget is None else "as many frames as the budget allows"
         logger.warning("fps=%s is not used: the selector chooses %s", rate, number)
     return next((n if n == "auto" else int(n) for n in asked if n is not None), None)
 

@@ -299,3 +299,15 @@ def test_a_processor_that_refuses_sizes(videos: list[Any]) -> None:
     processor.video_processor.merge_size = 2.0  # does not tell its grid, so frames have sizes that it refuses
     with pytest.raises(InputError, match=r"does not take .* frames of .* pixels .*min_side and max_side"):
         processor.apply_chat_template(chat_about(videos[0], QUESTION), **ASK)
+
+
+def test_arguments_of_a_command_line() -> None:
+    from refocus_select.adapters.lmms_eval import _amount
+
+    assert _amount(None, None, "video", {}) == (32, None)
+    assert _amount("16", None, "video", {}) == (16, None)
+    assert _amount(None, "8000", "prompt", {"max_side": "512"}) == (None, TokenBudget(8000, of="prompt", max_side=512))
+    with pytest.raises(InputError, match="max_side: only with token_budget"):
+        _amount(None, None, "video", {"max_side": "512"})
+    with pytest.raises(InputError, match="must be whole numbers"):
+        _amount(None, "many", "video", {})

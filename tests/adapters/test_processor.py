@@ -201,7 +201,7 @@ def test_num_frames_of_a_call_is_k(processor: Any, chat: Any, film: str) -> None
     prompt = processor.apply_chat_template(chat, tokenize=False)
     processor(text=[prompt], videos=[film], num_frames=4)
     assert len(last_selection(processor)) == 4
-    with pytest.raises(InputError, match="num_frames must be at least 1"):
+    with pytest.raises(InputError, match="num_frames must be a whole number of at least 1, not 0"):
         processor(text=[prompt], videos=[film], num_frames=0)
 
 
