@@ -61,11 +61,9 @@ test-oldest:
 	    --override $(VENV)-oldest/overrides.txt --editable '.[dev]'
 	OMP_NUM_THREADS=1 $(VENV)-oldest/bin/python $(TEST)
 
-# Beside lmms-eval, which needs an older PyAV.
-test-engines:
-	$(PYTHON) -m venv --clear $(VENV)-engines
-	$(VENV)-engines/bin/python $(PIP) --editable . 'lmms-eval>=0.7,<0.8' pytest
-	$(VENV)-engines/bin/python -m pytest tests/engines
+# Each engine in an environment of its own in .venv-engines; writes benchmarks/results/engines.md. See docs/engines.md.
+test-engines: setup
+	$(BIN)/python -m tests.engines $(ENGINES)
 
 # The page in a real Chromium (CHROMIUM=/path/of/another); writes pictures of it.
 test-browser:

@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from refocus_select.budget import TokenBudget
-from refocus_select.errors import InputError
+from refocus_select.errors import InputError, MissingDependencyError
 from refocus_select.weights import DEFAULT_SELECTOR
 
 from .processor import last_selections, with_frame_selection
@@ -230,6 +230,7 @@ def _make_class() -> type:
             self, pretrained: str, batch_size: int | str = 1, max_batch_size: Any = None, **kwargs: Any
         ) -> None:
             super().__init__()
+            _check_filelock()
             self.batch_size = int(batch_size)
             self.accelerator = _accelerator()
             self._rank = self.accelerator.process_index
@@ -278,6 +279,23 @@ def _make_class() -> type:
     SelectedVideoModel.__module__ = __name__
     SelectedVideoModel.__qualname__ = "SelectedVideoModel"
     return SelectedVideoModel
+
+
+def _check_filelock() -> None:
+    """lmms-eval 0.7 imports a module that filelock 4 no longer has, and only when the model is loaded already."""
+    from importlib.metadata import PackageNotFoundError, version
+    from importlib.util import find_spec
+
+    from packaging.version import Version
+
+    try:
+        installed = version("lmms-eval")
+    except PackageNotFoundError:
+        return
+    if Version(installed) < Version("0.8") and find_spec("filelock._api") is None:
+        raise MissingDependencyError(
+            f"lmms-eval {installed} does not start with filelock {version('filelock')}: pip install 'filelock<4'"
+        )
 
 
 def _accelerator() -> Any:

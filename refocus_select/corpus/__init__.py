@@ -10,8 +10,18 @@ if TYPE_CHECKING:
     from .index import Index
     from .results import convert_results, load_results, read_results
     from .search import Hit
+    from .training_rows import write_training_rows
 
-__all__ = ["BatchResult", "Hit", "Index", "convert_results", "load_results", "read_results", "select_batch"]
+__all__ = [
+    "BatchResult",
+    "Hit",
+    "Index",
+    "convert_results",
+    "load_results",
+    "read_results",
+    "select_batch",
+    "write_training_rows",
+]
 
 _HOMES = {
     "BatchResult": "batch",
@@ -21,6 +31,7 @@ _HOMES = {
     "convert_results": "results",
     "load_results": "results",
     "read_results": "results",
+    "write_training_rows": "training_rows",
 }
 
 

@@ -26,6 +26,12 @@ A table has the columns video and question, and as far as known id, options and 
 a list of lines, "auto" or "off", instead of --words); others are kept. Rows that are no questions, and videos that
 cannot be read, become rows with an error."""
 
+_CONVERT = """\
+examples:
+  refocus-select convert frames.jsonl frames.parquet
+  refocus-select convert frames.jsonl train.jsonl --to ms-swift --frames pictures/
+  refocus-select convert frames.jsonl train.jsonl --to trl --frames pictures/ --answer response"""
+
 _INDEX = """\
 examples:
   refocus-select index lectures/ --out lectures.index        (again later: only what is new or changed is read)
@@ -86,8 +92,10 @@ def _add_convert(commands: Any) -> None:
     convert = commands.add_parser(
         "convert",
         help="write the results of `batch` in another form",
-        description="Turn results into .jsonl, .parquet, a folder for datasets.load_from_disk, or a frame index "
-        "database for the evaluation of the authors' release.",
+        description="Turn results into .jsonl, .parquet, a folder for datasets.load_from_disk, a frame index "
+        "database for the evaluation of the authors' release, or training rows of a fine-tuning stack.",
+        epilog=_CONVERT,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     convert.add_argument("results", metavar="RESULTS", help="what `batch` wrote")
     convert.add_argument("target", metavar="TARGET", help="a new .jsonl or .parquet, a folder, or a database")
@@ -95,6 +103,18 @@ def _add_convert(commands: Any) -> None:
     convert.add_argument(
         "--benchmark", default="", metavar="NAME", help="with --like: name of the benchmark, e.g. videomme"
     )
+    convert.add_argument("--to", metavar="STACK", help="training rows for ms-swift, llamafactory, trl or qwen-vl")
+    convert.add_argument("--frames", metavar="DIR", help="with --to: the folder of `batch --frames`")
+    convert.add_argument(
+        "--form",
+        default="images",
+        metavar="FORM",
+        help="with --to: images (a time in front of each, default) or video (a list of frames, times in a sentence)",
+    )
+    convert.add_argument(
+        "--answer", metavar="COLUMN", help="with --to: what is to be learnt (default: the letter of the right option)"
+    )
+    convert.add_argument("--resume", action="store_true", help="with --to: continue an interrupted run")
     convert.set_defaults(run=_convert, verbose=False)
 
 
@@ -167,8 +187,30 @@ def _batch(arguments: argparse.Namespace) -> int:
 def _convert(arguments: argparse.Namespace) -> int:
     from .results import convert_results
 
+    if arguments.to is not None:
+        return _convert_to_training_rows(arguments)
     count = convert_results(arguments.results, arguments.target, like=arguments.like, benchmark=arguments.benchmark)
     print(f"written: {arguments.target} ({count} rows)")
+    return 0
+
+
+def _convert_to_training_rows(arguments: argparse.Namespace) -> int:
+    from .training_rows import how_to_use, write_training_rows
+
+    if arguments.frames is None:
+        raise InputError("--to needs --frames DIR, the folder that `refocus-select batch --frames DIR` wrote")
+    done = write_training_rows(
+        arguments.results,
+        arguments.target,
+        arguments.to,
+        frames=arguments.frames,
+        form=arguments.form,
+        answer=arguments.answer,
+        resume=arguments.resume,
+    )
+    left_out = f"{done.without_frames} results without frames and {done.without_answer} without an answer left out"
+    print(f"written: {arguments.target} ({done.written} rows; {left_out})")
+    print(f"use: {how_to_use(arguments.to, arguments.target)}")
     return 0
 
 

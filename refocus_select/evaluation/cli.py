@@ -1,4 +1,4 @@
-"""The options of `refocus-select evaluate needle`, `qa`, `evidence`, `blur`, `efficiency`, `export` and `report`."""
+"""The options of `refocus-select evaluate`, one function per kind of evaluation."""
 
 from __future__ import annotations
 
@@ -36,6 +36,11 @@ example:
 Recall is the share of evidence spans that hold a chosen frame, precision the share of chosen frames in a span, coverage
 the share of the evidence's time that is near a chosen frame. No model answers anything."""
 
+_SCENES = """\
+example:
+  refocus-select batch longvideobench.jsonl --out mini.jsonl -n 64
+  refocus-select evaluate scenes KFS-Bench/lvb_anno.csv --selections mini.jsonl=mini uniform.jsonl=uniform"""
+
 _EXPORT = """\
 examples:
   refocus-select evaluate export results/videomme --selector mini -n 32 --out mini-32.jsonl
@@ -49,7 +54,7 @@ def add_evaluate(commands: Any) -> None:
     """Add `evaluate` to the subcommands of the command line."""
     evaluate = commands.add_parser("evaluate", help="measure selectors side by side")
     kinds = evaluate.add_subparsers(title="evaluations", metavar="KIND", required=True)
-    for add in (_add_needle, _add_qa, _add_evidence, _add_blur, _add_efficiency, _add_export, _add_report):
+    for add in (_add_needle, _add_qa, _add_evidence, _add_scenes, _add_blur, _add_efficiency, _add_export, _add_report):
         add(kinds)
 
 
@@ -175,6 +180,27 @@ def _add_evidence(kinds: Any) -> None:
     )
     evidence.add_argument("--reach", type=float, metavar="SEC", help="what a frame covers to each side (default: 1)")
     evidence.set_defaults(run=run.evidence)
+
+
+def _add_scenes(kinds: Any) -> None:
+    scenes = kinds.add_parser(
+        "scenes",
+        help="measure chosen frames against the scenes of KFS-Bench",
+        description="Score selections for LongVideoBench or Video-MME by the scenes that KFS-Bench (Li et al., 2026) "
+        "marks: unified key frame sampling score (UKSS), key frame rate, scene hit rate. No model answers anything.",
+        epilog=_SCENES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    scenes.add_argument("scenes", metavar="TABLE", help="lvb_anno.csv or vidmme_anno.csv of KFS-Bench")
+    scenes.add_argument(
+        "--selections",
+        nargs="+",
+        required=True,
+        metavar="FILE",
+        help="results of `batch` or selections of `export` (.jsonl), or the authors' form (.json); FILE=NAME names it",
+    )
+    scenes.add_argument("--json", action="store_true", help="JSON on standard output")
+    scenes.set_defaults(run=run.scenes, verbose=False)
 
 
 def _add_export(kinds: Any) -> None:

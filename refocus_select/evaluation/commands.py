@@ -1,4 +1,4 @@
-"""What `refocus-select evaluate needle`, `qa`, `evidence`, `blur`, `efficiency`, `export` and `report` do."""
+"""What `refocus-select evaluate needle`, `qa`, `evidence`, `scenes`, `blur`, `efficiency`, `export` and `report` do."""
 
 from __future__ import annotations
 
@@ -120,6 +120,25 @@ def evidence(arguments: argparse.Namespace) -> int:
 
     facts = {"tolerance": tolerance, "reach": reach}
     return _evaluate(arguments, "evidence", "scores", asked, problems, choosers, facts, work)
+
+
+def scenes(arguments: argparse.Namespace) -> int:
+    """Score selections by the scenes of KFS-Bench."""
+    from dataclasses import asdict
+
+    from ..plain_text import json_text
+    from .kfs_bench import read_chosen, read_scenes, summarise_scenes, table
+
+    wanted = read_scenes(arguments.scenes)
+    summaries = {}
+    for given in arguments.selections:
+        path, _, label = given.partition("=")
+        name = label or Path(path).stem
+        if name in summaries:
+            raise InputError(f"two selections are called {name!r}; write FILE=NAME")
+        summaries[name] = summarise_scenes(read_chosen(path, wanted), wanted)
+    print(json_text({n: asdict(s) for n, s in summaries.items()}) if arguments.json else table(summaries))
+    return 0
 
 
 def export(arguments: argparse.Namespace) -> int:

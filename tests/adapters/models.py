@@ -18,8 +18,8 @@ def _text(processor: Any, **more: Any) -> dict[str, Any]:
         "hidden_size": 32,
         "intermediate_size": 64,
         "num_hidden_layers": 1,
-        "num_attention_heads": 2,
-        "num_key_value_heads": 2,
+        "num_attention_heads": 1,  # a head of 32 is the smallest that vLLM's attention on a CPU knows
+        "num_key_value_heads": 1,
         "max_position_embeddings": 4096,
         "pad_token_id": processor.tokenizer.pad_token_id,
         "bos_token_id": None,
@@ -48,7 +48,7 @@ def _rope(section: list[int], partial: float | None = None) -> dict[str, Any]:
     return {"rope_parameters": {**how, **more}} if VERSION_5 else {"rope_scaling": how, **more}
 
 
-_MROPE = _rope([2, 3, 3])
+_MROPE = _rope([4, 6, 6])
 
 
 def qwen2_vl(processor: Any) -> Any:
@@ -86,7 +86,7 @@ def qwen3_vl(processor: Any) -> Any:
         "num_position_embeddings": 16,
         "deepstack_visual_indexes": [0],
     }
-    text = _text(processor, head_dim=16, **_MROPE)
+    text = _text(processor, head_dim=32, **_MROPE)
     return t.Qwen3VLForConditionalGeneration(
         t.Qwen3VLConfig(text_config=text, vision_config=vision, **_qwen_ids(processor))
     )
@@ -161,13 +161,13 @@ def gemma4(processor: Any) -> Any:
     vision = {**_clip(), "num_key_value_heads": 2, "head_dim": 16, "patch_size": 4, "pooling_kernel_size": 2}
     text = _text(
         processor,
-        head_dim=16,
-        global_head_dim=16,
+        head_dim=32,
+        global_head_dim=32,
         layer_types=["full_attention"],
         hidden_size_per_layer_input=0,
         vocab_size_per_layer_input=len(processor.tokenizer),
         num_kv_shared_layers=0,
-        num_global_key_value_heads=2,
+        num_global_key_value_heads=1,
     )
     return t.Gemma4ForConditionalGeneration(
         t.Gemma4Config(text_config=text, vision_config=vision, audio_config=None, **ids)
@@ -191,7 +191,7 @@ def glm4v(processor: Any) -> Any:
         "video_start_token_id": _token(processor, "<|begin_of_video|>"),
         "video_end_token_id": _token(processor, "<|end_of_video|>"),
     }
-    text = _text(processor, **_rope([4, 2, 2], partial=1.0))
+    text = _text(processor, **_rope([8, 4, 4], partial=1.0))
     return t.Glm4vForConditionalGeneration(t.Glm4vConfig(text_config=text, vision_config=vision, **ids))
 
 

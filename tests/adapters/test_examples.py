@@ -112,3 +112,36 @@ def test_the_lmms_eval_command(tmp_path: Path) -> None:
     assert calls[1] == calls[0].replace("mini-policy", "uniform")
     assert "--model refocus_select --tasks videomme" in calls[0]
     assert "pretrained=a/model,selector=mini-policy,num_frames=16,record=out/mini-policy.jsonl" in calls[0]
+
+
+def test_the_evaluation_for_a_gpu_in_small(checkpoint: str, film: str, tmp_path: Path) -> None:
+    """Two questions in the form of Video-MME; the costs come first, and the second run has nothing left to do."""
+    data, out = tmp_path / "data", tmp_path / "out"
+    (data / "data").mkdir(parents=True)
+    for name in ("one", "two"):
+        (data / "data" / f"{name}.mp4").write_bytes(Path(film).read_bytes())
+    common = {"duration": "short", "task_type": "t", "options": ["A. yes.", "B. no."], "answer": "A"}
+    rows = [{**common, "videoID": n, "question_id": f"{n}-1", "question": f"Is it {n}?"} for n in ("one", "two")]
+    (data / "videomme.json").write_text(json.dumps(rows))
+    environment = {
+        **os.environ, "MODEL": checkpoint, "FRAMES": "2 3", "SELECTORS": "topk", "ENCODERS": "mini", "OUT": str(out),
+        "PYTHON": sys.executable, "QA_ARGUMENTS": "--device cpu",
+    }  # fmt: skip
+    command = ["bash", str(EXAMPLES / "gpu_evaluation.sh"), f"videomme={data}"]
+
+    def once(**more: str) -> str:
+        done = subprocess.run(command, env={**environment, **more}, capture_output=True, text=True, check=False)
+        assert done.returncode == 0, done.stdout + done.stderr
+        return done.stdout
+
+    planned = once(DRY_RUN="1")
+    assert "videomme: 2 questions about 2 videos, 0.0 hours; 0 videos are missing" in planned
+    assert "8 answers of the model with 2 3 frames (2 selections)" in planned
+    assert not list(out.glob("videomme.*.jsonl"))
+    first = once()
+    assert "topk+mini" in first
+    kept = {p: p.read_bytes() for p in sorted(out.rglob("predictions*.jsonl"))}
+    assert kept
+    assert sum(len(content.splitlines()) for content in kept.values()) == 8
+    once()
+    assert {p: p.read_bytes() for p in sorted(out.rglob("predictions*.jsonl"))} == kept
