@@ -82,7 +82,7 @@ docs:
 	git ls-files -z -- $(PAGES) | tar -c --null -T - | tar -x -C build/docs/source
 	$(VENV)-docs/bin/mkdocs build
 DOCS = $(shell sed -n 's/^docs = \[\(.*\)\].*/\1/p' pyproject.toml | sed 's/", "/" "/g')
-PAGES := '*.md' '*.png' '*.webp' LICENSE CITATION.cff weights examples benchmarks ':!*.safetensors' ':!*.mp4'
+PAGES := '*.md' '*.png' '*.webp' '*.yaml' LICENSE CITATION.cff weights examples benchmarks ':!*.safetensors' ':!*.mp4'
 
 # Wheels for later Pythons are left out: they would only make the files longer.
 lock:
