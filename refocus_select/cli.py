@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from . import __version__
-from .cli_options import add_encoder, add_exact, add_no_network, add_words
+from .cli_options import add_encoder, add_exact, add_no_network, add_sample_fps, add_words
 from .corpus.cli import add_batch
 from .dependencies import check_dependencies
 from .errors import (
@@ -151,6 +151,7 @@ def _parser() -> argparse.ArgumentParser:
         "--start", type=_seconds, metavar="TIME", help="start of the part to use: seconds, m:ss or h:mm:ss"
     )
     select.add_argument("--end", type=_seconds, metavar="TIME", help="end of the part to use")
+    add_sample_fps(select)
     select.add_argument("--fps", type=float, help="maximum number of candidate frames per second")
     select.add_argument("--max-frames", type=int, metavar="F", help="maximum number of candidate frames")
     add_exact(select)
@@ -163,6 +164,7 @@ def _parser() -> argparse.ArgumentParser:
         "info", parents=[common], help="metadata of a video", description="Print the metadata of a video."
     )
     info.add_argument("video", metavar="VIDEO", help="a file, a folder of images, or a URL")
+    add_sample_fps(info)
     info.set_defaults(run=_info)
 
     cache = commands.add_parser(
@@ -211,7 +213,7 @@ def _select(arguments: argparse.Namespace) -> int:
         if arguments.processor is not None:
             raise InputError("--processor counts tokens for --token-budget; give both")
         number = 8 if arguments.num_frames is None else arguments.num_frames
-        choose = partial(select_frames, arguments.video, arguments.questions, number, selector=selector)
+        choose = partial(select_frames, _given(arguments), arguments.questions, number, selector=selector)
     else:
         choose = _within_budget(arguments, selector)
     selections = choose(
@@ -265,9 +267,15 @@ def _within_budget(arguments: argparse.Namespace, selector: FrameSelector) -> Ca
             f"--processor {arguments.processor}: no processor can be loaded from there ({error})"
         ) from error
     return partial(
-        select_within, arguments.video, arguments.questions, processor, selector, arguments.token_budget,
+        select_within, _given(arguments), arguments.questions, processor, selector, arguments.token_budget,
         num_frames=arguments.num_frames,
     )  # fmt: skip
+
+
+def _given(arguments: argparse.Namespace) -> str | dict[str, object]:
+    """The video, with the rate of its pictures."""
+    rate = arguments.sample_fps
+    return arguments.video if rate is None else {"video": arguments.video, "sample_fps": rate}
 
 
 def _selector(arguments: argparse.Namespace) -> FrameSelector:
@@ -314,7 +322,7 @@ def _info(arguments: argparse.Namespace) -> int:
 
     from .video import open_video
 
-    with open_video(arguments.video, backend=arguments.backend) as video:
+    with open_video(_given(arguments), backend=arguments.backend) as video:
         facts = {**asdict(video.metadata), "fingerprint": video.fingerprint, "warnings": list(video.warnings)}
     if arguments.json:
         print(json_text(facts))

@@ -16,6 +16,11 @@ def add_exact(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--snap", action=_Renamed, nargs=0, help=argparse.SUPPRESS, to="--no-exact")
 
 
+def add_sample_fps(parser: argparse.ArgumentParser) -> None:
+    """Add `--sample-fps`."""
+    parser.add_argument("--sample-fps", type=float, metavar="R", help="pictures per second of a folder (default: 1)")
+
+
 def add_no_network(parser: argparse.ArgumentParser) -> None:
     """Add `--no-network`; see `refocus_select.locations.check_offline` and `selectors.registry.offline_arguments`."""
     parser.add_argument(

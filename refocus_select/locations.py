@@ -25,6 +25,18 @@ def is_data(text: str) -> bool:
     return text[:5].lower() == "data:"
 
 
+def split_data_url(text: str) -> tuple[str, str]:
+    """What stands before the content of a `data:` URL, and the content; browsers write commas among the parameters.
+
+    The content is empty if there is none.
+    """
+    end = text[:_LONGEST_NAME].lower().find(";base64,")
+    if end >= 0:
+        return text[: end + 7], text[end + 8 :]
+    head, _, body = text.partition(",")
+    return head, body
+
+
 def is_address(text: str) -> bool:
     """Whether a text is not a path: with a scheme in front, as in `https://`, `file:/` or `data:`."""
     return bool(is_data(text) or _FILE.match(text) or _SCHEME.match(text))
@@ -82,8 +94,8 @@ def check_offline(source: Any) -> None:
 def short_name(text: str) -> str:
     """How messages name a text: never by content that it may hold."""
     if is_data(text):
-        head, comma, _ = text.partition(",")
-        return head if comma and len(head) <= 80 else "data: URL"
+        head, body = split_data_url(text)
+        return head if body and len(head) <= 80 else "data: URL"
     return text if len(text) <= _LONGEST_NAME else f"{text[:40]}… ({len(text)} characters)"
 
 
@@ -93,8 +105,8 @@ def read_data_url(text: str) -> list[bytes]:
     Raises:
         VideoOpenError: it has no content, or it is damaged; the message does not quote it.
     """
-    head, comma, body = text.partition(",")
-    if not comma or not body.strip():
+    head, body = split_data_url(text)
+    if not body.strip():
         raise VideoOpenError(f"{short_name(text)}: holds no content; it is written data:video/mp4;base64,CONTENT")
     if "base64" not in head.lower().split(";")[1:]:
         from urllib.parse import unquote_to_bytes

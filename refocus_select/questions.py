@@ -7,6 +7,7 @@ at which the video begins.
 
 from __future__ import annotations
 
+import base64
 import csv
 import json
 import math
@@ -24,6 +25,8 @@ from .locations import is_address, local_path
 from .plain_text import check_depth, is_utf8, parse_json, shown
 
 KNOWN_FIELDS = ("id", "video", "question", "options", "answer", "evidence", "category")
+BESIDE = ("sample_fps", "raw_fps", "video_start", "video_end")
+"""Columns that say something of the video: the rate of a folder of pictures, and the part to look at (seconds)."""
 _MOST_OPTIONS = 2**31  # what every table can hold
 
 
@@ -309,7 +312,8 @@ def _question(row: Mapping[str, Any], base: Path | None, *, default_id: str) -> 
         answer=_answer(row.get("answer"), options),
         evidence=_evidence(row.get("evidence")),
         category="" if category is None else _utf8("category", str(category)),
-        extra={k: _words(v, base) if k == "words" else v for k, v in row.items() if k not in KNOWN_FIELDS},
+        extra=_keys_of(row.get("video"))
+        | {k: _words(v, base) if k == "words" else v for k, v in row.items() if k not in KNOWN_FIELDS},
     )
 
 
@@ -328,10 +332,34 @@ def _utf8(name: str, text: str) -> str:
 
 
 def _path_of(value: Any) -> Any:
-    """The path in a value of `datasets.Video`, which is a dict or a decoder; anything else as it is."""
+    """What stands for a video as text: a path, an address, or content as a `data:` URL; other values as they are.
+
+    Values of `datasets.Video` are dicts or decoders; blocks of chats hold keys beside the video (see `_keys_of`).
+    """
     held = getattr(value, "_hf_encoded", value)
     path = held.get("path") if isinstance(held, Mapping) else None
-    return path if path and local_path(path) and os.path.exists(str(local_path(path))) else value
+    if path and local_path(path) and os.path.exists(str(local_path(path))):
+        return os.fspath(path)
+    if isinstance(held, Mapping):
+        others = [name for name in ("video", "video_url", "url", "bytes", "path") if held.get(name) is not None]
+        return _path_of(held[others[0]]) if others else value
+    if isinstance(held, bytes | bytearray | memoryview) and len(held):
+        return f"data:video/mp4;base64,{base64.b64encode(held).decode()}"
+    return os.fspath(held) if isinstance(held, os.PathLike) else value
+
+
+def _keys_of(value: Any) -> dict[str, Any]:
+    """What a dict says beside its video.
+
+    Raises:
+        InputError: times of pictures, which tables do not hold.
+    """
+    if not isinstance(value, Mapping):
+        return {}
+    times = [name for name in ("timestamps", "video_metadata") if value.get(name) is not None]
+    if times:
+        raise InputError(f"video: {times[0]} beside pictures is not read from tables; give sample_fps, or a video file")
+    return {name: value[name] for name in BESIDE if value.get(name) is not None}
 
 
 def _video(video: str, base: Path | None) -> str:

@@ -28,6 +28,7 @@ from ..selectors.algorithms.contract import check_num_frames
 from ..selectors.asked import least_candidates
 from ..selectors.words import words_wanted
 from ..video import CandidateRule, Video, open_video
+from ..video.inputs import VideoInput
 from .output import OutputError, cannot_write, write_output
 from .table import VideoJob
 
@@ -104,9 +105,12 @@ class BatchSettings:
             raise InputError(f"{selector.name!r} has no argument {', '.join(unknown)}; it understands {known}")
         selector.rule.limited(**{k: v for k, v in self.sampling.items() if k in ("fps", "max_frames")})
 
-    def reading(self) -> dict[str, Any]:
-        """Arguments of `FrameSelector.encode`: candidates enough for K frames, of short videos too."""
-        return {"min_frames": least_candidates(self.num_frames, self.choice), **self.sampling}
+    def reading(self, given: VideoInput) -> dict[str, Any]:
+        """Arguments of `FrameSelector.encode`: candidates enough for K frames, of short videos too.
+
+        What a row says of its video counts more than what is said of all.
+        """
+        return {"min_frames": least_candidates(self.num_frames, self.choice), **self.sampling, **given.sampling}
 
     def check_network(self, video: str) -> None:
         """Refuse a URL where the network may not be used.
@@ -159,13 +163,16 @@ def answer_video(
         settings.check_network(job.video)
         state = state or file_state(job.video)
         with ExitStack() as opened:
-            video = decoded or opened.enter_context(open_video(job.video, backend=settings.backend))
+            given = job.given
+            video = decoded or opened.enter_context(open_video(given, backend=settings.backend))
             # One decoder thread per video: the cores are used by several videos at once.
-            encoding = selector.encode(video, cache=cache or False, progress=False, workers=1, **settings.reading())
+            encoding = selector.encode(
+                video, cache=cache or False, progress=False, workers=1, **settings.reading(given)
+            )
             results = _results(selector, job, encoding, settings, cache)
             if settings.frames is not None:
                 if decoded is not None:
-                    video = opened.enter_context(open_video(job.video, backend=settings.backend))
+                    video = opened.enter_context(open_video(given, backend=settings.backend))
                 _write_frames(video, encoding, results, Path(settings.frames))
         if file_state(job.video) != state:
             raise VideoDecodeError(f"{short_name(job.video)} changed while it was read; run again when it is complete")

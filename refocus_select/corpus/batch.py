@@ -85,7 +85,9 @@ def select_batch(
 
     Args:
         questions: .jsonl, .json, .csv or .parquet, a saved dataset, or rows with `video`, `question`, and as far as
-            known `id`, `options`; other fields are kept.
+            known `id`, `options`; other fields are kept. `video` is a path, a URL, the content of a file (held in
+            memory), or a dict with one of these; `sample_fps` (of a folder of pictures), `video_start` and `video_end`
+            (seconds) are obeyed.
         out: .jsonl or .parquet. Until it is complete, the folder OUT.parts lies beside it.
         selector: a name for `FrameSelector.from_pretrained`, or a selector that is loaded already.
         encoder: whose vectors it compares, for selectors that read vectors (see `load_encoder`).

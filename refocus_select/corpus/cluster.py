@@ -189,6 +189,7 @@ def _packed(job: VideoJob) -> str:
             "video": job.video,
             "positions": job.positions,
             "questions": [as_row(question) for question in job.questions],
+            "beside": dict(job.beside),
         }
     )
 
@@ -198,7 +199,7 @@ def _unpacked(text: str) -> VideoJob:
     questions = tuple(
         Question(q["id"], q["video"], q["question"], tuple(q.get("options", ()))) for q in row["questions"]
     )
-    return VideoJob(row["number"], row["video"], tuple(row["positions"]), questions)
+    return VideoJob(row["number"], row["video"], tuple(row["positions"]), questions, row["beside"])
 
 
 class DecodedVideo(Video):
@@ -250,8 +251,8 @@ def _decode(selector: Described, settings: BatchSettings, batch: dict[str, Any])
         if selector.needs_frames and selector.frame_size is not None and settings.sampling.get("exact", True):
             try:
                 settings.check_network(job.video)
-                with open_video(job.video, backend=settings.backend) as video:
-                    sampling = {k: v for k, v in settings.reading().items() if k != "exact"}
+                with open_video(job.given, backend=settings.backend) as video:
+                    sampling = {k: v for k, v in settings.reading(job.given).items() if k != "exact"}
                     plan = sample_candidates(video, selector.rule, **sampling)
                     asked, (height, width) = np.unique(plan.indices), selector.frame_size
                     if len(asked) * height * width * 3 <= CARRIED_BYTES:

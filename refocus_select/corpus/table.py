@@ -9,14 +9,15 @@ import os
 import tempfile
 from array import array
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 
 from ..errors import InputError
 from ..plain_text import MAX_DEPTH, json_text, printable
-from ..questions import KNOWN_FIELDS, Problem, Question, as_row, iter_questions
+from ..questions import BESIDE, KNOWN_FIELDS, Problem, Question, as_row, iter_questions
+from ..video.inputs import VideoInput, read_input
 
 Source = str | os.PathLike[str] | Iterable[Mapping[str, Any]]
 
@@ -30,12 +31,23 @@ class VideoJob:
         video: path or URL.
         positions: of the rows in the table.
         questions: one for each position.
+        beside: what the rows say of the video (`questions.BESIDE`).
     """
 
     number: int
     video: str
     positions: tuple[int, ...]
     questions: tuple[Question, ...]
+    beside: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def given(self) -> VideoInput:
+        """The video as it was handed over.
+
+        Raises:
+            InputError: what stands beside it is not usable.
+        """
+        return read_input(self.video, self.beside)
 
 
 class QuestionTable:
@@ -43,7 +55,7 @@ class QuestionTable:
 
     Attributes:
         digest: sha256 of all rows, to know the same questions again.
-        videos: distinct videos, in order of their first row.
+        videos: distinct videos with what is said of them, in order of their first row.
     """
 
     def __init__(self, source: Source, *, root: str | os.PathLike[str] | None = None) -> None:
@@ -71,7 +83,7 @@ class QuestionTable:
             digest.update(line)
             self._offsets.append(end)
             end += len(line)
-            owners.append(-1 if "error" in row else self.videos.setdefault(row["video"], len(self.videos)))
+            owners.append(-1 if "error" in row else self.videos.setdefault(_key(row), len(self.videos)))
         if not owners:
             raise InputError("there are no questions; give a table with the columns video and question")
         self._file.flush()
@@ -101,11 +113,11 @@ class QuestionTable:
             done: bool, one per row.
             part: (i, n): every n-th video, from the i-th on.
         """
-        names = list(self.videos)
         for number in self.open_videos(done, part=part):
             positions = self._positions(number)
             questions = tuple(_question(self.row(int(place))) for place in positions)
-            yield VideoJob(number, names[number], tuple(positions.tolist()), questions)
+            row = self.row(int(positions[0]))
+            yield VideoJob(number, row["video"], tuple(positions.tolist()), questions, _beside(row))
 
     def open_videos(self, done: np.ndarray, *, part: tuple[int, int] = (0, 1)) -> Iterator[int]:
         """Numbers of the videos that `jobs` yields."""
@@ -134,6 +146,17 @@ def _row(found: Question | Problem, first_row: dict[str, int], number: int) -> d
     else:
         row.pop("error", None)  # a result that is asked again
     return row
+
+
+def _beside(row: Mapping[str, Any]) -> dict[str, Any]:
+    """What a row says of its video."""
+    return {name: row[name] for name in BESIDE if row.get(name) is not None}
+
+
+def _key(row: Mapping[str, Any]) -> str:
+    """Rows of one video are those of which the same is said."""
+    beside = _beside(row)
+    return json.dumps([row["video"], beside], sort_keys=True) if beside else str(row["video"])
 
 
 def _question(row: dict[str, Any]) -> Question:

@@ -78,17 +78,15 @@ class Settled:
 class Damage:
     """Which pictures cannot be trusted: from an error to the next keyframe, in decoding order."""
 
-    def __init__(self, index: FrameIndex, delay: int, lead: Callable[[], int] = lambda: 0) -> None:
+    def __init__(self, index: FrameIndex, lead: Callable[[], int] = lambda: 0) -> None:
         """Nothing is damaged yet.
 
         Args:
             index: of the file.
-            delay: an error may come out so many packets after the one that it belongs to (frame threads).
             lead: how many keyframes more it takes until pictures are whole again (intra refresh); asked at the
                 first error.
         """
         self.index = index
-        self.delay = delay
         self.lead = lead
         self.spans: list[tuple[int, float]] = []
         self._missing = [(place, self._end(place)) for place in index.lost]
@@ -107,7 +105,7 @@ class Damage:
     def note_at(self, position: int) -> None:
         """An error at a place in decoding order."""
         self._last = position
-        self.spans.append((max(0, position - self.delay), self._end(position)))
+        self.spans.append((position, self._end(position)))
 
     def touches(self, key: int | None) -> bool:
         """Whether a picture was decoded after an error and before the next keyframe shown no later than it."""
@@ -190,7 +188,7 @@ class Rescuer:
 def good_pictures(decoder: Decoder, index: FrameIndex, anchor: int, until: int) -> Iterator[tuple[int, VideoFrame]]:
     """Undamaged pictures with their frame numbers, decoded from a keyframe until just after frame `until`."""
     decoder.skip_unreferenced(False)
-    damage = Damage(index, 0)
+    damage = Damage(index)
     settled = Settled(index)
     key: int | None = None
     beyond = 0

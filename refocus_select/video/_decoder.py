@@ -15,6 +15,8 @@ from av.video.reformatter import VideoReformatter
 
 from refocus_select.video._boxes import clean_aperture
 from refocus_select.video._geometry import Orientation, aspect_of, orientation_of
+from refocus_select.video._matroska import crop as matroska_crop
+from refocus_select.video._order_hevc import without_messages
 from refocus_select.video.base import MAX_PIXELS
 from refocus_select.video.container import demuxed, open_container
 from refocus_select.video.index import FrameIndex
@@ -46,6 +48,10 @@ class Decoder:
             self.context.thread_type, self.context.thread_count = ThreadType.SLICE, max(2, self.threads)
         self.context.flags |= Flags.unaligned  # crops at the left edge are kept to the pixel
         self.context.options = {"max_pixels": str(MAX_PIXELS)}
+        # With frame threads the flags of a picture may be copied before its own thread has set them: then errors must
+        # come as errors. HEVC keeps silent about most of them otherwise.
+        if self.threads > 1 or self.context.name == "hevc":
+            self.context.options |= {"err_detect": "explode"}
         self.can_skip = self.context.name in _SKIPPABLE and not _has_temporal_layers(self.context)
         self._skipping = False
         self._position = 0  # of the next packet, for streams whose packets are counted
@@ -70,6 +76,26 @@ class Decoder:
             return self.context.decode(packet)
         except EOFError:
             return []
+        except av.error.FFmpegError:
+            # A message that FFmpeg does not understand is no damage.
+            plain = self._without_messages(packet) if self.context.name == "hevc" and self.threads == 1 else None
+            if plain is None:
+                raise
+            return self.context.decode(plain)
+
+    def _without_messages(self, packet: Packet | None) -> Packet | None:
+        """An HEVC packet without its messages (SEI); None if it has none."""
+        if packet is None:
+            return None
+        whole = bytes(packet)
+        data = without_messages(self.context.extradata or b"", whole)
+        if len(data) == len(whole):
+            return None
+        plain = av.Packet(data)
+        plain.pts, plain.dts, plain.time_base, plain.is_keyframe = (
+            packet.pts, packet.dts, packet.time_base, packet.is_keyframe,
+        )  # fmt: skip
+        return plain
 
     def packets_from(self, index: FrameIndex, anchor: int, until: int) -> Iterator[Packet]:
         """The packets from keyframe number `anchor` on, with the decoder flushed.
@@ -177,6 +203,8 @@ def first_look(decoder: Decoder) -> Look:
     crop = None
     if "mp4" in decoder.container.format.name:
         crop = clean_aperture(decoder.path, decoder.stream.id, width, height)
+    elif "matroska" in decoder.container.format.name:
+        crop = matroska_crop(decoder.path, decoder.stream.index, width, height)
     return Look(width, height, orientation, crop, aspect, interlaced, notes)
 
 

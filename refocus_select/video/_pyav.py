@@ -159,6 +159,10 @@ class _TooLate(Exception):
     """The first picture that comes out is later than the first one wanted: decode from an earlier keyframe."""
 
 
+class _Doubtful(Exception):
+    """An error with frame threads: which pictures it concerns, one thread must find out."""
+
+
 class Reader:
     """Decodes spans of one request in one thread."""
 
@@ -174,14 +178,23 @@ class Reader:
 
     def read(self, span: Span, put: Put, check: Callable[[], None]) -> None:
         for group in self._joined(span.work):
-            lead = min(self.video.lead, group.anchor)
-            for back in sorted({lead, group.anchor, *(step for step in STEPS_BACK if lead < step < group.anchor)}):
-                try:
-                    self._decode(group, group.anchor - back, put, check)
-                    break
-                except _TooLate:  # never from the first keyframe, which is the last one tried
-                    # Intra refresh, or a broken link: keyframes from which decoding needs a run-up.
-                    self.video.lead = min(back + 1, 7)
+            handed: set[int] = set()
+            try:
+                self._read_group(group, _once(put, handed), check)
+            except _Doubtful:
+                doubtful, self.decoder = self.decoder, self.video.borrow(1)
+                doubtful.close()
+                self._read_group(group, _once(put, handed), check)
+
+    def _read_group(self, group: Group, put: Put, check: Callable[[], None]) -> None:
+        lead = min(self.video.lead, group.anchor)
+        for back in sorted({lead, group.anchor, *(step for step in STEPS_BACK if lead < step < group.anchor)}):
+            try:
+                self._decode(group, group.anchor - back, put, check)
+                break
+            except _TooLate:  # never from the first keyframe, which is the last one tried
+                # Intra refresh, or a broken link: keyframes from which decoding needs a run-up.
+                self.video.lead = min(back + 1, 7)
 
     def _joined(self, groups: tuple[Group, ...]) -> list[Group]:
         """Joins groups that follow each other without a gap: no need to seek between them."""
@@ -247,6 +260,17 @@ class Reader:
         return rows.reshape(height, width, 3)
 
 
+def _once(put: Put, handed: set[int]) -> Put:
+    """Hands over what has not been before."""
+
+    def put_once(position: int, picture: NDArray[np.uint8], rank: int, good: bool) -> None:
+        if position not in handed:
+            handed.add(position)
+            put(position, picture, rank, good)
+
+    return put_once
+
+
 class _Delivery:
     """Takes decoded pictures of one group and hands each target to the consumer: good, late, damaged or missing.
 
@@ -266,28 +290,34 @@ class _Delivery:
         self.last_good: tuple[int, VideoFrame] | None = None
         self.seen_any = False
         self.last_key: int | None = None
-        self.damage = Damage(index, reader.decoder.threads - 1, reader.video.run_up)
+        self.damage = Damage(index, reader.video.run_up)
         self.settled = Settled(index)
 
     def feed(self, packet: Packet) -> None:
         self.last_key = packet.pts
         self.settled.feed(self.last_key)
         if packet.is_corrupt and position_of(self.index, self.last_key) not in self.index.joins:
-            self.damage.note(self.last_key)
+            self._note(self.last_key)
         try:
             pictures = self.reader.decoder.decode(packet)
         except av.error.FFmpegError:
-            self.damage.note(self.last_key)
+            self._note(self.last_key)
             return
         for picture in pictures:
             self.take(picture)
+
+    def _note(self, key: int | None) -> None:
+        """Takes note of an error at the packet or picture with this key."""
+        if self.reader.decoder.threads > 1:
+            raise _Doubtful
+        self.damage.note(key)
 
     def finish(self) -> None:
         """Drains the decoder; what has not come by then is missing."""
         try:
             pictures = self.reader.decoder.decode(None)
         except av.error.FFmpegError:
-            self.damage.note(self.last_key)
+            self._note(self.last_key)
             pictures = []
         for picture in pictures:
             self.take(picture)
@@ -309,7 +339,7 @@ class _Delivery:
         if picture.is_corrupt:
             if not self.damage.spans and self.anchor > 0 and self.next == 0:
                 raise _TooLate
-            self.damage.note(key)
+            self._note(key)
         for known in self.settled.add(picture):
             self._settle(known)
 
@@ -344,6 +374,8 @@ class _Delivery:
 
     def _replace(self, place: int) -> None:
         """Hands over a substitute for a damaged or missing target."""
+        if self.reader.decoder.threads > 1:
+            raise _Doubtful
         _, before = self.passed.get(place, (0, self.last_good))
         if before is not None and before[0] < self.orders[place]:
             rank = before[0] if self.index.counted else rank_of(self.index, before[0])

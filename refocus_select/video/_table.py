@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from refocus_select.video._boxes import inside, sample_tables
+from refocus_select.video._keyframes import are_doubtful
 
 if TYPE_CHECKING:
     from av.container import InputContainer
@@ -54,6 +55,8 @@ def read_table(path: str, container: InputContainer, stream: VideoStream, file_s
         keys[i] = entry.is_keyframe
         end = max(end, entry.pos + entry.size)
     if not (np.diff(dts) > 0).all() or end > file_size or not keys[0]:
+        return None
+    if are_doubtful(path, stream, keys):
         return None
     sizes = _differences(path, stream.id, count)
     if sizes is None:

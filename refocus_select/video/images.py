@@ -191,6 +191,25 @@ def open_still(
     return video
 
 
+class _Pictures:
+    """Loads pictures of a list one by one; those of another size take that of the first."""
+
+    def __init__(self, pictures: Sequence[Any], source: str) -> None:
+        self._pictures, self._source = pictures, source
+        self._common: tuple[int, int] | None = None
+
+    def __call__(self, index: int, size: tuple[int, int] | None) -> NDArray[np.uint8]:
+        image = _rgb(self._pictures[index], size, self._source)
+        wanted = size or self._common
+        if wanted is None:
+            self._common = (image.height, image.width)
+        elif (image.height, image.width) != wanted:
+            from PIL import Image
+
+            image = image.resize((wanted[1], wanted[0]), Image.Resampling.BILINEAR)
+        return np.asarray(image)
+
+
 def _open_pictures(
     pictures: Sequence[Any],
     source: str,
@@ -198,25 +217,12 @@ def _open_pictures(
     timestamps: ArrayLike | None,
     fps: float | None,
 ) -> PictureVideo:
-    common: list[tuple[int, int]] = []
-
-    def load(index: int, size: tuple[int, int] | None) -> NDArray[np.uint8]:
-        image = _rgb(pictures[index], size, source)
-        wanted = size or (common[0] if common else None)
-        if wanted is None:
-            common.append((image.height, image.width))
-        elif (image.height, image.width) != wanted:
-            from PIL import Image
-
-            image = image.resize((wanted[1], wanted[0]), Image.Resampling.BILINEAR)
-        return np.asarray(image)
-
     notes = _mixed_sizes(pictures, source)
     if timestamps is None and fps is None:
         fps = ASSUMED_FPS
         notes.append(f"{source}: no times given; {ASSUMED_FPS:g} picture per second is assumed (pass fps=)")
     return PictureVideo(
-        load,
+        _Pictures(pictures, source),
         len(pictures),
         source,
         "images",
@@ -283,16 +289,16 @@ def _mixed_sizes(pictures: Sequence[Any], source: str) -> list[str]:
 class AnimatedVideo(PictureVideo):
     """An animated WebP through Pillow; FFmpeg does not read it. Pictures build on each other: one reader."""
 
-    def __init__(self, open_file: Callable[[], Any], source: str, fingerprint: str) -> None:
-        """`open_file` gives a path or a new binary file object."""
+    def __init__(self, content: str | bytes, source: str, fingerprint: str) -> None:
+        """`content` is a path, or what is in a file."""
         from PIL import Image
 
-        self._open_file = open_file
+        self._content = content
         times: list[float] = []
         clock = last = 0.0
         notes: list[str] = []
         try:
-            with Image.open(open_file()) as image:
+            with Image.open(_file(content)) as image:
                 promised = getattr(image, "n_frames", 1)
                 for number in range(promised):
                     image.seek(number)
@@ -320,12 +326,12 @@ class AnimatedVideo(PictureVideo):
         return Plan([Span(0, len(targets), None)] if len(targets) else [], 1)
 
     def _reader(self, targets: NDArray[np.int64], size: tuple[int, int], plan: Plan) -> SpanReader:
-        return _AnimatedReader(self._open_file(), targets, size)
+        return _AnimatedReader(_file(self._content), targets, size)
 
     def _decode_one(self, index: int, size: tuple[int, int] | None) -> NDArray[np.uint8]:
         from PIL import Image
 
-        with Image.open(self._open_file()) as image:
+        with Image.open(_file(self._content)) as image:
             image.seek(index)
             return np.asarray(_scaled(image, size))
 
@@ -359,6 +365,16 @@ def _scaled(image: Image, size: tuple[int, int] | None) -> Image:
 # -- arrays --------------------------------------------------------------------------------------------------------
 
 
+class _Arrays:
+    """Loads frames in memory one by one."""
+
+    def __init__(self, pixels: Pixels) -> None:
+        self._pixels = pixels
+
+    def __call__(self, index: int, size: tuple[int, int] | None) -> NDArray[np.uint8]:
+        return self._pixels[index] if size is None else resized(self._pixels[index], size)
+
+
 def open_array(
     frames: Any, source: str = "array", *, timestamps: ArrayLike | None = None, fps: float | None = None
 ) -> PictureVideo:
@@ -378,10 +394,7 @@ def open_array(
             "frames in an array carry no times: pass fps=... (frames per second) or timestamps=[...] (seconds)"
         )
 
-    def load(index: int, size: tuple[int, int] | None) -> NDArray[np.uint8]:
-        return pixels[index] if size is None else resized(pixels[index], size)
-
-    return PictureVideo(load, len(pixels), source, "array", pixels.digest(), timestamps=timestamps, fps=fps)
+    return PictureVideo(_Arrays(pixels), len(pixels), source, "array", pixels.digest(), timestamps=timestamps, fps=fps)
 
 
 def resized(picture: NDArray[np.uint8], size: tuple[int, int]) -> NDArray[np.uint8]:
@@ -406,6 +419,8 @@ def seconds_of(
     if timestamps is None:
         if isinstance(fps, bool) or not isinstance(fps, int | float | np.number) or not 0 < fps < np.inf:
             raise InputError(f"fps must be a number above 0, not {fps!r}")
+        if not 1e-9 <= fps <= 1e9:
+            raise InputError(f"fps must lie between 1e-9 and 1e9 frames per second, not {fps:g}")
         return np.arange(count) / float(fps), count / float(fps)
     try:
         times = np.asarray(timestamps, dtype=np.float64)

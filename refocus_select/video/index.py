@@ -5,12 +5,10 @@ from __future__ import annotations
 import os
 import threading
 from collections import OrderedDict
-from contextlib import suppress
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from fractions import Fraction
 from functools import cached_property
-from itertools import islice
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING
 
 import av
 import numpy as np
@@ -18,7 +16,10 @@ from numpy.typing import NDArray
 
 from refocus_select.errors import VideoDecodeError, VideoOpenError
 from refocus_select.video._complete import is_cut_short
-from refocus_select.video._order import CODECS, HEAD, Numbered, numbered, slots
+from refocus_select.video._keyframes import are_doubtful, keyframes_by_decoding
+from refocus_select.video._matroska import breaks
+from refocus_select.video._order import CODECS, Numbered, numbered, slots
+from refocus_select.video._packets import Packets, beginning_of, first_bytes, has_gaps, read_packets, same_after_seeks
 from refocus_select.video._table import read_table
 from refocus_select.video._times import join_clocks, repaired
 from refocus_select.video._transport import find_joins
@@ -26,15 +27,14 @@ from refocus_select.video.container import demuxed, open_container
 
 if TYPE_CHECKING:
     from av.container import InputContainer
-    from av.packet import Packet
     from av.video.stream import VideoStream
 
 DEFAULT_FPS = Fraction(25)  # for streams that carry no times at all; FFmpeg assumes the same
 _CACHE_SIZE = 32
 # Containers that store the time of every packet: it is the same after a seek. Elsewhere it is checked.
 _OWN_TIMES = ("mp4", "matroska", "flv", "nut", "avi", "gif", "apng", "ivf")
+_RAW = {"mpegvideo", "m4v"}  # streams without a container, whose times FFmpeg makes up
 _CLOCKED = {"mpegts", "mpeg"}  # streams with a clock that may wrap, or start anew where recordings are joined
-_PROBES, _PROBE_PACKETS = 3, 32
 _FEW = 0.02  # of the packets of a stream without B pictures may step back in time; more, and it has some after all
 _SEQUENTIAL_CONTAINERS = {"gif", "apng"}  # pictures build on the canvas before them whatever their flags say
 
@@ -52,7 +52,7 @@ class FrameIndex:
         start_time, duration: seconds.
         counted: packets are recognised by counting from the start of the file, so it is never sought in.
         trimmed: an edit list cuts frames away.
-        lost: places in decoding order before which packets are missing from the file.
+        lost: places in decoding order from which on pictures may refer to some that are missing from the file.
         joins: places of whole packets that the demuxer marks only because another recording begins behind them.
         average_fps: frames per second, as the container states it if the times bear it out.
         notes: what was unusual.
@@ -161,55 +161,35 @@ if hasattr(os, "register_at_fork"):
 # -- from the packets ----------------------------------------------------------------------------------------------
 
 
-@dataclass
-class _Packets:
-    """P packets in the order of the file; `place` is where each begins in bytes, `corrupt` the marked ones."""
-
-    pts: list[int | None] = field(default_factory=list)
-    dts: list[int | None] = field(default_factory=list)
-    key: list[bool] = field(default_factory=list)
-    corrupt: list[int] = field(default_factory=list)
-    place: list[int] = field(default_factory=list)
-    discard: list[bool] = field(default_factory=list)
-    last_duration: int = 0
-    error: str | None = None
-
-
-def _read_packets(container: InputContainer, stream: VideoStream) -> _Packets:
-    """Reads every packet once, without decoding."""
-    found = _Packets()
-    try:
-        for packet in demuxed(container, stream):
-            found.pts.append(packet.pts)
-            found.dts.append(packet.dts)
-            found.key.append(packet.is_keyframe)
-            found.discard.append(packet.is_discard)
-            found.place.append(-1 if packet.pos is None else packet.pos)
-            if packet.is_corrupt:
-                found.corrupt.append(len(found.pts) - 1)
-            found.last_duration = packet.duration or found.last_duration
-    except av.error.FFmpegError as error:
-        found.error = error.strerror
-    return found
-
-
 def _from_packets(path: str, name: str, container: InputContainer, stream: VideoStream) -> FrameIndex:
-    kind = container.format.name
-    packets = _read_packets(container, stream)
-    count = len(packets.pts)
-    if count == 0:
+    packets = read_packets(container, stream)
+    if not packets.pts:
         raise VideoOpenError(f"{name}: its video stream holds no pictures; the file is damaged or cut short")
+    index = _arranged(path, name, container, stream, packets)
+    broken = breaks(path, packets.place, packets.size) if "matroska" in container.format.name else []
+    if not broken:
+        return index
+    note = f"{name}: damaged behind packet {broken[0]} of the video; what cannot be read there is missing"
+    return replace(index, lost=tuple(sorted({*index.lost, *broken})), notes=(*index.notes, note))
+
+
+def _arranged(path: str, name: str, container: InputContainer, stream: VideoStream, packets: Packets) -> FrameIndex:
+    kind, count = container.format.name, len(packets.pts)
     notes = _missing_end(path, name, kind, stream, packets)
     keys, kept = np.array(packets.key), ~np.array(packets.discard)
+    is_misled = are_doubtful(path, stream, keys)  # a seek of FFmpeg is, too
+    if is_misled:
+        keys = keyframes_by_decoding(path, count)
     if kind in _SEQUENTIAL_CONTAINERS or not keys.any():
         keys[:] = False
         keys[0] = True
-    has_times = not any(p is None for p, k in zip(packets.pts, kept, strict=True) if k)
+    has_times = kind not in _RAW and not any(p is None for p, k in zip(packets.pts, kept, strict=True) if k)
     # An AVI has no presentation times.
     if not has_times or (kind == "avi" and stream.codec_context.has_b_frames):
         return _by_decoding(path, name, stream, packets, keys, None, notes)
     pts = np.array([0 if p is None else p for p in packets.pts], dtype=np.int64)
     pts, is_counted, found = _continuous(name, kind, stream, packets, pts, keys)
+    is_counted |= is_misled
     notes += found
     shown = pts[kept]
     steps = np.diff(shown)
@@ -220,38 +200,18 @@ def _from_packets(path: str, name: str, container: InputContainer, stream: Video
     index = _sorted_index(name, stream, pts, keys, kept, packets.last_duration, notes)
     if packets.corrupt and kind == "mpegts":
         index = replace(index, joins=find_joins(path, stream.id, packets.corrupt, packets.place, np.flatnonzero(keys)))
-    if stream.codec_context.codec.canonical_name == "h264" and _has_gaps(packets.dts):
-        numbers = numbered("h264", stream.codec_context.extradata, _heads(path, name))
+    codec = stream.codec_context.codec.canonical_name
+    if codec in CODECS and has_gaps(packets.dts):
+        numbers = numbered(codec, stream.codec_context.extradata, first_bytes(path, name))
+        if kind == "mpeg" and numbers is not None:  # stamps only some of its pictures with a time
+            index = _timed_by_numbers(index, numbers)
         index = replace(index, lost=_lost(numbers, None, index.positions))
-    if is_counted or not (any(own in kind for own in _OWN_TIMES) or _same_after_seeks(container, stream, pts, keys)):
+    if is_counted or not (any(own in kind for own in _OWN_TIMES) or same_after_seeks(container, stream, pts, keys)):
         return _counted(index)
     return index
 
 
-def _has_gaps(dts: list[int | None]) -> bool:
-    """Whether packets of a constant rate lack some, or are not in order: pictures may refer to missing ones then."""
-    steps = np.diff(np.array([d for d in dts if d is not None], dtype=np.float64))
-    if len(steps) == 0:
-        return False
-    usual = float(np.median(steps))
-    return bool(
-        (steps < 0).any() or ((steps > 1.5 * usual).any() and (np.abs(steps - usual) < 0.1 * usual).mean() > 0.8)
-    )
-
-
-def _heads(path: str, name: str) -> list[bytes]:
-    """The first bytes of every packet."""
-    container, stream = open_container(path, name)
-    with container, suppress(av.error.FFmpegError):
-        return [_head(packet) for packet in demuxed(container, stream)]
-    return []
-
-
-def _head(packet: Packet) -> bytes:
-    return bytes(memoryview(cast(Any, packet))[:HEAD])
-
-
-def _missing_end(path: str, name: str, kind: str, stream: VideoStream, packets: _Packets) -> list[str]:
+def _missing_end(path: str, name: str, kind: str, stream: VideoStream, packets: Packets) -> list[str]:
     """A note on a file that ends too early."""
     count = len(packets.pts)
     if is_cut_short(path, kind):
@@ -263,7 +223,7 @@ def _missing_end(path: str, name: str, kind: str, stream: VideoStream, packets: 
 
 
 def _continuous(
-    name: str, kind: str, stream: VideoStream, packets: _Packets, pts: NDArray[np.int64], keys: NDArray[np.bool_]
+    name: str, kind: str, stream: VideoStream, packets: Packets, pts: NDArray[np.int64], keys: NDArray[np.bool_]
 ) -> tuple[NDArray[np.int64], bool, list[str]]:
     """Times on one clock, whether packets must be counted because the file's own clock is not, and notes."""
     if kind not in _CLOCKED:
@@ -281,27 +241,6 @@ def _continuous(
             "go on there without a gap, in the order of the file"
         )
     return joined.pts, True, notes
-
-
-def _same_after_seeks(
-    container: InputContainer, stream: VideoStream, pts: NDArray[np.int64], keys: NDArray[np.bool_]
-) -> bool:
-    """Whether packets carry the same times after a seek as when all are read in order."""
-    places = np.flatnonzero(keys)
-    try:
-        for place in np.unique(places[np.linspace(0, len(places) - 1, _PROBES).astype(int)]).tolist():
-            container.seek(int(pts[place]), stream=stream)
-            expected: list[int] | None = None
-            for packet in islice(container.demux(stream), 4 * _PROBE_PACKETS):
-                if packet.size == 0:
-                    break
-                if expected is None and packet.pts == pts[place]:
-                    expected = pts[place : place + _PROBE_PACKETS].tolist()[::-1]
-                if expected and expected.pop() != packet.pts:
-                    return False
-    except av.error.FFmpegError:
-        return False
-    return True
 
 
 def _sorted_index(
@@ -396,7 +335,7 @@ def _by_decoding(
     path: str,
     name: str,
     stream: VideoStream,
-    packets: _Packets,
+    packets: Packets,
     keys: NDArray[np.bool_],
     pts: NDArray[np.int64] | None,
     notes: list[str],
@@ -405,10 +344,15 @@ def _by_decoding(
     order, heads, extradata = _decoded_order(path, name)
     if len(order) == 0:
         raise VideoDecodeError(f"{name}: not one picture can be decoded; the file is damaged")
-    if pts is not None:
-        return _in_order(name, stream, order, pts, keys, notes)
     numbers = numbered(stream.codec_context.codec.canonical_name, extradata, heads)
     places = None if numbers is None else slots(numbers.order, order)
+    if numbers is not None and places is None:  # where a reference is missing, decoders hand out pictures in disorder
+        by_number = order[np.argsort(numbers.order[order], kind="stable")]
+        places = slots(numbers.order, by_number)
+        order = order if places is None else by_number
+    if pts is not None:
+        index = _in_order(name, stream, order, pts, keys, notes)
+        return replace(index, lost=_lost(numbers, places, index.positions))
     rate = next((r for r in (stream.guessed_rate, stream.average_rate) if r and 0 < r <= 1000), DEFAULT_FPS)
     ticks = np.unique([d for d in packets.dts if d is not None])
     if len(ticks) == len(packets.dts) and len(ticks) >= len(order) and stream.time_base:
@@ -457,7 +401,7 @@ def _decoded_order(path: str, name: str) -> tuple[NDArray[np.int64], list[bytes]
         for packet in demuxed(container, again, end=True):
             if packet.size:
                 packet.pts = packet.dts = len(heads)
-                heads.append(_head(packet) if is_numbered else b"")
+                heads.append(beginning_of(packet) if is_numbered else b"")
             try:
                 pictures = context.decode(packet if packet.size else None)
             except (av.error.FFmpegError, EOFError):
@@ -466,10 +410,26 @@ def _decoded_order(path: str, name: str) -> tuple[NDArray[np.int64], list[bytes]
     return np.array(list(shown), dtype=np.int64), heads, extradata
 
 
+def _timed_by_numbers(index: FrameIndex, numbers: Numbered) -> FrameIndex:
+    """Frames in the order of their numbers, by which those get their times that were worked out across a gap."""
+    positions = index.positions[np.argsort(numbers.order[index.positions], kind="stable")]
+    places, step = slots(numbers.order, positions), _usual_step(index.times)
+    if places is None or step <= 0:
+        return index
+    first = float(np.median(index.times - places * step))
+    by_number = first + places * step
+    wrong = np.abs(index.times - by_number) > step / 2
+    if wrong.mean() > 0.5:  # not of a constant rate after all
+        return index
+    times = np.where(wrong, by_number, index.times)
+    end = index.duration - float(index.times[-1])
+    return replace(index, positions=positions, times=times - times[0], duration=float(times[-1] - times[0]) + end)
+
+
 def _lost(numbers: Numbered | None, places: NDArray[np.int64] | None, order: NDArray[np.int64]) -> tuple[int, ...]:
     """Places in decoding order from which on pictures may refer to some that are missing."""
-    lost = set(numbers.lost if numbers is not None else ())
-    if numbers is not None and places is not None and not numbers.lost:
+    lost = set((numbers.lost or ()) if numbers is not None else ())
+    if numbers is not None and places is not None and numbers.lost is None:
         for gap in np.flatnonzero(np.diff(places) > 1).tolist():
             before = order[: gap + 1]
             references = before[numbers.references[before]]

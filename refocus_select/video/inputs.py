@@ -12,7 +12,8 @@ from typing import Any
 import numpy as np
 
 from refocus_select.errors import InputError
-from refocus_select.locations import is_data, local_path, short_name
+from refocus_select.locations import is_data, local_path, short_name, split_data_url
+from refocus_select.plain_text import seconds_of, shown
 from refocus_select.video.arrays import is_array
 
 logger = logging.getLogger(__name__)
@@ -27,6 +28,7 @@ OTHER_KEYS = frozenset(
     {"type", "min_pixels", "max_pixels", "total_pixels", "resized_height", "resized_width", "detail", "format"}
     | {"mime_type", "uuid", "id", "cache_control"}
 )
+_LONGEST = 1e12  # seconds
 _told: set[str] = set()  # unknown keys are named once
 
 
@@ -95,7 +97,8 @@ def is_pictures(source: Any) -> bool:
         return False
     text = os.fsdecode(os.fspath(source))
     if is_data(text):
-        return text[:16].lower() == "data:video/jpeg;" or "," in text[text.find(",") + 1 :]
+        head, body = split_data_url(text)
+        return head[:16].lower() == "data:video/jpeg;" or (head.lower().endswith(";base64") and "," in body)
     path = local_path(text)
     try:
         return path is not None and os.path.isdir(path)
@@ -122,18 +125,20 @@ def name_of_source(source: Any) -> str:
 # -- mappings ------------------------------------------------------------------------------------------------------
 
 
-def _unwrapped(value: Any, keys: dict[str, Any]) -> tuple[Any, dict[str, Any]]:
+def _unwrapped(value: Any, keys: dict[str, Any], depth: int = 8) -> tuple[Any, dict[str, Any]]:
     """The source within mappings and pairs, and all keys beside it; inner ones count more."""
+    if depth == 0:
+        raise InputError("a video as a dict within dicts, too many of them; give the innermost")
     if isinstance(value, VideoInput):
         known = {"timestamps": value.timestamps, "sample_fps": value.fps, "num_frames": value.num_frames}
         known |= {theirs: value.sampling.get(ours) for theirs, ours in _PART.items()}
         known |= {name: value.sampling.get(name) for name in ("fps", "min_frames", "max_frames")}
         return value.source, {**keys, **{name: given for name, given in known.items() if given is not None}}
     if _is_pair(value):
-        return _unwrapped(value[0], {**keys, "video_metadata": value[1]})
+        return _unwrapped(value[0], {**keys, "video_metadata": value[1]}, depth - 1)
     encoded = getattr(value, "_hf_encoded", None)  # a decoder that `datasets.Video` made
     if isinstance(encoded, Mapping) and (encoded.get("bytes") is not None or local_path(encoded.get("path"))):
-        return _unwrapped(encoded, keys)
+        return _unwrapped(encoded, keys, depth - 1)
     if not isinstance(value, Mapping):
         return value, keys
     held = [name for name in SOURCE_KEYS if value.get(name) is not None]
@@ -143,7 +148,7 @@ def _unwrapped(value: Any, keys: dict[str, Any]) -> tuple[Any, dict[str, Any]]:
             f"{', '.join(map(str, value)) or 'none'}"
         )
     others = {name: given for name, given in value.items() if name not in SOURCE_KEYS}
-    return _unwrapped(value[held[0]], {**keys, **others})
+    return _unwrapped(value[held[0]], {**keys, **others}, depth - 1)
 
 
 def _is_pair(value: Any) -> bool:
@@ -188,6 +193,8 @@ def _times_beside(keys: Mapping[str, Any]) -> tuple[Any, float | None]:
 
 
 def _times_of_metadata(metadata: Any) -> tuple[Any, float | None]:
+    if not isinstance(metadata, Mapping) and not hasattr(metadata, "fps"):
+        raise InputError(f"video_metadata must be a dict with fps and frames_indices, not {shown(metadata)}")
     read = metadata.get if isinstance(metadata, Mapping) else lambda name: getattr(metadata, name, None)
     fps, indices, times = (
         read("fps"),
@@ -199,7 +206,12 @@ def _times_of_metadata(metadata: Any) -> tuple[Any, float | None]:
     if fps is None:
         return None, None
     rate = _positive(fps, "fps in video_metadata")
-    return (None, rate) if indices is None else (np.asarray(indices, dtype=np.float64) / rate, None)
+    if indices is None:
+        return None, rate
+    try:
+        return np.asarray(indices, dtype=np.float64) / rate, None
+    except (TypeError, ValueError, OverflowError):
+        raise InputError(f"frames_indices in video_metadata must be numbers, not {shown(indices)}") from None
 
 
 def _positive(value: Any, name: str) -> float:
@@ -207,10 +219,10 @@ def _positive(value: Any, name: str) -> float:
         value = value[0]
     try:
         number = math.nan if isinstance(value, bool) else float(value)
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, OverflowError):
         number = math.nan
     if not 0 < number < math.inf:
-        raise InputError(f"{name} must be a number above 0, not {value!r}")
+        raise InputError(f"{name} must be a number above 0, not {shown(value)}")
     return number
 
 
@@ -224,28 +236,13 @@ def _whole(value: Any, name: str) -> int:
 def _seconds(value: Any, name: str) -> float:
     """Seconds, from a number, or from text: seconds, m:ss or h:mm:ss."""
     if isinstance(value, str):
-        return parse_clock(value, name)
-    if isinstance(value, bool) or not isinstance(value, int | float | np.number) or not math.isfinite(value):
-        raise InputError(f"{name} must be a time in seconds, or text such as '1:30', not {value!r}")
+        try:
+            return seconds_of(value.strip())
+        except InputError as error:
+            raise InputError(f"{name}: {error}") from None
+    if isinstance(value, bool) or not isinstance(value, int | float | np.number) or not abs(value) < _LONGEST:
+        raise InputError(f"{name} must be a time in seconds, or text such as '1:30', not {shown(value)}")
     return float(value)
-
-
-def parse_clock(text: str, name: str = "time") -> float:
-    """Seconds from "90", "1:30", "1:30.5" or "0:01:30".
-
-    Raises:
-        InputError: if it is not a time.
-    """
-    try:
-        parts = [float(part) for part in text.strip().split(":")]
-    except ValueError:
-        parts = []
-    if not 1 <= len(parts) <= 3 or any(not 0 <= part < math.inf for part in parts):
-        raise InputError(f"{name}: {text!r} is not a time; write seconds, m:ss or h:mm:ss")
-    total = 0.0
-    for part in parts:
-        total = total * 60 + part
-    return total
 
 
 def with_rate(given: VideoInput, timestamps: Any, fps: float | None) -> VideoInput:

@@ -186,7 +186,7 @@ def _open_path(
         kind = _kind(file.read(64), file)
     fingerprint = fingerprint or fingerprint_of(path)
     if kind == "webp":
-        return AnimatedVideo(lambda: path, name, fingerprint)
+        return AnimatedVideo(path, name, fingerprint)
     if kind == "still":
         return open_still(path, name, fingerprint, timestamps, fps)
     _refuse_times(name, timestamps, fps)
@@ -230,7 +230,7 @@ def _kind(head: bytes, file: Any) -> str:
     if head.startswith(b"\x89PNG\r\n\x1a\n"):
         file.seek(0)
         return "video" if b"acTL" in file.read(4096) else "still"
-    if head.startswith((b"\xff\xd8\xff", b"BM", b"II*\0", b"MM\0*")):
+    if head.startswith((b"\xff\xd8\xff", b"BM", b"II*\0", b"MM\0*", b"P5", b"P6")):
         # Motion JPEG without a container also begins like a picture, but goes on with the next one.
         return "video" if head.startswith(b"\xff\xd8") and _has_second_jpeg(file) else "still"
     return "video"
@@ -250,7 +250,7 @@ def _open_bytes(data: bytes, name: str, backend: str, timestamps: Any, fps: floa
     kind = _kind(data[:64], BytesIO(data))
     fingerprint = hashlib.sha256(data).hexdigest()[:32]
     if kind == "webp":
-        return AnimatedVideo(lambda: BytesIO(data), name, fingerprint)
+        return AnimatedVideo(data, name, fingerprint)
     if kind == "still":
         from PIL import Image
 
@@ -275,10 +275,12 @@ def _blocks_of(file: Any, name: str) -> Iterator[bytes]:
         while True:
             try:
                 block = file.read(_BLOCK)
-            except (OSError, ValueError) as error:
-                raise VideoOpenError(f"{name}: the file object cannot be read ({error})") from None
+            except Exception as error:  # of somebody else's class
+                raise VideoOpenError(f"{name}: the file object cannot be read ({error})") from error
             if isinstance(block, str):
                 raise InputError(f"{name}: a text file object; open it with mode 'rb'")
+            if not isinstance(block, bytes | bytearray | memoryview | None):
+                raise InputError(f"{name}: a file object that gives {type(block).__name__} instead of bytes")
             if not block:
                 return
             yield bytes(block)

@@ -24,7 +24,7 @@ from refocus_select.errors import InputError
 from tests.brightness import BrightnessSelector
 from tests.corpus.clips import write_clips, write_questions
 from tests.corpus.selectors import Counting, Meddling
-from tests.video.clips import read
+from tests.video.clips import draw, encode, read
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -296,3 +296,40 @@ def test_the_command_line(questions, tmp_path):
     command = [sys.executable, "-m", "refocus_select", "convert", tmp_path / "out.parquet", tmp_path / "copy.jsonl"]
     assert subprocess.run(list(map(str, command)), capture_output=True).returncode == 0
     assert rows_of(tmp_path / "copy.jsonl") == rows_of(tmp_path / "out.parquet")
+
+
+def test_rows_hold_videos_in_every_form(tmp_path: Path) -> None:
+    """Contents, dicts, and what stands beside a folder of pictures."""
+    film = encode(tmp_path / "film.mp4", 50, options={"g": "12"})
+    pictures = tmp_path / "pictures"
+    pictures.mkdir()
+    for number in range(6):
+        Image.fromarray(draw(number)).save(pictures / f"{number}.png")
+    content = film.read_bytes()
+    forms = {
+        "path": film,
+        "bytes": content,
+        "dict": {"path": None, "bytes": content},
+        "part": {"type": "video", "video": str(film), "video_start": "0:01", "video_end": 2},
+        "folder": {"video": str(pictures), "sample_fps": 2},
+        "plain folder": str(pictures),
+        "no bytes": b"",
+        "times": {"video": str(pictures), "timestamps": [0, 1, 2, 3, 4, 5]},
+    }
+    rows = [{"id": name, "video": video, "question": "What?"} for name, video in forms.items()]
+    rows.append({"id": "beside", "video": str(pictures), "sample_fps": 4, "question": "What?"})
+    rows.append({"id": "wrong", "video": str(pictures), "sample_fps": -4, "question": "What?"})
+    out = tmp_path / "out.jsonl"
+    select_batch(rows, out, selector="uniform", num_frames=6, progress=False)
+    found = [json.loads(line) for line in out.read_text().splitlines()]
+    named = dict(zip([*forms, "beside", "wrong"], found, strict=True))
+    for name in ("bytes", "dict"):
+        assert named[name]["timestamps"] == named["path"]["timestamps"]
+        assert len(named[name]["timestamps"]) == 6
+    assert all(1 <= time < 2 for time in named["part"]["timestamps"])
+    assert named["folder"]["timestamps"] == [0, 0.5, 1, 1.5, 2, 2.5]
+    assert named["plain folder"]["timestamps"] == [0, 1, 2, 3, 4, 5]
+    assert named["beside"]["timestamps"] == [0, 0.25, 0.5, 0.75, 1, 1.25]
+    assert "must be text" in named["no bytes"]["error"]
+    assert "give sample_fps" in named["times"]["error"]
+    assert "sample_fps must be a number above 0" in named["wrong"]["error"]

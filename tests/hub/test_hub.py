@@ -18,6 +18,7 @@ from refocus_select.errors import SelectorLoadError
 from refocus_select.hub import find_checkpoint
 
 from ..models.tiny import selector_folder
+from ..models.tiny_encoders import tiny_clip
 from .server import COMMIT, FakeHub, Repo
 
 ROOT = Path(__file__).parents[2]
@@ -244,3 +245,21 @@ def test_local_names(tmp_path: Path) -> None:
     file.rename(tmp_path / "pytorch_model.bin")
     with pytest.raises(SelectorLoadError, match="only pickle weights"):
         find_checkpoint(tmp_path)
+
+
+ENCODE = """
+import json, sys
+from refocus_select.encoders import load_encoder
+name, options = json.loads(sys.stdin.read())
+print(json.dumps(load_encoder(name, device="cpu", **options).encode_text(["a cat", "two dogs"]).tolist()))
+"""
+
+
+def test_an_encoder_from_the_cache_needs_no_network(hub: FakeHub, tmp_path: Path) -> None:
+    folder = tiny_clip(tmp_path / "encoder")
+    hub.repos["me/clip"] = Repo({file.name: file.read_bytes() for file in folder.iterdir() if file.is_file()})
+    first = run(hub, tmp_path / "cache", ENCODE, ("me/clip", {}))
+    hub.requests.clear()
+    assert run(hub, tmp_path / "cache", ENCODE, ("me/clip", {}), HF_HUB_OFFLINE="1") == first
+    assert run(hub, tmp_path / "cache", ENCODE, ("me/clip", {"local_files_only": True})) == first
+    assert hub.requests == []

@@ -61,6 +61,8 @@ KINDS: dict[str, dict[str, Any]] = {
     "raw_step1.h264": _kind(options={"g": "20", "bf": "0", "x264-params": "scenecut=0"}),
     "raw.hevc": _kind(codec="libx265", options={"x265-params": f"keyint=20:{_X265}"}),
     # other codecs
+    "raw.m2v": _kind(codec="mpeg2video", options=_options(g=12, bf=2, b="2M"), container="mpeg2video"),
+    "raw.m1v": _kind(codec="mpeg1video", options=_options(g=12, bf=2, b="2M"), container="mpeg1video"),
     "hevc.mp4": _kind(codec="libx265", options={"x265-params": f"keyint=20:{_X265}"}),
     "hevc.ts": _kind(codec="libx265", options={"x265-params": f"keyint=20:{_X265}"}),
     "hevc_closed.mp4": _kind(codec="libx265", options={"x265-params": f"keyint=20:open-gop=0:{_X265}"}),

@@ -127,3 +127,59 @@ def test_something_appended_to_a_file_is_no_damage(clip: Clip, tmp_path: Path) -
         with open_video(path) as video:
             assert not any("cut short" in warning for warning in video.warnings), name
             assert video.get_frames(np.arange(len(video))).valid.all()
+
+
+def _hurt(path: Path, number: int, damaged: Path) -> Path:
+    """A copy in which the content of a packet is noise from its middle on, and what follows it, too."""
+    with av.open(str(path)) as container:
+        packets = [(p.pos, p.size) for p in container.demux(video=0) if p.size]
+    place, size = packets[number]
+    data = bytearray(path.read_bytes())
+    noise = np.random.default_rng(3).bytes(600)
+    begin = place + size // 2
+    data[begin : begin + len(noise)] = noise
+    damaged.write_bytes(data)
+    return damaged
+
+
+@pytest.mark.parametrize("name", ["hevc_10bit.mkv", "vp9.webm"])
+def test_a_picture_that_reaches_into_damage(clip: Clip, tmp_path: Path, name: str) -> None:
+    """Behind the damage the file cannot be followed; the decoder finds no fault with what it got of the last."""
+    path = _hurt(clip(name), 33, tmp_path / f"hurt{Path(name).suffix}")
+    _, _, pictures = truth(clip(name))
+    with open_video(path) as video:
+        frames = video.get_frames(np.arange(len(video)))
+        times = np.rint(video.timestamps * 25).astype(int)
+        for time, picture, valid in zip(times, frames.data, frames.valid, strict=True):
+            assert not valid or np.abs(picture.astype(int) - pictures[time]).mean() < 4, time
+        assert not frames.valid.all()
+        assert frames.valid.mean() > 0.5
+        assert any("damaged behind packet 33" in warning for warning in video.warnings)
+
+
+@pytest.mark.parametrize("name", ["h264.mkv", "vp9.webm", "open_gop.mkv", "hevc_10bit.mkv", "vfr.mkv"])
+def test_intact_matroska_is_followed_to_its_end(clip: Clip, name: str) -> None:
+    with open_video(clip(name)) as video:
+        assert video.index.lost == ()  # type: ignore[attr-defined]
+
+
+def test_messages_that_are_not_understood_are_no_damage(clip: Clip, tmp_path: Path) -> None:
+    """An HEVC message (SEI) with a length beyond its end, before every third picture."""
+    path = tmp_path / "odd.mkv"
+    odd = bytes([39 << 1, 1, 137, 24, 0])  # mastering display colour volume, cut off
+    with av.open(str(clip("hevc.mp4"))) as given, av.open(str(path), "w") as output:
+        stream = given.streams.video[0]
+        copy = output.add_stream_from_template(stream)
+        for number, packet in enumerate(given.demux(stream)):
+            if packet.size:
+                data = (len(odd).to_bytes(4, "big") + odd if number % 3 == 1 else b"") + bytes(packet)
+                other = av.Packet(data)
+                other.pts, other.dts, other.time_base = packet.pts, packet.dts, packet.time_base
+                other.is_keyframe, other.stream = packet.is_keyframe, copy
+                output.mux(other)
+    with open_video(path) as video:
+        for workers in (1, 3):
+            frames = video.get_frames(np.arange(72), workers=workers)
+            assert frames.valid.all()
+            assert read_all(frames.data) == list(range(72))
+        assert video.warnings == ()

@@ -24,6 +24,8 @@ NO_TIMES = {
     "raw.hevc",
     "h264.avi",
     "mpeg4.avi",
+    "raw.m2v",
+    "raw.m1v",
 }  # PyAV itself has no or jumbled times for these
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import struct
 from collections.abc import Callable
 from fractions import Fraction
@@ -11,7 +12,7 @@ import numpy as np
 import pytest
 
 from refocus_select.errors import UnsupportedVideoError
-from refocus_select.video import open_video
+from refocus_select.video import _matroska, open_video
 from refocus_select.video._geometry import aspect_of, orientation_of
 from tests.video.clips import HEIGHT, WIDTH, encode, oriented, read, truth
 
@@ -147,3 +148,51 @@ def test_clean_aperture(clip: Clip, tmp_path: Path) -> None:
         picture = video.get_frames([30]).data[0]
         expected = pictures[30][top : top + 80, left : left + 120]
         assert np.abs(picture.astype(int) - expected).mean() < 1
+
+
+def _element(kind: int, content: bytes) -> bytes:
+    """A Matroska element."""
+    return kind.to_bytes((kind.bit_length() + 7) // 8, "big") + (len(content) | 1 << 28).to_bytes(4, "big") + content
+
+
+def _cropped(path: Path, edges: tuple[int, int, int, int]) -> bytes:
+    """A Matroska file whose track says how much of the pictures is hidden at the left, top, right and bottom."""
+
+    def within(content: bytes, *kinds: int) -> bytes:
+        found = b""
+        file = io.BytesIO(content)
+        for kind, begin, end in _matroska._elements(file, 0, len(content)):
+            inner = content[begin:end]
+            if kind == kinds[0]:
+                inner = within(inner, *kinds[1:]) if kinds[1:] else inner + crop
+            found += _element(kind, inner)
+        return found
+
+    crop = b"".join(
+        _element(kind, edge.to_bytes(2, "big"))
+        for kind, edge in zip((0x54CC, 0x54BB, 0x54DD, 0x54AA), edges, strict=True)
+    )
+    data = path.read_bytes()
+    clusters = data.index(b"\x1f\x43\xb6\x75")
+    start = data.index(b"\x18\x53\x80\x67")
+    tracks = data.rindex(b"\x16\x54\xae\x6b", 0, clusters)
+    info = data.rindex(b"\x15\x49\xa9\x66", 0, tracks)
+    with open(path, "rb") as file:
+        info_end, tracks_end = (_matroska._head(file, place)[2] for place in (info, tracks))  # type: ignore[index]
+    return (
+        data[:start] + b"\x18\x53\x80\x67\x01" + b"\xff" * 7 + data[info:info_end]
+        + within(data[tracks:tracks_end], 0x1654AE6B, 0xAE, 0xE0) + data[clusters:]
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize("edges", [(16, 8, 32, 24), (0, 0, 0, 8), (0, 0, 0, 0)])
+def test_the_crop_of_a_matroska_file(clip: Clip, tmp_path: Path, edges: tuple[int, int, int, int]) -> None:
+    left, top, right, bottom = edges
+    path = tmp_path / "crop.mkv"
+    path.write_bytes(_cropped(clip("h264.mkv"), edges))
+    with open_video(path) as opened, open_video(clip("h264.mkv")) as whole:
+        stored = whole.get_frames([9]).data[0]
+        shown = stored[top : 96 - bottom, left : 160 - right]
+        frames = opened.get_frames([9])
+        assert (opened.metadata.height, opened.metadata.width) == shown.shape[:2]
+        np.testing.assert_array_equal(frames.data[0], shown)

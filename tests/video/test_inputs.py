@@ -71,10 +71,12 @@ def test_data_addresses(clip: Clip, tmp_path: Path) -> None:
         f"{head},{body.replace('+', '%2B').replace('/', '%2F').replace('=', '%3D')}",
         f"DATA:video/mp4;codecs=avc1;base64,{body}",
         f"data:;base64,{body}",
+        f'data:video/mp4;codecs="avc1.42E01E, mp4a.40.2";base64,{body}',
+        f"data:video/mp4;codecs=avc1,mp4a;base64,{body}",  # as browsers write it
     ):
         with open_video(text) as video:
             assert read_all(video.get_frames([0, 50]).data) == [0, 50]
-            assert len(video.metadata.source) < 60
+            assert len(video.metadata.source) < 80
     with open_video(as_data(jpeg(7), "image/jpeg")) as video:
         assert read_all(video.get_frames([0]).data) == [7]
     assert read_data_url("data:,a%20b") == [b"a b"]
@@ -385,3 +387,39 @@ def test_values_of_datasets(clip: Clip) -> None:
         with open_video(value) as video:
             assert video.metadata.source == str(path)
             assert read_all(video.get_frames([0, 50]).data) == [0, 50]
+
+
+class _Odd:
+    def __init__(self, gives: object) -> None:
+        self.gives = gives
+
+    def read(self, size: int = -1) -> object:
+        if isinstance(self.gives, Exception):
+            raise self.gives
+        return self.gives
+
+
+def _endless() -> dict[str, object]:
+    block: dict[str, object] = {}
+    block["video"] = block
+    return block
+
+
+@pytest.mark.parametrize(
+    "source",
+    [
+        _Odd(RuntimeError("gone")),
+        _Odd(5),
+        _endless(),
+        {"video": "a.mp4", "fps": 10**400},
+        {"video": "a.mp4", "video_start": 10**400},
+        {"array": np.zeros((4, 8, 8, 3), np.uint8), "video_metadata": {"fps": 25, "frames_indices": "abc"}},
+        {"array": np.zeros((4, 8, 8, 3), np.uint8), "video_metadata": 5},
+        {"array": np.zeros((4, 8, 8, 3), np.uint8), "sample_fps": 1e-308},
+    ],
+    ids=range(8),
+)
+def test_odd_values_are_errors_of_ours(source: object) -> None:
+    with pytest.raises((InputError, VideoError)) as caught:
+        open_video(source)
+    assert len(str(caught.value)) < 300

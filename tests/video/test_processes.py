@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import multiprocessing
 import os
 import pickle
@@ -13,10 +14,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from refocus_select.errors import InputError
 from refocus_select.video import open_video
-from tests.video.clips import read_all
+from tests.video.clips import draw, read_all
 
 Clip = Callable[[str], Path]
 TIME_LIMIT = 60  # seconds; a child that hangs is ended
@@ -93,6 +95,25 @@ def test_pickled(clip: Clip, name: str) -> None:
         video.get_frames([1])
 
 
+def test_pictures_are_pickled(clip: Clip, tmp_path: Path) -> None:
+    pictures = [draw(number) for number in range(4)]
+    for number, picture in enumerate(pictures):
+        Image.fromarray(picture).save(tmp_path / f"{number}.png")
+    file = io.BytesIO()
+    images = [Image.fromarray(picture) for picture in pictures]
+    images[0].save(file, "WEBP", save_all=True, append_images=images[1:], duration=100, lossless=True)
+    animated = tmp_path / "film.webp"
+    animated.write_bytes(file.getvalue())
+    for source in (tmp_path, images, np.stack(pictures), animated, file.getvalue(), clip("gop12.mp4").read_bytes()):
+        beside = {} if isinstance(source, bytes) or source is animated else {"fps": 2}
+        with open_video(source, **beside) as video, pickle.loads(pickle.dumps(video)) as copy:
+            assert read_all(copy.get_frames([3, 0]).data) == [3, 0]
+            assert copy.timestamps.tolist() == video.timestamps.tolist()
+            assert copy.fingerprint == video.fingerprint
+    with open_video(animated) as video:
+        assert _in_child("spawn", _read, video, [2, 1]) == [2, 1]
+
+
 def test_sent_to_a_process_of_its_own(clip: Clip) -> None:
     with open_video(clip("gop30_b.mp4")) as video:
         video.get_frames([5])
@@ -105,7 +126,7 @@ def test_a_server_that_loads_first_and_forks_then(clip: Clip, tmp_path: Path) ->
     script = textwrap.dedent("""
         import os, sys
         from refocus_select.video import open_video
-        from tests.video.clips import read_all
+        from tests.video.clips import draw, read_all
         video = open_video(sys.argv[1])
         video.get_frames([0, 30], workers=4)
         children = []
