@@ -236,13 +236,22 @@ def _whole(value: Any, name: str) -> int:
 def _seconds(value: Any, name: str) -> float:
     """Seconds, from a number, or from text: seconds, m:ss or h:mm:ss."""
     if isinstance(value, str):
-        try:
-            return seconds_of(value.strip())
-        except InputError as error:
-            raise InputError(f"{name}: {error}") from None
+        return parse_clock(value, name)
     if isinstance(value, bool) or not isinstance(value, int | float | np.number) or not abs(value) < _LONGEST:
         raise InputError(f"{name} must be a time in seconds, or text such as '1:30', not {shown(value)}")
     return float(value)
+
+
+def parse_clock(text: str, name: str = "time") -> float:
+    """Seconds from "90", "1:30", "1:30.5" or "0:01:30"; errors begin with `name`.
+
+    Raises:
+        InputError: if it is not a time.
+    """
+    try:
+        return seconds_of(text.strip())
+    except InputError as error:
+        raise InputError(f"{name}: {error}") from None
 
 
 def with_rate(given: VideoInput, timestamps: Any, fps: float | None) -> VideoInput:
