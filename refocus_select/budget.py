@@ -10,7 +10,7 @@ The rule, in this order:
    few tokens the frames become small down to `min_side` before they become fewer, at many tokens they become large up
    to their own size before they become more.
 
-Why twice, and why not as many frames as fit: `docs/budget.md` has the measurements.
+Twice is a choice: `docs/budget.md` says what was measured and what was not.
 """
 
 from __future__ import annotations
