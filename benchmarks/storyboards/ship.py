@@ -21,7 +21,7 @@ from refocus_select.selectors.vector_policy import VectorPolicySelector
 
 TARGET = Path(__file__).parents[2] / "weights/mini-policy"
 
-CHOSEN = {"min_peak": 0.5, "min_gain": 0.04, "max_picks": 8}
+CHOSEN = {"min_rank": 0.25, "min_gain": 0.04, "max_picks": 8}
 """Chosen on validation, see runs/README.md."""
 
 

@@ -56,7 +56,7 @@ class PortableConfig:
         min_gain: it has seen enough when it expects further picks to add less than this to the chance of a right
             answer; None: it never has.
         max_picks: it picks at most so many frames; what is wanted beyond them is not chosen by the network.
-        min_peak: how far the best match of a thing must stand out for it to be seen (`models.recognition`); None: all
+        min_rank: the share of unrelated texts that a thing must beat to be seen (`models.recognition.rank`); None: all
             things are taken to be there.
         max_fps, max_num_frames, candidate_method: the candidate rule of this policy.
     """
@@ -70,7 +70,7 @@ class PortableConfig:
     attention_heads: int = 4
     max_picks: int = 16
     min_gain: float | None = None
-    min_peak: float | None = None
+    min_rank: float | None = None
     max_fps: float = 2.0
     max_num_frames: int = 256
     candidate_method: str = "time"

@@ -1,11 +1,14 @@
 """Whether a thing that a question names is to be seen in a video at all, for any dual encoder.
 
-Similarities of one encoder cannot be compared with those of another. So they are measured in deviations over unrelated
-texts: how much better does the thing match a frame than anything else would?
+Similarities of one encoder cannot be compared with those of another. So the thing is compared with unrelated texts on
+the same video: with how many of them does the video agree less? That says nothing where an encoder likes some texts
+better than others whatever it sees; hence a thing also counts as seen where it stands out against the rest of the video
+more than they do.
 """
 
 from __future__ import annotations
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor
 
@@ -38,12 +41,30 @@ def prominence(frames: Tensor, texts: Tensor, unrelated: Tensor) -> Tensor:
     Returns:
         Mean over the best frames (`peak_size`), in deviations of the unrelated texts' similarities with each, [...].
     """
-    null = unrelated.mean(0)
-    unit = F.normalize(frames.float(), dim=-1)
-    others = unit @ relative_texts(unrelated, null).mT  # [F, T]
-    own = unit @ relative_texts(texts, null).reshape(-1, texts.shape[-1]).mT  # [F, texts]
-    apart = (own - others.mean(-1, keepdim=True)) / others.std(-1, keepdim=True).clamp(min=1e-6)
-    return apart.topk(peak_size(len(unit)), 0).values.mean(0).view(texts.shape[:-1])
+    apart = _apart(frames, texts.reshape(-1, texts.shape[-1]), unrelated)
+    return _peak(apart).view(texts.shape[:-1])
+
+
+def rank(frames: Tensor, texts: Tensor, unrelated: Tensor) -> Tensor:
+    """The share of unrelated texts that stand out less in a video than a text does, 0 to 1.
+
+    The larger of two: of those whose best frames match less, and of those whose best frames are less apart from the
+    video's mean.
+
+    Args:
+        frames: vectors [F, h].
+        texts: vectors [..., h].
+        unrelated: vectors of unrelated texts, [T, h].
+
+    Returns:
+        [...].
+    """
+    own, others = _apart(frames, texts.reshape(-1, texts.shape[-1]), unrelated), _apart(frames, unrelated, unrelated)
+    shares = [
+        (_peak(mine)[:, None] > _peak(theirs)).float().mean(-1)
+        for mine, theirs in ((own, others), (own - own.mean(0), others - others.mean(0)))
+    ]
+    return torch.maximum(*shares).view(texts.shape[:-1])
 
 
 def seen(frames: Tensor, texts: Tensor, unrelated: Tensor, least: float | None) -> list[bool]:
@@ -53,10 +74,23 @@ def seen(frames: Tensor, texts: Tensor, unrelated: Tensor, least: float | None) 
         frames: vectors [F, h].
         texts: of the named things, [B, M, h], zero where there is none.
         unrelated: vectors of `UNRELATED`, [T, h].
-        least: `prominence` that one of them must reach; None: everything is taken to be there.
+        least: `rank` that one of them must reach; None: everything is taken to be there.
     """
     named = texts.abs().sum(-1) > 0
     if least is None:
         return [True] * len(texts)
-    found = (prominence(frames, texts, unrelated) >= least) & named
+    found = (rank(frames, texts, unrelated) >= least) & named
     return (found.any(-1) | ~named.any(-1)).tolist()
+
+
+def _apart(frames: Tensor, texts: Tensor, unrelated: Tensor) -> Tensor:
+    """Similarities [F, N] in deviations of the unrelated texts' similarities with each frame."""
+    null = unrelated.mean(0)
+    unit = F.normalize(frames.float(), dim=-1)
+    others = unit @ relative_texts(unrelated, null).mT  # [F, T]
+    own = unit @ relative_texts(texts, null).mT  # [F, N]
+    return (own - others.mean(-1, keepdim=True)) / others.std(-1, keepdim=True).clamp(min=1e-6)
+
+
+def _peak(rows: Tensor) -> Tensor:  # [F, N] -> [N]
+    return rows.topk(peak_size(len(rows)), 0).values.mean(0)

@@ -47,7 +47,7 @@ class VectorPolicySelector(Shareable, DualEncoderSelector):
     """Selects frames one after another with a `PortablePolicy` over the vectors of frames and question.
 
     Only the question is read, never the answer options. When none of the things that a question names is to be seen
-    (`min_peak` of the configuration), the frames are spread evenly over the video and a warning says so. Where more
+    (`min_rank` of the configuration), the frames are spread evenly over the video and a warning says so. Where more
     frames are wanted than the policy picks at most (`max_picks`), the rest covers what else the video shows. After how
     many picks it had seen enough is told as `enough`; `num_frames="auto"` ends there.
 
@@ -195,7 +195,7 @@ class VectorPolicySelector(Shareable, DualEncoderSelector):
         texts = texts.to(self.model.device)
         matches = similarities(frames[None], relative_texts(texts, unrelated.mean(0)))
         chosen = self._decode(video, matches, sentences, sample, temperature, seed)
-        return chosen, seen(frames, texts, unrelated, self.model.config.min_peak)
+        return chosen, seen(frames, texts, unrelated, self.model.config.min_rank)
 
     def _decode(
         self,

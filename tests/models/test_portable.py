@@ -213,7 +213,7 @@ def test_frames_beside_the_picks_fill_up() -> None:
 
 
 def test_a_round_trip_through_files(tmp_path: Path) -> None:
-    policy = network(8, min_peak=2.5, max_picks=9)
+    policy = network(8, min_rank=0.25, max_picks=9)
     save_model(policy, tmp_path)
     again = load_model(find_checkpoint(tmp_path, HubOptions()), device="cpu")
     assert isinstance(again, PortablePolicy)

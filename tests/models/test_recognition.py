@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from refocus_select.models.recognition import UNRELATED, peak_size, prominence, seen
+from refocus_select.models.recognition import UNRELATED, peak_size, prominence, rank, seen
 
 WIDTH = 96
 
@@ -40,8 +40,22 @@ def test_questions_are_recognised_by_any_of_their_things() -> None:
     unrelated = torch.randn(len(UNRELATED), WIDTH, generator=draw)
     frames, none = video(thing), torch.zeros(WIDTH)
     texts = torch.stack([torch.stack(pair) for pair in ((thing, none), (other, none), (other, thing), (none, none))])
-    assert seen(frames, texts, unrelated, 3.2) == [True, False, True, True]
+    assert seen(frames, texts, unrelated, 0.99) == [True, False, True, True]
     assert seen(frames, texts, unrelated, None) == [True] * 4
+
+
+@pytest.mark.parametrize("liked", [-3.0, 3.0])
+def test_what_an_encoder_likes_whatever_it_sees_does_not_decide(liked: float) -> None:
+    """A text's constant similarity with all frames: disliked, it is still found; liked, an absent thing still ranks."""
+    draw = torch.Generator().manual_seed(3)
+    frames = torch.cat([video(thing := torch.randn(WIDTH, generator=draw)), torch.full((40, 1), WIDTH**0.5)], 1)
+    unrelated = torch.cat([torch.randn(len(UNRELATED), WIDTH, generator=draw), torch.zeros(len(UNRELATED), 1)], 1)
+    there = torch.cat([thing, torch.tensor([liked])])
+    assert float(rank(frames, there, unrelated)) > 0.9
+    absent = torch.cat([torch.randn(20, WIDTH, generator=draw), torch.zeros(20, 1)], 1)
+    ranks = rank(frames, absent, unrelated)
+    assert 0.3 < float(ranks.mean()) < 0.85  # as any other text
+    assert bool(((ranks >= 0) & (ranks <= 1)).all())
 
 
 def test_peaks_grow_with_the_video() -> None:

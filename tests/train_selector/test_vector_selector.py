@@ -147,7 +147,7 @@ def test_one_encoding_serves_algorithms_and_many_questions(selector: FrameSelect
 
 def test_what_is_not_recognised_is_spread_over_the_video(encoder: MiniEncoder, film: Path) -> None:
     plain = VectorPolicySelector(network(3), encoder, name="plain")
-    careful = VectorPolicySelector(network(3, min_peak=1e3), encoder, name="careful")
+    careful = VectorPolicySelector(network(3, min_rank=1e3), encoder, name="careful")
     encoding = plain.encode(str(film))
     questions = ["When does the bow appear?", "What happens at the end?"]  # the second names nothing
     chosen = careful.select(encoding, questions, num_frames=3)
@@ -179,7 +179,7 @@ def _decided(selector: VectorPolicySelector, encoder: MiniEncoder, encoding: Vid
     asked = read_questions(encoder, encoder.text, QUESTIONS[:1], selector.model.config.entities)
     frames = encoding.tensors["embeddings"]
     video = selector._video_cues(encoding, frames)
-    return selector._decide(frames, video, selector._unrelated, *asked, False, 1.0, None)[0]
+    return selector._decide(frames, video, selector.unrelated, *asked, False, 1.0, None)[0]
 
 
 def test_it_tells_how_many_frames_are_enough(encoder: MiniEncoder, film: Path) -> None:
