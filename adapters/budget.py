@@ -272,7 +272,7 @@ class _Setting:
         if choice.context_size != choice.size:
             ranks = np.argsort(np.argsort(-selection.scores[selection.picks], kind="stable"), kind="stable")
             sizes = tuple(choice.size if rank < self.needed else choice.context_size for rank in ranks)
-        spent = self.meter.count(selection.timestamps, self.duration, sizes, words=selection)
+        spent = self.meter.count(selection.timestamps.tolist(), self.duration, sizes, words=selection)
         each = self.meter.cost(choice.size, self.duration).each
         return FramePlan(tokens, spent, len(selection), sizes, each, self.needed, choice.why)
 
@@ -291,7 +291,7 @@ class _Asked:
         kwargs = dict(request.arguments) if options is None else {**request.arguments, "options": list(options)}
         with located(request.where, request.video):
             found = self.selector.select(request.video, request.question.text, num_frames=num_frames, **kwargs)
-        return found  # type: ignore[no-any-return]
+        return found
 
     def fit(self, tokens: int, num_frames: Any = None) -> None:
         number = self.request.num_frames if num_frames is None else num_frames
@@ -323,7 +323,8 @@ def _encoded(selector: Any, requests: Sequence[Request], budget: TokenBudget) ->
             continue
         reading = {k: v for k, v in request.arguments.items() if k in ENCODE_ARGUMENTS}
         number = request.num_frames if isinstance(request.num_frames, int) else budget.min_frames
-        reading["min_frames"] = max(number, reading.get("min_frames") or getattr(selector.rule, "min_frames", 1))
+        least: int = reading.get("min_frames") or getattr(selector.rule, "min_frames", 1)
+        reading["min_frames"] = max(number or 1, least)
         key = (video_key(request.video), tuple(sorted(reading.items(), key=str)))
         if key not in known:
             with located(request.where, request.video):

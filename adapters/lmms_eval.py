@@ -90,8 +90,8 @@ class VideoModel:
 
         from refocus_select.selectors import FrameSelector
 
-        limits = {"min_frames": min_frames, "max_frames": max_frames, "min_side": min_side, "max_side": max_side}
-        limits = {name: value for name, value in limits.items() if value is not None}
+        given = {"min_frames": min_frames, "max_frames": max_frames, "min_side": min_side, "max_side": max_side}
+        limits = {name: value for name, value in given.items() if value is not None}
         number, budget = _amount(num_frames, token_budget, budget_of, limits)
         device = _device_of(device)
         kwargs: dict[str, Any] = {"dtype": getattr(torch, dtype)}
@@ -200,7 +200,7 @@ def _amount(
 ) -> tuple[int | str | None, TokenBudget | None]:
     """Number of frames and budget from arguments of a command line."""
     try:
-        number = num_frames if num_frames in (None, "auto") else int(num_frames)  # type: ignore[arg-type]
+        number = num_frames if num_frames in (None, "auto") else int(num_frames)
         whole = {name: int(value) for name, value in limits.items()}
         budget = None if tokens is None else TokenBudget(int(tokens), of=of, **whole)  # type: ignore[arg-type]
     except ValueError as error:

@@ -209,6 +209,7 @@ def _select(arguments: argparse.Namespace) -> int:
     if arguments.no_network:
         check_offline(arguments.video)
     selector = _selector(arguments)
+    choose: Callable[..., list[Selection]]
     if arguments.token_budget is None:
         if arguments.processor is not None:
             raise InputError("--processor counts tokens for --token-budget; give both")

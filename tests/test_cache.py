@@ -34,10 +34,10 @@ class Counting(BrightnessSelector):
     """Counts how often pictures are encoded."""
 
     def __init__(self):
-        self.reads = 0
+        self.read_times = 0
 
     def encode_frames(self, frames, total):
-        self.reads += 1
+        self.read_times += 1
         return super().encode_frames(frames, total)
 
 
@@ -73,7 +73,7 @@ def test_a_second_encoding_comes_from_the_cache(tmp_path):
     selector = Counting()
     first = selector.encode(video(), cache=tmp_path)
     second = selector.encode(video(), cache=tmp_path)
-    assert selector.reads == 1
+    assert selector.read_times == 1
     assert len(stored(tmp_path)) == 1
     np.testing.assert_array_equal(first.tensors["brightness"], second.tensors["brightness"])
     np.testing.assert_array_equal(first.timestamps, second.timestamps)
@@ -88,7 +88,7 @@ def test_select_takes_the_cache_too(tmp_path):
     selector = Counting()
     for question in ("light", "dark"):
         selector.select(video(), question, num_frames=3, cache=tmp_path)
-    assert selector.reads == 1
+    assert selector.read_times == 1
 
 
 @pytest.mark.parametrize(
@@ -104,10 +104,10 @@ def test_another_sampling_is_another_entry(tmp_path, other):
     selector = Counting()
     whole = selector.encode(video(), cache=tmp_path)
     part = selector.encode(video(), cache=tmp_path, **other)
-    assert selector.reads == 2
+    assert selector.read_times == 2
     assert len(stored(tmp_path)) == 2
     again = selector.encode(video(), cache=tmp_path)
-    assert selector.reads == 2
+    assert selector.read_times == 2
     assert len(again) == len(whole)
     assert len(selector.encode(video(), cache=tmp_path, **other)) == len(part)
 
@@ -117,11 +117,11 @@ def test_another_video_other_times_or_another_selector_is_another_entry(tmp_path
     selector.encode(video(), cache=tmp_path)
     assert selector.encode(video(13), cache=tmp_path).indices.max() == 12
     assert selector.encode(video(fps=8.0), cache=tmp_path).timestamps[1] == 1 / 8
-    assert selector.reads == 3
+    assert selector.read_times == 3
     changed = Counting()
     changed.fingerprint = "brightness-2"
     changed.encode(video(), cache=tmp_path)
-    assert changed.reads == 1
+    assert changed.read_times == 1
     assert len(stored(tmp_path)) == 4
 
 
@@ -156,10 +156,10 @@ def test_a_changed_file_is_encoded_again(tmp_path):
     selector = Counting()
     before = selector.encode(folder, cache=tmp_path / "cache")
     selector.encode(folder, cache=tmp_path / "cache")
-    assert selector.reads == 1
+    assert selector.read_times == 1
     Image.fromarray(np.full((24, 40, 3), 255, np.uint8)).save(folder / "0.png")
     after = selector.encode(folder, cache=tmp_path / "cache")
-    assert selector.reads == 2
+    assert selector.read_times == 2
     assert before.tensors["brightness"][0] != after.tensors["brightness"][0]
 
 
@@ -172,7 +172,7 @@ def test_nothing_is_kept_unless_asked_for(tmp_path, monkeypatch):
     assert stored(tmp_path) == []
     selector.encode(video())
     selector.encode(video())
-    assert selector.reads == 2
+    assert selector.read_times == 2
     assert len(stored(tmp_path)) == 1
 
 
@@ -216,7 +216,7 @@ def test_a_damaged_entry_is_replaced(tmp_path, damage, caplog):
     path.write_bytes({"empty": b"", "half": half, "foreign": b"something else" * 20, "bit": flipped}[damage])
     assert len(EncodingCache(tmp_path).entries()) == (damage == "bit")  # headers are all that a list reads
     assert len(selector.encode(video(), cache=tmp_path)) == 12
-    assert selector.reads == 2
+    assert selector.read_times == 2
     assert "damaged entry" in caplog.text
     assert len(EncodingCache(tmp_path).entries()) == 1
 

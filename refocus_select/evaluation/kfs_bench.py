@@ -116,7 +116,7 @@ def score_scenes(timestamps: Sequence[float] | np.ndarray, scenes: Sequence[Scen
 
 def _within(times: np.ndarray, scene: Scene) -> np.ndarray:
     edges = np.asarray(scene)
-    return ((times[:, None] >= edges[:, 0]) & (times[:, None] <= edges[:, 1])).any(axis=1)
+    return np.asarray(((times[:, None] >= edges[:, 0]) & (times[:, None] <= edges[:, 1])).any(axis=1))
 
 
 def _balance(counts: np.ndarray, lengths: np.ndarray) -> float:

@@ -154,7 +154,7 @@ def _clause(question: str) -> tuple[str, str, str]:
             return content, around, found.group()
     cue = _ABOUT_WORDS.search(question)
     that = re.compile(r"\bthat\s+").search(question, cue.end()) if cue else None
-    if that is not None:  # said in another way, "which words tell him that …"
+    if cue is not None and that is not None:  # said in another way, "which words tell him that …"
         end = _END.search(question, that.end())
         stop = end.start() if end else len(question)
         if question[that.end() : stop].count(" ") > 1:
