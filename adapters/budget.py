@@ -323,8 +323,8 @@ def _encoded(selector: Any, requests: Sequence[Request], budget: TokenBudget) ->
             continue
         reading = {k: v for k, v in request.arguments.items() if k in ENCODE_ARGUMENTS}
         number = request.num_frames if isinstance(request.num_frames, int) else budget.min_frames
-        least: int = reading.get("min_frames") or getattr(selector.rule, "min_frames", 1)
-        reading["min_frames"] = max(number or 1, least)
+        least = reading.get("min_frames") or getattr(selector.rule, "min_frames", 1)
+        reading["min_frames"] = max(int(number or 1), int(least or 1))
         key = (video_key(request.video), tuple(sorted(reading.items(), key=str)))
         if key not in known:
             with located(request.where, request.video):

@@ -76,7 +76,9 @@ class State:
 
     def __deepcopy__(self, memo: dict[int, Any]) -> State:
         # Processors are deep-copied on every repr and save; the selector's weights are not.
-        return State(*self._settings, off=self.off)
+        copied = State(*self._settings)
+        copied.off = self.off
+        return copied
 
     def __reduce__(self) -> tuple[Any, ...]:
         return State, (*self._settings, self.disabled)

@@ -11,7 +11,7 @@ import sys
 from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from . import __version__
 from .cli_options import add_encoder, add_exact, add_no_network, add_sample_fps, add_words
@@ -209,7 +209,7 @@ def _select(arguments: argparse.Namespace) -> int:
     if arguments.no_network:
         check_offline(arguments.video)
     selector = _selector(arguments)
-    choose: Callable[..., list[Selection]]
+    choose: Callable[..., Any]
     if arguments.token_budget is None:
         if arguments.processor is not None:
             raise InputError("--processor counts tokens for --token-budget; give both")
@@ -217,7 +217,7 @@ def _select(arguments: argparse.Namespace) -> int:
         choose = partial(select_frames, _given(arguments), arguments.questions, number, selector=selector)
     else:
         choose = _within_budget(arguments, selector)
-    selections = choose(
+    selections: Any = choose(
         cache=arguments.cache,
         start=arguments.start,
         end=arguments.end,
